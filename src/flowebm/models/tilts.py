@@ -1,0 +1,141 @@
+"""Networks for the tilt $U$ of an energy model: zero at the start, smooth, one point to a scalar."""
+
+from collections.abc import Callable
+from math import prod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import paramax
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+
+from flowebm.models.activations import activation
+from flowebm.models.spectral import SpectralNormalization
+
+
+def _zeroed(layer: eqx.nn.Linear) -> eqx.nn.Linear:
+    """The same layer with zero weight: a fresh energy model then *is* its base."""
+    return eqx.tree_at(lambda linear: linear.weight, layer, jnp.zeros_like(layer.weight))
+
+
+def _spectrally_normalized(layer):
+    return eqx.tree_at(lambda linear: linear.weight, layer, replace_fn=SpectralNormalization)
+
+
+class MLPTilt(eqx.Module):
+    r"""A multilayer perceptron tilt, $U(x) = w^\top h_L(\dots h_1(x))$, zero at the start.
+
+    The output has no bias, because a constant in the energy cancels in the density. With
+    `residual`, hidden layers after the first add to their input.
+
+    Args:
+        shape: Shape of one point; it is flattened.
+        width: Units of a hidden layer.
+        depth: Number of hidden layers.
+        activation: Name of a smooth activation function.
+        residual: Whether hidden layers after the first are residual blocks.
+        spectral_normalization: Whether hidden layers have Lipschitz constant at most one.
+        key: Random key of the initial weights.
+
+    Raises:
+        ValueError: If `width` or `depth` is below one, or the activation is unknown.
+    """
+
+    layers: tuple[eqx.nn.Linear, ...]
+    readout: eqx.nn.Linear
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+    residual: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        width: int = 128,
+        depth: int = 3,
+        activation: str = "silu",
+        residual: bool = False,
+        spectral_normalization: bool = False,
+        key: PRNGKeyArray,
+    ):
+        if width < 1 or depth < 1:
+            raise ValueError(f"An MLP tilt needs width and depth of 1 or more; got {width}, {depth}.")
+        keys = jax.random.split(key, depth + 1)
+        sizes = [prod(shape), *[width] * depth]
+        layers = [eqx.nn.Linear(sizes[i], sizes[i + 1], key=keys[i]) for i in range(depth)]
+        if spectral_normalization:
+            layers = [_spectrally_normalized(layer) for layer in layers]
+        self.layers = tuple(layers)
+        self.readout = _zeroed(eqx.nn.Linear(width, "scalar", use_bias=False, key=keys[-1]))
+        self.activation = _activation(activation)
+        self.residual = residual
+
+    def __call__(self, x: Float[Array, "..."]) -> Scalar:
+        first, *others = paramax.unwrap(self.layers)
+        hidden = self.activation(first(x.ravel()))
+        for layer in others:
+            update = self.activation(layer(hidden))
+            hidden = hidden + update if self.residual else update
+        return self.readout(hidden)
+
+
+class ConvTilt(eqx.Module):
+    r"""A convolutional tilt for images, zero at the start.
+
+    Convolutions 3×3 with stride 2 halve the image until its sides are below four pixels; a
+    linear map without bias reads the energy off what remains.
+
+    Args:
+        shape: `(channels, height, width)` of one image.
+        channels: Channels of the first convolution; each following one has twice as many.
+        depth: Number of convolutions, or `None` for as many as the image can be halved.
+        activation: Name of a smooth activation function.
+        spectral_normalization: Whether convolutions have normalised kernels.
+        key: Random key of the initial weights.
+
+    Raises:
+        ValueError: If `shape` is not that of an image or the activation is unknown.
+    """
+
+    layers: tuple[eqx.nn.Conv2d, ...]
+    readout: eqx.nn.Linear
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        channels: int = 32,
+        depth: int | None = None,
+        activation: str = "silu",
+        spectral_normalization: bool = False,
+        key: PRNGKeyArray,
+    ):
+        if len(shape) != 3:
+            raise ValueError(f"A convolutional tilt needs points (channels, height, width); got {shape}.")
+        if depth is None:
+            depth = max(1, (min(shape[1:]) // 2).bit_length() - 1)
+        keys = jax.random.split(key, depth + 1)
+        sizes = [shape[0], *[channels * 2**i for i in range(depth)]]
+        layers = [
+            eqx.nn.Conv2d(sizes[i], sizes[i + 1], 3, stride=2, padding=1, key=keys[i])
+            for i in range(depth)
+        ]
+        if spectral_normalization:
+            layers = [_spectrally_normalized(layer) for layer in layers]
+        self.layers = tuple(layers)
+        height, width = shape[1:]
+        for _ in range(depth):
+            height, width = -(-height // 2), -(-width // 2)
+        features = sizes[-1] * height * width
+        self.readout = _zeroed(eqx.nn.Linear(features, "scalar", use_bias=False, key=keys[-1]))
+        self.activation = _activation(activation)
+
+    def __call__(self, x: Float[Array, "channels height width"]) -> Scalar:
+        hidden = x
+        for layer in paramax.unwrap(self.layers):
+            hidden = self.activation(layer(hidden))
+        return self.readout(hidden.ravel())
+
+
+#: The constructors' argument shadows the function's name.
+_activation = activation

@@ -1,0 +1,28 @@
+"""Which leaves of a model the optimizers move."""
+
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import paramax
+from jaxtyping import PyTree
+
+Model = TypeVar("Model", bound=PyTree)
+
+
+def partition_trainable(model: Model) -> tuple[Model, Model]:
+    """Split a model in its trainable arrays and the rest; `equinox.combine` joins them.
+
+    Leaves wrapped by `paramax.NonTrainable` are part of the rest, so that neither gradients
+    nor weight decay nor parameter averages touch them.
+    """
+    return eqx.partition(
+        model,
+        eqx.is_inexact_array,
+        is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable),
+    )
+
+
+def count_parameters(model: PyTree) -> int:
+    """The number of trainable parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(partition_trainable(model)[0]))

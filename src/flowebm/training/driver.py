@@ -1,0 +1,291 @@
+"""The one loop with side effects: compiled blocks of iterations, and what happens between them."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
+
+from flowebm.training.trainer import AbstractTrainer
+
+#: How often the divergence guard goes back and lowers the learning rate before it gives up.
+MAX_RECOVERIES = 3
+
+
+class TrainingDiverged(RuntimeError):
+    """Training went non-finite or far off, again and again, in spite of lower learning rates."""
+
+
+class DriverState(eqx.Module):
+    """Everything that an exact resume needs; arrays only.
+
+    Attributes:
+        inner: The trainer's state.
+        best: The trainer's solution at the best evaluation.
+        best_nll: The validation NLL there, in nats.
+        first_nll: The validation NLL before the first iteration.
+        best_iteration: Its iteration.
+        iteration: Iterations done.
+        learning_rate_factor: The divergence guard's factor on the learning rates.
+        recoveries: How often the guard went back.
+        finished: Whether the run came to its end; a finished run resumes to nothing.
+    """
+
+    inner: PyTree[Array]
+    best: PyTree[Array]
+    best_nll: Scalar
+    first_nll: Scalar
+    best_iteration: Scalar
+    iteration: Scalar
+    learning_rate_factor: Scalar
+    recoveries: Scalar
+    finished: Scalar
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a driven run ends with.
+
+    Attributes:
+        state: The last state.
+        history: One row of metrics a block.
+        stop_reason: Why it ended, in words.
+    """
+
+    state: DriverState
+    history: list[dict[str, Any]]
+    stop_reason: str
+
+
+@dataclass
+class Limits:
+    """When a run ends.
+
+    Attributes:
+        max_steps: Iterations at most.
+        time_budget: Seconds at most, compilation included, or `None`.
+        patience: Evaluations without a better validation NLL before it stops, or `None`.
+        block_length: Iterations of one compiled block.
+    """
+
+    max_steps: int
+    time_budget: float | None = None
+    patience: int | None = None
+    block_length: int = 50
+
+
+@dataclass
+class Observers:
+    """The effects at the edge; each is called once a block on the host.
+
+    Attributes:
+        on_block: Receives the stage, the row of metrics and the total of iterations expected.
+        save: Receives the stage, the driver's state and the history.
+        restore: Receives the stage and a state of the right structure; returns the saved
+            state and history, or `None`.
+        warn: Receives one sentence.
+    """
+
+    on_block: list[Callable[[str, dict[str, Any], int], None]] = field(default_factory=list)
+    save: Callable[[str, DriverState, list[dict[str, Any]]], None] | None = None
+    restore: (
+        Callable[[str, DriverState], tuple[DriverState, list[dict[str, Any]]] | None] | None
+    ) = None
+    warn: Callable[[str], None] = lambda sentence: None
+
+
+def minibatches(key: PRNGKeyArray, n_rows: int, batch_size: int, n_batches: int) -> Array:
+    """Rows for consecutive minibatches, without replacement within an epoch.
+
+    Args:
+        key: Random key.
+        n_rows: Rows of the data.
+        batch_size: Rows of a minibatch.
+        n_batches: Number of minibatches.
+
+    Returns:
+        Row numbers of shape (n_batches, batch_size).
+    """
+    epochs = -(-n_batches * batch_size // n_rows)
+    rows = jax.vmap(lambda k: jr.permutation(k, n_rows))(jr.split(key, epochs))
+    return rows.ravel()[: n_batches * batch_size].reshape(n_batches, batch_size)
+
+
+def _evaluate(trainer: AbstractTrainer, key: PRNGKeyArray, state: DriverState):
+    metrics = trainer.evaluate(jr.fold_in(jr.fold_in(key, 1), state.iteration), state.inner)
+    better = metrics["nll"] < state.best_nll
+    candidate = trainer.solution(state.inner)
+    best = jax.tree.map(lambda old, new: jnp.where(better, new, old), state.best, candidate)
+    state = eqx.tree_at(
+        lambda s: (s.best, s.best_nll, s.best_iteration),
+        state,
+        (
+            best,
+            jnp.where(better, metrics["nll"], state.best_nll),
+            jnp.where(better, state.iteration, state.best_iteration),
+        ),
+    )
+    return state, metrics
+
+
+@eqx.filter_jit
+def _start(trainer: AbstractTrainer, key: PRNGKeyArray):
+    inner = trainer.init(jr.fold_in(key, 0))
+    state = DriverState(
+        inner=inner,
+        best=jax.tree.map(jnp.copy, trainer.solution(inner)),
+        best_nll=jnp.array(jnp.inf),
+        first_nll=jnp.array(jnp.inf),
+        best_iteration=jnp.array(0),
+        iteration=jnp.array(0),
+        learning_rate_factor=jnp.array(1.0),
+        recoveries=jnp.array(0),
+        finished=jnp.array(False),
+    )
+    state, metrics = _evaluate(trainer, key, state)
+    return eqx.tree_at(lambda s: s.first_nll, state, metrics["nll"]), metrics
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _run_block(frozen, state: DriverState, length: int, total: Scalar):
+    """`length` iterations and one evaluation, as one program; `frozen` is not donated."""
+    trainer, key = frozen
+    # Randomness is a function of the run's key and the iteration alone: a resumed run needs
+    # no other memory.
+    block_key = jr.fold_in(jr.fold_in(key, 2), state.iteration)
+    batches = minibatches(block_key, trainer.data.shape[0], trainer.batch_size, length)
+
+    def body(carry, batch):
+        inner, iteration = carry
+        factor = trainer.schedule(iteration / total) * state.learning_rate_factor
+        inner, metrics = trainer.step(
+            jr.fold_in(jr.fold_in(key, 3), iteration), inner, batch, factor
+        )
+        return (inner, iteration + 1), metrics
+
+    (inner, iteration), metrics = jax.lax.scan(body, (state.inner, state.iteration), batches)
+    state = eqx.tree_at(lambda s: (s.inner, s.iteration), state, (inner, iteration))
+    state, evaluation = _evaluate(trainer, key, state)
+    return state, jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics) | evaluation
+
+
+def _row(metrics: dict[str, Scalar], iteration: int, started: float) -> dict[str, Any]:
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    return {"iteration": iteration, "seconds": round(time.monotonic() - started, 3)} | values
+
+
+def drive(
+    key: PRNGKeyArray,
+    trainer: AbstractTrainer,
+    limits: Limits,
+    observers: Observers | None = None,
+) -> Outcome:
+    """Run a trainer to its end.
+
+    The host touches the loop once a block. A block whose metrics are non-finite, or whose
+    validation NLL is worse than at the start by more than one nat a coordinate, has diverged:
+    the run goes back to the block's start with half the learning rate, and gives up after
+    `MAX_RECOVERIES` times.
+
+    With a time budget, the iterations that fit are estimated anew after each block, so that
+    schedules reach their end with the budget; without one, a run is a pure function of its
+    key and inputs.
+
+    Args:
+        key: Random key; all randomness of the run derives from it and the iteration number.
+        trainer: The algorithm.
+        limits: When to stop.
+        observers: Progress, metrics and checkpoints.
+
+    Returns:
+        The last state, the history and the reason of the stop.
+
+    Raises:
+        TrainingDiverged: If the guard has given up.
+    """
+    observers = observers or Observers()
+    started = time.monotonic()
+    state, metrics = _start(trainer, key)
+    history: list[dict[str, Any]] = []
+    restored = observers.restore(trainer.stage, state) if observers.restore else None
+    if restored is not None:
+        state, history = restored
+        started -= history[-1]["seconds"] if history else 0.0
+    else:
+        history.append({"stage": trainer.stage} | _row(metrics, 0, started))
+        for observe in observers.on_block:
+            observe(trainer.stage, history[-1], limits.max_steps)
+    divergence_margin = float(math.prod(trainer.data.shape[1:]))
+    total = limits.max_steps
+    stop_reason = "finished before"
+    block_started = time.monotonic()
+    frozen = (trainer, key)
+
+    while not bool(state.finished):
+        iteration = int(state.iteration)
+        length = min(limits.block_length, limits.max_steps - iteration)
+        backup = jax.tree.map(jnp.copy, state)
+        state, metrics = _run_block(frozen, state, length, jnp.asarray(float(total)))
+        row = {"stage": trainer.stage} | _row(metrics, int(state.iteration), started)
+        values = [v for v in row.values() if isinstance(v, float)]
+        first_nll = float(state.first_nll)
+        diverged = not all(map(math.isfinite, values)) or (
+            row["nll"] > first_nll + divergence_margin
+        )
+        if diverged:
+            recoveries = int(backup.recoveries) + 1
+            if recoveries > MAX_RECOVERIES:
+                raise TrainingDiverged(
+                    f"Stage {trainer.stage!r} diverged at iteration {row['iteration']} "
+                    f"(validation NLL {row['nll']:.3g}, {first_nll:.3g} at the start) after "
+                    f"{MAX_RECOVERIES} returns to a good state with ever lower learning rates: "
+                    "lower the learning rate, or look for outliers in the data."
+                )
+            factor = float(backup.learning_rate_factor) / 2
+            state = eqx.tree_at(
+                lambda s: (s.learning_rate_factor, s.recoveries),
+                backup,
+                (jnp.asarray(factor), jnp.asarray(recoveries)),
+            )
+            observers.warn(
+                f"Stage {trainer.stage!r} diverged before iteration {row['iteration']}; going "
+                f"back to iteration {iteration} with the learning rate times {factor:g}."
+            )
+            continue
+        history.append(row)
+        stop_reason = _stop_reason(limits, state, row, total)
+        if limits.time_budget is not None:
+            now = time.monotonic()
+            # The first block contains the compilation, which does not recur.
+            if len(history) > 2:
+                left = max(0.0, limits.time_budget - (now - started))
+                rate = (now - block_started) / length
+                total = min(limits.max_steps, int(state.iteration) + int(left / rate))
+            block_started = now
+        if stop_reason:
+            state = eqx.tree_at(lambda s: s.finished, state, jnp.array(True))
+        for observe in observers.on_block:
+            observe(trainer.stage, row, total)
+        if observers.save:
+            observers.save(trainer.stage, state, history)
+    return Outcome(state, history, stop_reason)
+
+
+def _stop_reason(limits: Limits, state: DriverState, row: dict[str, Any], total: int) -> str:
+    """Why the run should end after this block, or the empty string."""
+    iteration = row["iteration"]
+    if iteration >= limits.max_steps:
+        return "all iterations done"
+    if limits.time_budget is not None and row["seconds"] >= limits.time_budget:
+        return "time budget spent"
+    if limits.patience is not None:
+        without = (iteration - int(state.best_iteration)) / limits.block_length
+        if without >= limits.patience:
+            return "validation NLL no longer falls"
+    return ""

@@ -1,0 +1,60 @@
+"""What the driver drives: one iteration, one evaluation, and what is worth keeping."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+from equinox import AbstractVar
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
+
+Metrics = dict[str, Scalar]
+
+
+class AbstractTrainer(eqx.Module):
+    """One training algorithm as pure functions over a state that holds arrays only.
+
+    Attributes:
+        data: Training points, one a row.
+        batch_size: Points of a minibatch.
+        stage: A word for progress and metrics.
+    """
+
+    data: AbstractVar[Float[Array, "n *shape"]]
+    batch_size: AbstractVar[int]
+    stage: AbstractVar[str]
+
+    @abstractmethod
+    def init(self, key: PRNGKeyArray) -> PyTree[Array]:
+        """The state before the first iteration."""
+
+    @abstractmethod
+    def step(
+        self,
+        key: PRNGKeyArray,
+        state: PyTree[Array],
+        batch: Int[Array, " batch"],
+        learning_rate_factor: Scalar,
+    ) -> tuple[PyTree[Array], Metrics]:
+        """One iteration.
+
+        Args:
+            key: Random key of this iteration.
+            state: The state.
+            batch: Rows of `data` in this iteration's minibatch.
+            learning_rate_factor: Schedule and divergence guard, as one factor on every
+                learning rate.
+
+        Returns:
+            The next state, and scalars that the driver averages over a block.
+        """
+
+    @abstractmethod
+    def evaluate(self, key: PRNGKeyArray, state: PyTree[Array]) -> Metrics:
+        """Scalars at the end of a block; `"nll"` (nats a point, validation data) is required."""
+
+    @abstractmethod
+    def solution(self, state: PyTree[Array]) -> PyTree[Array]:
+        """The part of the state that is kept from the best evaluation."""
+
+    @abstractmethod
+    def schedule(self, progress: Scalar) -> Scalar:
+        """The learning rate's factor at `progress` from 0 (start) to 1 (last iteration)."""
