@@ -1,0 +1,123 @@
+"""How far a model is from a truth whose density is known."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, PRNGKeyArray, Scalar
+
+from flowebm.evaluation.estimate import Estimate
+from flowebm.evaluation.importance import importance_log_weights, importance_sample, log_mean_exp
+from flowebm.evaluation.log_partition import LogPartition, as_log_partition
+from flowebm.evaluation.reliability import reliability
+from flowebm.models import AbstractEnergyModel, as_energy_model
+
+
+def kl_divergence(
+    key: PRNGKeyArray,
+    truth: AbstractDistribution,
+    model: AbstractEnergyModel | Callable[[Array], Scalar],
+    *,
+    n: int = 20_000,
+    log_partition: LogPartition | Estimate | float | None = None,
+    batch_size: int = 2_000,
+) -> Estimate:
+    r"""Estimate $\mathrm{KL}(p^* \| p) = E_{p^*}[\log p^*(x) + E(x)] + \log Z$, in nats.
+
+    Without `log_partition`, $Z$ is estimated by importance sampling from the truth, with
+    draws independent of the first expectation's, so that the two errors add in quadrature.
+    The estimate of a divergence near zero may be negative within its error.
+
+    Args:
+        key: Key of the draws.
+        truth: The known density $p^*$, with `log_prob` and `sample`.
+        model: The energy model, or a log-density function of one point.
+        n: Number of draws for each expectation.
+        log_partition: The model's $\log Z$ where it is known: an estimate with its error, or
+            an exact number. Needed when the truth is zero where the model is not (a truth
+            with bounded support), since draws of the truth cannot see that mass.
+        batch_size: Number of draws made at once; sets the memory in use.
+
+    Returns:
+        The divergence and its standard error, nats.
+
+    Raises:
+        ValueError: If the shapes differ, or a density at a draw is NaN or infinite.
+
+    Warns:
+        EstimateWarning: If the importance weights that give $\log Z$ have $\hat k > 0.7$ or
+            an effective sample size below 100.
+
+    Source: `methods.md`, section 5.
+    """
+    key_gap, key_partition = jax.random.split(key)
+    log_ratio = importance_log_weights(key_gap, model, truth, n=n, batch_size=batch_size)
+    if not bool(jnp.all(jnp.isfinite(log_ratio))):
+        bad = int(jnp.sum(~jnp.isfinite(log_ratio)))
+        raise ValueError(
+            f"The model's or the truth's log-density is NaN or infinite at {bad} of {n} draws of "
+            "the truth, so their divergence is not finite; check both there."
+        )
+    if log_partition is None:
+        log_weights = importance_log_weights(
+            key_partition, model, truth, n=n, batch_size=batch_size
+        )
+        reliability(log_weights, "log Z from the truth's draws")
+        log_partition = log_mean_exp(log_weights)
+    log_z, log_z_stderr = as_log_partition(log_partition)
+    variance = float(jnp.var(log_ratio, ddof=1)) / n + log_z_stderr**2
+    return Estimate(log_z - float(jnp.mean(log_ratio)), variance**0.5)
+
+
+def fisher_divergence(
+    key: PRNGKeyArray,
+    truth: AbstractDistribution,
+    model: AbstractEnergyModel | Callable[[Array], Scalar],
+    *,
+    n: int = 20_000,
+    batch_size: int = 2_000,
+) -> Estimate:
+    r"""Estimate $E_{p^*} \|\nabla \log p^*(x) - s(x)\|^2$ on fresh draws of the truth.
+
+    It needs no $\log Z$, and hardly sees the relative weights of separated modes.
+
+    Args:
+        key: Key of the draws.
+        truth: The known density $p^*$, with `log_prob` and `sample`.
+        model: The energy model, or a log-density function of one point.
+        n: Number of draws.
+        batch_size: Number of draws made at once; sets the memory in use.
+
+    Returns:
+        The divergence and its standard error, in inverse squared units of the data.
+
+    Raises:
+        ValueError: If the shapes differ, or a score at a draw is NaN or infinite.
+    """
+    squares, _ = importance_sample(
+        key,
+        model,
+        truth,
+        n=n,
+        batch_size=batch_size,
+        statistic=_ScoreGap(truth, as_energy_model(model, truth.shape)),
+    )
+    if not bool(jnp.all(jnp.isfinite(squares))):
+        bad = int(jnp.sum(~jnp.isfinite(squares)))
+        raise ValueError(
+            f"The model's or the truth's score is NaN or infinite at {bad} of {n} draws of the "
+            "truth; check that both log-densities are differentiable there."
+        )
+    return Estimate(float(jnp.mean(squares)), float(jnp.std(squares, ddof=1)) / n**0.5)
+
+
+class _ScoreGap(eqx.Module):
+    """The squared distance of the two scores at one point."""
+
+    truth: AbstractDistribution
+    model: AbstractEnergyModel
+
+    def __call__(self, x):
+        return jnp.sum(jnp.square(jax.grad(self.truth.log_prob)(x) - self.model.score(x)))

@@ -1,0 +1,87 @@
+"""Whether importance weights carry the estimate that was made from them."""
+
+import warnings
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from flowebm.evaluation.estimate import EstimateWarning
+from flowebm.evaluation.importance import effective_sample_size, pareto_khat
+
+KHAT_LIMIT = 0.7
+# A standard error made of fewer effective draws is itself uncertain by more than 7 percent.
+ESS_LIMIT = 100.0
+
+
+class Reliability(NamedTuple):
+    r"""Diagnostics of a set of importance weights.
+
+    Attributes:
+        ess: Effective number of draws.
+        khat: Pareto shape $\hat k$ of the weights' tail.
+    """
+
+    ess: float
+    khat: float
+
+
+def reliability(
+    log_weights: Float[Array, " n"], quantity: str, *, stacklevel: int = 3
+) -> Reliability:
+    r"""Diagnose importance weights, and warn when an estimate made from them is unsafe.
+
+    Args:
+        log_weights: Log-weights of independent draws, nats; shape `(n,)`.
+        quantity: What is estimated, as the warning names it.
+        stacklevel: Frame that the warning points at, counted as in `warnings.warn`;
+            3 is the caller of the function that calls this one.
+
+    Returns:
+        The effective sample size and $\hat k$.
+
+    Raises:
+        ValueError: If a weight is NaN or infinite, or all are zero.
+
+    Warns:
+        EstimateWarning: If $\hat k > 0.7$ or fewer than 100 draws are effective.
+    """
+    finite_or_zero, some_mass, ess, khat = jax.device_get(_diagnose(log_weights))
+    n = log_weights.shape[0]
+    if not np.all(finite_or_zero):
+        raise ValueError(
+            f"The importance weights for {quantity} are NaN or infinite at "
+            f"{int(np.sum(~finite_or_zero))} of {n} draws of the proposal; check that the energy "
+            "and the proposal's log-density are finite there."
+        )
+    if not some_mass:
+        raise ValueError(
+            f"The model has no mass at any of {n} draws of the proposal, so {quantity} cannot be "
+            "estimated; pass a proposal that covers the model."
+        )
+    reasons = []
+    if khat > KHAT_LIMIT:
+        reasons.append(f"Pareto k̂ = {khat:.2f} > {KHAT_LIMIT}")
+    if ess < ESS_LIMIT:
+        reasons.append(f"only {ess:.1f} of {n} draws are effective")
+    if reasons:
+        warnings.warn(
+            f"The estimate of {quantity} and its standard error are not to be believed "
+            f"({', '.join(reasons)}); use a proposal that covers the model better, such as a "
+            "defensive mixture, or more draws.",
+            EstimateWarning,
+            stacklevel=stacklevel,
+        )
+    return Reliability(float(ess), float(khat))
+
+
+@jax.jit
+def _diagnose(log_weights):
+    return (
+        log_weights < jnp.inf,
+        jnp.any(log_weights > -jnp.inf),
+        effective_sample_size(log_weights),
+        pareto_khat(log_weights),
+    )
