@@ -1,0 +1,119 @@
+"""The data sets that have a name."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from flowebm.data import tabular
+from flowebm.data.dequantise import dequantise
+from flowebm.data.tables import SUFFIXES, check_table, read_table
+from flowebm.data.targets import (
+    AbstractTarget,
+    Checkerboard,
+    Funnel,
+    GaussianMixture4,
+    Moons,
+    Rings,
+    Sine,
+    Swirl,
+)
+
+_TARGETS: dict[str, tuple[Callable[..., AbstractTarget], str]] = {
+    "mixture": (GaussianMixture4, "four Gaussians of weights .5, .25, .15, .1; any dim from 2"),
+    "rings": (Rings, "two concentric rings of masses .7 and .3, 2-D"),
+    "moons": (Moons, "two interleaved half circles, 2-D"),
+    "sine": (Sine, "a sine wave with Gaussian noise, 2-D"),
+    "swirl": (Swirl, "a spiral band, 2-D"),
+    "checkerboard": (Checkerboard, "eight squares of a 4x4 board, 2-D"),
+    "funnel": (Funnel, "Neal's funnel; any dim from 2"),
+}
+_TABLES: dict[str, tuple[Callable[[], tabular.LabelledTable], str]] = {
+    "digits": (tabular.digits, "1,797 handwritten digits of 8x8 pixels, dequantised"),
+    "iris": (tabular.iris, "150 flowers, 4 lengths"),
+    "wine": (tabular.wine, "178 wines, 13 measurements"),
+    "breast-cancer": (tabular.breast_cancer, "569 tumours, 30 measurements"),
+    "diabetes": (tabular.diabetes, "442 patients, 10 measurements, one of them binary"),
+}
+_ANY_DIM = ("mixture", "funnel")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Points to fit, with the truth where it is known.
+
+    Attributes:
+        name: The name in the catalogue, or the path.
+        values: One point a row, shape `(n, d)`, float64 on the host, all finite.
+        names: The names of the `d` columns.
+        target: The density that the points were drawn from, for synthetic sets.
+        labels: The class of each row, shape `(n,)`, for labelled sets.
+    """
+
+    name: str
+    values: Float[np.ndarray, "n d"]
+    names: tuple[str, ...]
+    target: AbstractTarget | None = None
+    labels: Int[np.ndarray, " n"] | None = None
+
+
+def available() -> dict[str, str]:
+    """The names that `load` knows, each with a line that says what it is."""
+    return {name: line for name, (_, line) in (_TARGETS | _TABLES).items()}
+
+
+def load(
+    name_or_path: str | Path, *, dim: int | None = None, n: int = 20_000, seed: int = 0
+) -> Dataset:
+    """Load a data set by its name, or a table from a file.
+
+    Args:
+        name_or_path: One of `available()`, or the path of a `.csv`, `.parquet`, `.npy` or `.npz`
+            file.
+        dim: Number of coordinates, for `mixture` and `funnel`; 2 unless given.
+        n: Number of points to draw from a synthetic set; others come whole.
+        seed: Seed of the draws, and of the noise that makes the digits' pixels continuous.
+
+    Returns:
+        The data set, in float64 on the host, the same for the same arguments.
+
+    Raises:
+        ValueError: With one sentence, if the name is unknown, `dim` or `n` do not fit, or the file
+            is refused by `read_table` or has values that are not finite.
+    """
+    name = str(name_or_path).lower().replace("_", "-")
+    if dim is not None and name not in _ANY_DIM:
+        raise ValueError(
+            f"dim={dim} was given for {str(name_or_path)!r}, whose dimension is fixed: leave dim "
+            f"out, or use {' or '.join(_ANY_DIM)}."
+        )
+    if name in _TARGETS:
+        return _draw(name, {} if dim is None else {"dim": dim}, n, seed)
+    if name in _TABLES:
+        table = _TABLES[name][0]()
+        values = dequantise(seed, table.values) if name == "digits" else table.values
+        return Dataset(name, values, table.names, labels=table.labels)
+    path = Path(name_or_path)
+    if path.suffix.lower() not in SUFFIXES and not path.exists():
+        near = difflib.get_close_matches(name, available(), n=3)
+        hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise ValueError(
+            f"There is no data set {str(name_or_path)!r}{hint}: give one of "
+            f"{', '.join(available())}, or a file ending in {', '.join(SUFFIXES)}."
+        )
+    table = read_table(path)
+    check_table(table.values, table.names, min_rows=1, allow_constant=True, where=str(path))
+    return Dataset(str(path), table.values, table.names)
+
+
+def _draw(name, options, n, seed):
+    if n < 1:
+        raise ValueError(f"n must be at least 1 point of {name!r} to draw; got {n}.")
+    target = _TARGETS[name][0](**options)
+    values = np.asarray(target.sample(jax.random.key(seed), (n,)), np.float64)
+    names = tuple(f"x{i + 1}" for i in range(values.shape[1]))
+    return Dataset(name, values, names, target)

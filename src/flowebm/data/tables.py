@@ -1,0 +1,245 @@
+"""Tables of numbers in: files, arrays and data frames, checked at the door."""
+
+import csv
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
+
+
+class Table(NamedTuple):
+    """Points as the rows of a matrix.
+
+    Attributes:
+        values: One point a row, shape `(n, d)`, float64 on the host.
+        names: The names of the `d` columns.
+        shape: Shape of one point: `(d,)`, or that of an image whose pixels are the columns.
+    """
+
+    values: Float[np.ndarray, "n d"]
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+def read_table(source: Any, *, images: bool = False) -> Table:
+    """Read a table of numbers, one point a row.
+
+    What does not depend on the use is refused here: text, unreadable files, anything but two
+    dimensions. `check_table` refuses what cannot be fitted or scored.
+
+    Args:
+        source: Path of a `.csv` (with or without a header row), `.parquet`, `.npy` or `.npz` file
+            (its only array, or the one called `X` or `data`), a NumPy or JAX array, or a data
+            frame of pandas or polars.
+        images: Also take arrays of shape `(n, h, w)` and `(n, c, h, w)`, one image a row.
+
+    Returns:
+        The values in float64, the names of the columns (`x1`, `x2`, ... where the source has
+        none) and the shape of one point.
+
+    Raises:
+        ValueError: With one sentence, if the source cannot be read, is empty, is not a table, or
+            has text in a column. Rows are counted from 1, without the header.
+    """
+    if isinstance(source, str | Path):
+        where = str(source)
+        array, names = _read_file(Path(source))
+    elif hasattr(source, "columns") and hasattr(source, "to_numpy"):
+        where = "the data frame"
+        array, names = source.to_numpy(), tuple(map(str, source.columns))
+    else:
+        where = "the array"
+        try:
+            array, names = np.asarray(source), None
+        except ValueError as error:
+            raise ValueError(
+                f"The rows of {where} differ in length: give every row the same columns."
+            ) from error
+    allowed = (2, 3, 4) if images else (2,)
+    if array.ndim not in allowed:
+        advice = "images=True reads images" if array.ndim in (3, 4) else "give one row a point"
+        raise ValueError(
+            f"Expected a table of rows and columns in {where}, got an array of shape "
+            f"{array.shape}: {advice}."
+        )
+    if array.size == 0:
+        raise ValueError(f"No values in {where} (shape {array.shape}): give at least one row.")
+    shape = array.shape[1:]
+    flat = array.reshape(len(array), -1)
+    if names is None:
+        names = _default_names(shape)
+    return Table(_numbers(flat, names, where), names, shape)
+
+
+def check_table(
+    values: Float[np.ndarray, "n d"],
+    names: tuple[str, ...],
+    *,
+    min_rows: int,
+    width: int | None = None,
+    allow_constant: bool = False,
+    where: str = "the data",
+) -> None:
+    """Refuse a table that cannot be fitted or scored.
+
+    Args:
+        values: One point a row, shape `(n, d)`.
+        names: The names of the `d` columns.
+        min_rows: The fewest rows that will do.
+        width: The number of columns expected, where it is known.
+        allow_constant: Accept a column with one value only, as scoring does.
+        where: What the messages call the table.
+
+    Raises:
+        ValueError: With one sentence that says what is wrong, where, and what to do. Rows are
+            counted from 1, without the header.
+    """
+    if values.ndim != 2:
+        raise ValueError(
+            f"Expected a table of rows and columns in {where}, got an array of shape "
+            f"{values.shape}: give one row a point."
+        )
+    rows, columns = values.shape
+    if width is not None and columns != width:
+        raise ValueError(
+            f"Expected {width} columns in {where}, got {columns}: give the columns that the "
+            "model was fitted to, in the same order."
+        )
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row, column = np.unravel_index(np.argmax(bad), bad.shape)
+        raise ValueError(
+            f"Row {row + 1} of column '{names[column]}' in {where} is {values[row, column]}, the "
+            f"first of {bad.sum()} missing or infinite values (rows counted from 1): remove or "
+            "fill them."
+        )
+    if rows < min_rows:
+        raise ValueError(f"Too few rows in {where}: got {rows}, needs at least {min_rows}.")
+    constant = np.flatnonzero((values == values[:1]).all(axis=0))
+    if constant.size and not allow_constant:
+        others = f", like {constant.size - 1} other columns" if constant.size > 1 else ""
+        raise ValueError(
+            f"Column '{names[constant[0]]}' in {where} has the value {values[0, constant[0]]:g} "
+            f"in every row{others}, so it has no density: drop it."
+        )
+
+
+def _default_names(shape):
+    if len(shape) == 1:
+        return tuple(f"x{i + 1}" for i in range(shape[0]))
+    return tuple(f"pixel{list(i)}" for i in np.ndindex(*shape))
+
+
+def _numbers(array, names, where):
+    if array.dtype.kind in "fiub":
+        return np.array(array, np.float64, order="C")
+    if array.dtype.kind not in "OUS":
+        raise ValueError(
+            f"The values in {where} are of type {array.dtype}: convert them to real numbers."
+        )
+    values = np.empty(array.shape)
+    for j, column in enumerate(array.T):
+        try:
+            values[:, j] = column.astype(np.float64)
+        except (TypeError, ValueError):
+            values[:, j] = [_number(v, i, names[j], where) for i, v in enumerate(column)]
+    return values
+
+
+def _number(value, row, name, where):
+    # Missing values stay missing here: check_table counts them and says where the first is.
+    if value is None or type(value).__name__ == "NAType":
+        return np.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"Row {row + 1} of column '{name}' in {where} is {str(value)[:40]!r}, not a number "
+            "(rows counted from 1): drop the column or encode it as numbers."
+        ) from None
+
+
+def _read_file(path):
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(
+            f"Cannot tell the kind of file of {path}: its name must end in {', '.join(SUFFIXES)}."
+        )
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}: check the path.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"The file {path} is empty: write it again.")
+    read = {".csv": _read_csv, ".parquet": _read_parquet}.get(suffix, _read_numpy)
+    return read(path)
+
+
+def _unreadable(path, kind, error):
+    reason = " ".join(str(error).split())[:120].rstrip(".")
+    return ValueError(f"Cannot read {path} as {kind} ({reason}): write it again.")
+
+
+def _read_csv(path):
+    import pandas as pd
+
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            first = next((row for row in csv.reader(file) if any(c.strip() for c in row)), [])
+        header = any(cell.strip() and not _is_number(cell) for cell in first)
+        frame = pd.read_csv(path, header=0 if header else None, encoding="utf-8-sig")
+    except (OSError, ValueError, csv.Error) as error:
+        raise _unreadable(path, "CSV", error) from error
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise ValueError(
+            f"The rows of {path} have more values than its header has names: name every column."
+        )
+    if not header:
+        return frame.to_numpy(), _default_names((frame.shape[1],))
+    for i, name in enumerate(first):
+        if not name.strip():
+            raise ValueError(
+                f"Column {i + 1} of {path} has no name, as an exported row number has none: drop "
+                "it or name it."
+            )
+    return frame.to_numpy(), tuple(str(name).strip() for name in frame.columns)
+
+
+def _is_number(cell):
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_parquet(path):
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _unreadable(path, "Parquet", error) from error
+    return frame.to_numpy(), tuple(map(str, frame.columns))
+
+
+def _read_numpy(path):
+    # Pickled arrays run code when they are loaded, so they are refused.
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded, None
+        with loaded:
+            names = loaded.files
+            chosen = names if len(names) == 1 else [n for n in ("X", "data") if n in names]
+            array = loaded[chosen[0]] if chosen else None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _unreadable(path, "a NumPy file of numbers", error) from error
+    if array is None:
+        listed = ", ".join(repr(n) for n in names) or "none"
+        raise ValueError(f"Of the arrays in {path} ({listed}) none is called 'X' or 'data'.")
+    return array, None
