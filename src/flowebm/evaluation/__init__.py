@@ -1,5 +1,8 @@
 """What a fitted model is worth, measured on the model and never on its training chains."""
 
+from flowebm.evaluation.diagnostics import ChainDiagnostics as ChainDiagnostics
+from flowebm.evaluation.diagnostics import chain_diagnostics as chain_diagnostics
+from flowebm.evaluation.diagnostics import to_inference_data as to_inference_data
 from flowebm.evaluation.divergence import fisher_divergence as fisher_divergence
 from flowebm.evaluation.divergence import kl_divergence as kl_divergence
 from flowebm.evaluation.estimate import Estimate as Estimate
@@ -22,3 +25,5 @@ from flowebm.evaluation.mode_weights import mode_weights as mode_weights
 from flowebm.evaluation.mode_weights import total_variation as total_variation
 from flowebm.evaluation.reliability import Reliability as Reliability
 from flowebm.evaluation.reliability import reliability as reliability
+from flowebm.evaluation.tempered import Bracket as Bracket
+from flowebm.evaluation.tempered import log_partition_bracket as log_partition_bracket

@@ -72,7 +72,7 @@ def log_partition(
 _log_mean_exp = jax.jit(log_mean_exp)
 
 
-def as_log_partition(log_partition: LogPartition | Estimate | float) -> Estimate:
+def as_log_partition(log_partition: LogPartition | Estimate | float) -> tuple[float, float]:
     r"""Read a $\log Z$ given as an estimate, or as a number known exactly.
 
     Args:
@@ -82,5 +82,5 @@ def as_log_partition(log_partition: LogPartition | Estimate | float) -> Estimate
         The value and its standard error, 0 for an exact number.
     """
     if isinstance(log_partition, LogPartition | Estimate):
-        return Estimate(float(log_partition.value), float(log_partition.stderr))
-    return Estimate(float(log_partition), 0.0)
+        return float(log_partition.value), float(log_partition.stderr)
+    return float(log_partition), 0.0
