@@ -1,6 +1,7 @@
 """Tables of numbers in: files, arrays and data frames, checked at the door."""
 
 import csv
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -190,13 +191,18 @@ def _read_csv(path):
         with path.open(newline="", encoding="utf-8-sig") as file:
             first = next((row for row in csv.reader(file) if any(c.strip() for c in row)), [])
         header = any(cell.strip() and not _is_number(cell) for cell in first)
-        frame = pd.read_csv(path, header=0 if header else None, encoding="utf-8-sig")
-    except (OSError, ValueError, csv.Error) as error:
-        raise _unreadable(path, "CSV", error) from error
-    if not isinstance(frame.index, pd.RangeIndex):
+        with warnings.catch_warnings():
+            # Values beyond the header's names would become row labels, or be dropped.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                path, header=0 if header else None, index_col=False, encoding="utf-8-sig"
+            )
+    except pd.errors.ParserWarning as error:
         raise ValueError(
             f"The rows of {path} have more values than its header has names: name every column."
-        )
+        ) from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise _unreadable(path, "CSV", error) from error
     if not header:
         return frame.to_numpy(), _default_names((frame.shape[1],))
     for i, name in enumerate(first):

@@ -24,10 +24,10 @@ class Moons(AbstractTarget):
 
     Args:
         noise: Standard deviation $\sigma$ of the noise, in units of the circles' radius; at least
-            0.01.
+            0.05.
 
     Raises:
-        ValueError: If `noise` is under 0.01.
+        ValueError: If `noise` is under 0.05.
 
     Source: scikit-learn's `make_moons`.
     """
@@ -37,8 +37,8 @@ class Moons(AbstractTarget):
     cond_shape: ClassVar[None] = None
 
     def __init__(self, noise: float = 0.1):
-        if not noise >= 0.01:
-            raise ValueError(f"The moons need noise of at least 0.01; got {noise}.")
+        if not noise >= 0.05:
+            raise ValueError(f"The moons need noise of at least 0.05; got {noise}.")
         self.noise = float(noise)
 
     @property

@@ -1,0 +1,77 @@
+"""Standardisation is a bijection whose determinant is part of the density."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+import pytest
+from flowjax.bijections import Invert
+from flowjax.distributions import StandardNormal, Transformed
+from scipy.stats import multivariate_normal
+
+from flowebm.data import Standardise
+
+MEANS, SDS = np.array([3.0, -200.0, 0.01]), np.array([0.5, 40.0, 1e-3])
+X = MEANS + SDS * np.random.default_rng(0).standard_normal((500, 3))
+
+
+def test_fit_gives_mean_zero_and_standard_deviation_one():
+    with jax.enable_x64(True):
+        Z = np.asarray(jax.vmap(Standardise.fit(X).transform)(X))
+    np.testing.assert_allclose(Z.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(Z.std(axis=0), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2), (1, 2, 2)])
+def test_log_det_is_that_of_the_jacobian_and_the_inverse_undoes(shape):
+    rows = np.random.default_rng(1).gamma(2.0, size=(50, *shape))
+    with jax.enable_x64(True):
+        bijection = Standardise.fit(rows)
+        x = jnp.asarray(rows[0])
+        z, log_det = bijection.transform_and_log_det(x)
+        back, inverse_log_det = bijection.inverse_and_log_det(z)
+        jacobian = jax.jacobian(bijection.transform)(x).reshape(x.size, x.size)
+        np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(inverse_log_det, -log_det)
+    np.testing.assert_allclose(back, x, rtol=1e-12)
+
+
+def test_a_density_of_standardised_points_becomes_one_of_the_data():
+    with jax.enable_x64(True):
+        bijection = Standardise(MEANS, SDS)
+        density = Transformed(StandardNormal((3,)), Invert(bijection))
+        log_prob = density.log_prob(X[:5])
+    expected = multivariate_normal(MEANS, np.diag(SDS**2)).logpdf(X[:5])
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-12)
+
+
+def test_rows_on_the_host_agree_with_the_bijection():
+    bijection = Standardise.fit(X)
+    Z = bijection.standardise_rows(X)
+    assert Z.dtype == np.float64
+    np.testing.assert_allclose(Z, jax.vmap(bijection.transform)(X), atol=1e-4)
+    np.testing.assert_allclose(bijection.restore_rows(Z), X, rtol=1e-13)
+
+
+def test_training_leaves_it_alone():
+    params = eqx.filter(
+        Standardise.fit(X),
+        eqx.is_inexact_array,
+        is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable),
+    )
+    assert jax.tree.leaves(params) == []
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e9])
+def test_a_column_that_hardly_varies_is_refused(offset):
+    narrow = X.copy()
+    narrow[:, 1] = offset + (np.arange(500) % 2) * (offset > 0)
+    with pytest.raises(ValueError, match="Column 2 has standard deviation"):
+        Standardise.fit(narrow)
+
+
+@pytest.mark.parametrize(("mean", "sd"), [([0.0], [0.0]), ([0.0, 1.0], [1.0])])
+def test_impossible_parameters_are_refused(mean, sd):
+    with pytest.raises(ValueError, match="sd"):
+        Standardise(np.array(mean), np.array(sd))
