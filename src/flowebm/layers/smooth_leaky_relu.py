@@ -1,0 +1,54 @@
+"""The smooth leaky ReLU, the activation of EBFlow."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Scalar
+
+from flowebm.layers.layer import AbstractDataDependentLayer
+from flowebm.layers.monotone_inverse import invert_increasing
+
+
+class SmoothLeakyReLU(AbstractDataDependentLayer):
+    r"""$y = \alpha x + (1 - \alpha)\,\mathrm{softplus}(x)$, plus $x$ when residual.
+
+    Its slope $\alpha + (1 - \alpha)\,\sigma(x)$ (plus 1) is positive and smooth. The inverse is
+    Newton's method to float precision.
+
+    Args:
+        shape: Shape of one point.
+        alpha: Slope $\alpha$ at $-\infty$, in (0, 1].
+        residual: Whether $x$ is added.
+
+    Raises:
+        ValueError: If `alpha` is not in (0, 1].
+
+    Source: Chao et al. (2023), appendix (experimental setups).
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True, converter=tuple)
+    alpha: float = eqx.field(static=True, default=0.3)
+    residual: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        if not 0 < self.alpha <= 1:
+            raise ValueError(f"SmoothLeakyReLU needs alpha in (0, 1]; got {self.alpha}.")
+
+    @property
+    def _slope(self) -> float:
+        return self.alpha + self.residual
+
+    def _activation(self, x: Array) -> Array:
+        return self._slope * x + (1 - self.alpha) * jax.nn.softplus(x)
+
+    def forward_and_log_det(self, x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Scalar]:
+        slope = self._slope + (1 - self.alpha) * jax.nn.sigmoid(x)
+        return self._activation(x), jnp.log(slope).sum()
+
+    def inverse(self, y: Float[Array, "..."]) -> Float[Array, "..."]:
+        # relu(x) <= softplus(x) <= relu(x) + log 2 brackets the root between two leaky ReLUs.
+        def leaky_inverse(y):
+            return y / jnp.where(y < 0, self._slope, self._slope + 1 - self.alpha)
+
+        lower = leaky_inverse(y - (1 - self.alpha) * jnp.log(2.0))
+        return invert_increasing(self._activation, y, lower, leaky_inverse(y))

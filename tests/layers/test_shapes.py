@@ -1,0 +1,51 @@
+"""Layers refuse parameters and shapes that do not agree."""
+
+import jax.numpy as jnp
+import pytest
+
+from flowebm.layers import (
+    AffineCoupling,
+    Chain,
+    CircularConv2d,
+    Conv1x1,
+    Conv2d,
+    FullLinear,
+    LeakyReLU,
+    Logit,
+    LULinear,
+    Permutation,
+    SinhArcsinh,
+    SmoothLeakyReLU,
+    SplineCoupling,
+    SplitPrior,
+    Squeeze,
+    TriangularLinear,
+)
+
+Z = jnp.zeros
+REFUSED = {
+    "FullLinear of shape": lambda: FullLinear(Z((2, 3)), Z(2)),
+    "TriangularLinear of shape": lambda: TriangularLinear(Z((2, 2)), Z(3), Z(2)),
+    "LULinear of shape": lambda: LULinear(Z((2, 2)), Z(2), Z(2), (3,)),
+    "Conv1x1 needs": lambda: Conv1x1(Z((2, 2)), (3, 4, 4)),
+    "needs an image shape": lambda: Conv2d(Z((2, 1, 3, 3)), Z(2), (2, 4, 4)),
+    "odd kernel side": lambda: CircularConv2d(Z((1, 1, 2, 2)), Z(1), (1, 4, 4)),
+    "exactly once": lambda: Permutation([0, 0, 1]),
+    "divisible by 2": lambda: Squeeze((1, 3, 4)),
+    "alpha in": lambda: SmoothLeakyReLU((2,), 0.0),
+    "positive alpha": lambda: LeakyReLU((2,), -1.0),
+    "same shape": lambda: SinhArcsinh(Z(2), Z(3)),
+    "two channels or features": lambda: AffineCoupling(abs, (1, 4, 4)),
+    "channels or features to split": lambda: SplineCoupling(abs, (1,)),
+    "its rest takes": lambda: SplitPrior(
+        AffineCoupling(abs, (4, 2, 2)), Chain([LeakyReLU((4, 2, 2))])
+    ),
+    "positive smoothness": lambda: Logit((1,), smoothness=0.0),
+    "margin in": lambda: Logit((1,), margin=0.5),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_disagreeing_arguments_are_refused_with_a_sentence(message):
+    with pytest.raises(ValueError, match=message):
+        REFUSED[message]()
