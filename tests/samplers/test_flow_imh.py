@@ -80,15 +80,25 @@ def test_fresh_weights_estimate_the_normalizer_without_bias(mixture, proposal):
     assert z_score(kept) > 10
 
 
-def test_kernel_is_a_draw_and_a_transition(mixture, proposal):
+def test_kernel_is_a_draw_and_a_transition_with_keys_of_their_own(mixture, proposal):
+    """Over 200 keys: one key used for both would decide some of them otherwise."""
     state = flow_imh.init(jnp.array(0.3), mixture.log_prob, proposal)
-    key = jax.random.key(5)
-    key_draw, key_accept = jax.random.split(key)
-    candidate = draw(key_draw, mixture.log_prob, proposal)
-    expected = flow_imh.transition(key_accept, state, candidate)
-    got = flow_imh.build_kernel()(key, state, mixture.log_prob, proposal)
-    assert jax.tree.all(jax.tree.map(lambda a, b: a == b, got, expected))
-    assert got[1].proposal == candidate
+
+    def step(key):
+        return flow_imh.build_kernel()(key, state, mixture.log_prob, proposal)
+
+    def parts(key):
+        key_draw, key_accept = jax.random.split(key)
+        candidate = draw(key_draw, mixture.log_prob, proposal)
+        return flow_imh.transition(key_accept, state, candidate)
+
+    keys = jax.random.split(jax.random.key(5), 200)
+    (new_states, info), (expected, _) = jax.jit(
+        lambda keys: (jax.vmap(step)(keys), jax.vmap(parts)(keys))
+    )(keys)
+    np.testing.assert_array_equal(new_states.position, expected.position)
+    np.testing.assert_array_equal(info.is_accepted, new_states.position == info.proposal.position)
+    assert 20 < info.is_accepted.sum() < 180
 
 
 @pytest.mark.parametrize(

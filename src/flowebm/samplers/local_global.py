@@ -66,7 +66,10 @@ def init(
 def build_kernel(
     global_kernel: Callable,
 ) -> Callable[..., tuple[LocalGlobalState, LocalGlobalInfo]]:
-    """Build `(rng_key, state, logdensity_fn, proposal, local_algorithm, n_local)`'s kernel.
+    """Build the kernel that composes a global kernel with local steps.
+
+    It maps `(rng_key, state, logdensity_fn, proposal, local_algorithm, n_local)` to
+    `(state, info)`.
 
     Besides the two kernels' own evaluations a step costs one evaluation of the proposal
     (at the current point) and, when the global move is accepted, one of the gradient (at
@@ -120,7 +123,8 @@ def as_top_level_api(
         proposal: The global kernel's density $q$, e.g. a flowjax distribution.
         global_kernel: `flow_imh.build_kernel()` or `flow_isir.build_kernel(n_proposals)`.
         local_algorithm: Any blackjax algorithm on the same density whose state has a
-            `position` and a `logdensity` (MALA, HMC, NUTS, ULA, a random walk).
+            `position` and a `logdensity` and whose `init` draws nothing (MALA, HMC, NUTS,
+            ULA, a random walk).
         n_local: The number of local steps after each global move.
 
     Returns:
