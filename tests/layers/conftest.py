@@ -85,17 +85,17 @@ LAYERS = {
     "residual smooth leaky ReLU": lambda: SmoothLeakyReLU((8,), 0.3, residual=True),
     "leaky ReLU": lambda: LeakyReLU((8,)),
     "sinh-arcsinh": lambda: SinhArcsinh(_normal(5), _normal(5)),
-    "affine coupling": lambda: randomized(AffineCoupling(_mlp(2, 6), (5,))),
-    "affine coupling of images": lambda: randomized(AffineCoupling(_conv(1, 2), (2, 3, 2))),
+    "affine coupling": lambda: randomized(AffineCoupling((5,), _mlp(2, 6))),
+    "affine coupling of images": lambda: randomized(AffineCoupling((2, 3, 2), _conv(1, 2))),
     "spline coupling": lambda: randomized(
-        SplineCoupling(_mlp(1, 2 * SplineCoupling.n_parameters(4)), (3,), n_knots=4)
+        SplineCoupling((3,), _mlp(1, 2 * SplineCoupling.n_parameters(4)), n_knots=4)
     ),
     "spline coupling of images": lambda: randomized(
-        SplineCoupling(_conv(1, SplineCoupling.n_parameters(4)), (2, 2, 2), n_knots=4)
+        SplineCoupling((2, 2, 2), _conv(1, SplineCoupling.n_parameters(4)), n_knots=4)
     ),
     "logit": lambda: Logit((4,), smoothness=0.5, margin=0.01),
     "split prior": lambda: SplitPrior(
-        randomized(AffineCoupling(_conv(2, 4), (4, 2, 2))),
+        randomized(AffineCoupling((4, 2, 2), _conv(2, 4))),
         Chain([Squeeze((2, 2, 2)), Conv1x1(_normal(8, 8), (8, 1, 1)), SmoothLeakyReLU((8, 1, 1))]),
     ),
     "chain": lambda: Chain(

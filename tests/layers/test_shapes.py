@@ -35,10 +35,10 @@ REFUSED = {
     "alpha in": lambda: SmoothLeakyReLU((2,), 0.0),
     "positive alpha": lambda: LeakyReLU((2,), -1.0),
     "same shape": lambda: SinhArcsinh(Z(2), Z(3)),
-    "two channels or features": lambda: AffineCoupling(abs, (1, 4, 4)),
-    "channels or features to split": lambda: SplineCoupling(abs, (1,)),
+    "two channels or features": lambda: AffineCoupling((1, 4, 4), abs),
+    "channels or features to split": lambda: SplineCoupling((1,), abs),
     "its rest takes": lambda: SplitPrior(
-        AffineCoupling(abs, (4, 2, 2)), Chain([LeakyReLU((4, 2, 2))])
+        AffineCoupling((4, 2, 2), abs), Chain([LeakyReLU((4, 2, 2))])
     ),
     "positive smoothness": lambda: Logit((1,), smoothness=0.0),
     "margin in": lambda: Logit((1,), margin=0.5),

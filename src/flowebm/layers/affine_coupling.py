@@ -16,8 +16,8 @@ class AffineCoupling(AbstractDataDependentLayer):
     far from the data.
 
     Args:
-        conditioner: The network from $x_1$ to $(\hat s, t)$, stacked along the first axis.
         shape: Shape of one point, `(c, ...)`; $x_1$ is its first `c // 2` channels.
+        conditioner: The network from $x_1$ to $(\hat s, t)$, stacked along the first axis.
         max_log_scale: The bound $m$.
 
     Raises:
@@ -26,8 +26,8 @@ class AffineCoupling(AbstractDataDependentLayer):
     Source: Dinh, Sohl-Dickstein, Bengio (2017), section 3.
     """
 
-    conditioner: Callable[[Array], Array]
     shape: tuple[int, ...] = eqx.field(static=True, converter=tuple)
+    conditioner: Callable[[Array], Array]
     max_log_scale: float = eqx.field(static=True, default=2.0)
 
     def __check_init__(self):

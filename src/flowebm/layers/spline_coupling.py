@@ -5,6 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import paramax
 from flowjax.bijections import RationalQuadraticSpline
 from flowjax.utils import get_ravelled_pytree_constructor
 from jaxtyping import Array, Float, Scalar
@@ -15,15 +16,15 @@ from flowebm.layers.layer import AbstractDataDependentLayer
 class SplineCoupling(AbstractDataDependentLayer):
     r"""$y = (x_1,\; f_{x_1}(x_2))$ with a rational quadratic spline for each entry of $x_2$.
 
-    The splines are flowjax's: the identity where the conditioner returns zero, and outside
-    `[-interval, interval]`. Their slope has kinks at the knots. The trace of $\partial s /
-    \partial x$ does not see those, so `exact`, `ssm` and `fdssm` are slightly wrong for this
-    layer; `dsm` and `ml` are not.
+    The splines are flowjax's, with slope 1 at both ends: the identity where the conditioner
+    returns zero, and outside `[-interval, interval]`. Their slope has kinks at the knots, and
+    the trace of $\partial s / \partial x$ does not see those: `exact`, `ssm` and `fdssm` are
+    slightly wrong for this layer; `dsm` and `ml` are not.
 
     Args:
+        shape: Shape of one point, `(c, ...)`; $x_1$ is its first `c // 2` channels.
         conditioner: The network from $x_1$ to the splines' parameters: along its first axis
             `n_parameters(n_knots)` for each channel of $x_2$, channel by channel.
-        shape: Shape of one point, `(c, ...)`; $x_1$ is its first `c // 2` channels.
         n_knots: Inner knots of a spline.
         interval: Half-width of the interval that splines bend, in the units of $x$.
 
@@ -33,8 +34,8 @@ class SplineCoupling(AbstractDataDependentLayer):
     Source: Durkan et al. (2019), *Neural Spline Flows*.
     """
 
-    conditioner: Callable[[Array], Array]
     shape: tuple[int, ...] = eqx.field(static=True, converter=tuple)
+    conditioner: Callable[[Array], Array]
     n_knots: int = eqx.field(static=True, default=8)
     interval: float = eqx.field(static=True, default=5.0)
 
@@ -46,7 +47,7 @@ class SplineCoupling(AbstractDataDependentLayer):
 
     @staticmethod
     def n_parameters(n_knots: int) -> int:
-        """Parameters of one spline: widths, heights and slopes."""
+        """Parameters of one spline: widths, heights and slopes (those at the ends unused)."""
         return 3 * n_knots + 4
 
     @property
@@ -59,20 +60,22 @@ class SplineCoupling(AbstractDataDependentLayer):
         stacked = self.conditioner(kept).reshape(n_moved, -1, *self.shape[1:])
         return jnp.moveaxis(stacked, 1, -1).reshape(-1, self.n_parameters(self.n_knots))
 
-    def _splines(self) -> Callable[[Array], RationalQuadraticSpline]:
+    def _spline(self, parameters: Float[Array, " parameters"]) -> RationalQuadraticSpline:
         identity = RationalQuadraticSpline(knots=self.n_knots, interval=self.interval)
-        return get_ravelled_pytree_constructor(identity, filter_spec=eqx.is_inexact_array)[0]
+        constructor, _ = get_ravelled_pytree_constructor(identity, eqx.is_inexact_array)
+        spline = paramax.unwrap(constructor(parameters))
+        # flowjax leaves the slopes at the ends free, which would make the density jump there.
+        ends = jnp.array([0, -1])
+        return eqx.tree_at(lambda s: s.derivatives, spline, spline.derivatives.at[ends].set(1.0))
 
     def forward_and_log_det(self, x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Scalar]:
         kept, moved = x[: self.n_kept], x[self.n_kept :]
-        spline = self._splines()
-        y, log_det = jax.vmap(lambda p, x: spline(p).transform_and_log_det(x))(
+        y, log_det = jax.vmap(lambda p, x: self._spline(p).transform_and_log_det(x))(
             self._parameters(kept), moved.ravel()
         )
         return jnp.concatenate([kept, y.reshape(moved.shape)]), log_det.sum()
 
     def inverse(self, y: Float[Array, "..."]) -> Float[Array, "..."]:
         kept, moved = y[: self.n_kept], y[self.n_kept :]
-        spline = self._splines()
-        x = jax.vmap(lambda p, y: spline(p).inverse(y))(self._parameters(kept), moved.ravel())
+        x = jax.vmap(lambda p, y: self._spline(p).inverse(y))(self._parameters(kept), moved.ravel())
         return jnp.concatenate([kept, x.reshape(moved.shape)])

@@ -33,7 +33,9 @@ class SplitPrior(AbstractCompositeLayer):
     prior: AffineCoupling
     rest: Chain
 
-    def __check_init__(self):
+    def __init__(self, prior: AffineCoupling, rest: Chain):
+        self.prior = prior
+        self.rest = rest
         half = (self.prior.n_kept, *self.shape[1:])
         if self.rest.shape != half:
             raise ValueError(
