@@ -5,6 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, PRNGKeyArray, Scalar
 
@@ -54,21 +55,17 @@ def kl_divergence(
     """
     key_gap, key_partition = jax.random.split(key)
     log_ratio = importance_log_weights(key_gap, model, truth, n=n, batch_size=batch_size)
-    if not bool(jnp.all(jnp.isfinite(log_ratio))):
-        bad = int(jnp.sum(~jnp.isfinite(log_ratio)))
-        raise ValueError(
-            f"The model's or the truth's log-density is NaN or infinite at {bad} of {n} draws of "
-            "the truth, so their divergence is not finite; check both there."
-        )
+    gap = _mean(-log_ratio, "log-density")
     if log_partition is None:
         log_weights = importance_log_weights(
             key_partition, model, truth, n=n, batch_size=batch_size
         )
         reliability(log_weights, "log Z from the truth's draws")
-        log_partition = log_mean_exp(log_weights)
-    log_z, log_z_stderr = as_log_partition(log_partition)
-    variance = float(jnp.var(log_ratio, ddof=1)) / n + log_z_stderr**2
-    return Estimate(log_z - float(jnp.mean(log_ratio)), variance**0.5)
+        given = log_mean_exp(log_weights)
+    else:
+        given = log_partition
+    log_z, log_z_stderr = as_log_partition(given)
+    return Estimate(gap.value + log_z, (gap.stderr**2 + log_z_stderr**2) ** 0.5)
 
 
 def fisher_divergence(
@@ -104,13 +101,19 @@ def fisher_divergence(
         batch_size=batch_size,
         statistic=_ScoreGap(truth, as_energy_model(model, truth.shape)),
     )
-    if not bool(jnp.all(jnp.isfinite(squares))):
-        bad = int(jnp.sum(~jnp.isfinite(squares)))
+    return _mean(squares, "score")
+
+
+def _mean(values, what):
+    # Sums of many terms lose digits in single precision.
+    values = np.asarray(values, np.float64)
+    bad = int(np.sum(~np.isfinite(values)))
+    if bad:
         raise ValueError(
-            f"The model's or the truth's score is NaN or infinite at {bad} of {n} draws of the "
-            "truth; check that both log-densities are differentiable there."
+            f"The model's or the truth's {what} is NaN or infinite at {bad} of {len(values)} draws "
+            "of the truth, so their divergence is not finite; check both there."
         )
-    return Estimate(float(jnp.mean(squares)), float(jnp.std(squares, ddof=1)) / n**0.5)
+    return Estimate(float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5)
 
 
 class _ScoreGap(eqx.Module):

@@ -123,6 +123,7 @@ def _nothing(x):
     return None
 
 
+@jax.jit
 def log_mean_exp(log_weights: Float[Array, " n"]) -> Estimate:
     r"""$\log \frac1n \sum_i w_i$ with its standard error by the delta method.
 
@@ -141,6 +142,7 @@ def log_mean_exp(log_weights: Float[Array, " n"]) -> Estimate:
     return Estimate(value, jnp.sqrt(relative_variance / n))
 
 
+@jax.jit
 def effective_sample_size(log_weights: Float[Array, " n"]) -> Scalar:
     r"""Kish's effective number of draws, $(\sum_i w_i)^2 / \sum_i w_i^2$, from 1 to $n$.
 
@@ -150,6 +152,7 @@ def effective_sample_size(log_weights: Float[Array, " n"]) -> Scalar:
     return jnp.asarray(ess(log_weights))
 
 
+@jax.jit
 def pareto_khat(log_weights: Float[Array, " n"]) -> Scalar:
     r"""Pareto shape $\hat k$ of the upper tail of importance weights.
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, PRNGKeyArray, Scalar
 
@@ -65,11 +64,8 @@ def log_partition(
     """
     log_weights = importance_log_weights(key, model, proposal, n=n, batch_size=batch_size)
     quality = reliability(log_weights, "log Z")
-    value, stderr = _log_mean_exp(log_weights)
+    value, stderr = log_mean_exp(log_weights)
     return LogPartition(float(value), float(stderr), quality.ess, quality.khat, n)
-
-
-_log_mean_exp = jax.jit(log_mean_exp)
 
 
 def as_log_partition(log_partition: LogPartition | Estimate | float) -> tuple[float, float]:

@@ -87,15 +87,14 @@ def mode_weights(
     index, log_weights = importance_sample(
         key, model, proposal, n=n, batch_size=batch_size, statistic=mode
     )
-    lowest, highest = int(index.min()), int(index.max())
+    weights, stderr, lowest, highest = jax.device_get(_self_normalized(index, log_weights, n_modes))
     if lowest < 0 or highest >= n_modes:
         raise ValueError(
             f"`mode` returned indices from {lowest} to {highest}; with n_modes={n_modes} they "
             f"must lie in 0..{n_modes - 1}."
         )
     quality = reliability(log_weights, "the mode weights")
-    weights, stderr = _self_normalized(index, log_weights, n_modes)
-    return ModeWeights(np.asarray(weights), np.asarray(stderr), quality.ess, quality.khat)
+    return ModeWeights(weights, stderr, quality.ess, quality.khat)
 
 
 @eqx.filter_jit
@@ -105,7 +104,7 @@ def _self_normalized(index, log_weights, n_modes):
     weights = shares @ in_mode
     n = log_weights.shape[0]
     variance = jnp.square(shares) @ jnp.square(in_mode - weights) * n / (n - 1)
-    return weights, jnp.sqrt(variance)
+    return weights, jnp.sqrt(variance), index.min(), index.max()
 
 
 def total_variation(w1: Float[Array, " K"], w2: Float[Array, " K"]) -> float:

@@ -1,5 +1,6 @@
 """A bracket of the log-normaliser by annealing from the base to the model and back."""
 
+import warnings
 from collections.abc import Callable
 from math import nan
 from typing import NamedTuple
@@ -9,16 +10,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.mcmc import mala
-from blackjax.smc import adaptive_tempered, resampling, tempered
+from blackjax.smc import resampling, tempered
+from blackjax.smc.ess import ess_solver
+from blackjax.smc.solver import dichotomy
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
+from flowebm.evaluation.estimate import EstimateWarning
 from flowebm.models import AbstractEnergyModel, as_energy_model
 
 OPTIMAL_MALA_ACCEPTANCE = 0.574
 # Outside a bounded support the log-ratio is -inf, and 0 · (-inf) at the start of the path is
 # NaN; this floor is as good as -inf at every later temperature.
 LOG_ZERO = -1e30
+# Where the model excludes a share of the base, no step however small keeps the sample size: one
+# such step must be taken all the same.
+SMALLEST_STEP = 1e-6
+# Bounds that cross by more standard errors than this did not cross by chance.
+CROSSING_LIMIT = 5.0
 
 
 class Bracket(NamedTuple):
@@ -94,8 +103,12 @@ def log_partition_bracket(
 
     Raises:
         ValueError: If the shapes differ, a count or `target_ess` is out of range, or there
-            are too few samples.
+            are too few samples or they are not finite.
         RuntimeError: If the pilot does not reach the model in `max_steps` temperatures.
+
+    Warns:
+        EstimateWarning: If the lower bound lies above the upper one by more than 5 standard
+            errors: the samples are then not of the model.
 
     Source: Grosse, Ghahramani, Adams (2015), *Sandwiching the marginal likelihood using
     bidirectional Monte Carlo* (arXiv 1511.02543); Del Moral, Doucet, Jasra (2006).
@@ -115,7 +128,9 @@ def log_partition_bracket(
     starts = None if samples is None else _split_in_runs(samples, base.shape, n_runs, n_particles)
 
     pilot_key, forward_key, reverse_key = jax.random.split(key, 3)
-    schedule = _pilot(pilot_key, model, base, n_particles, n_moves, max_steps, target_ess)
+    schedule = _pilot(
+        pilot_key, model, base, n_particles, n_moves, max_steps, jnp.asarray(target_ess)
+    )
     n_steps = int(schedule.n_steps)
     reached = float(schedule.temperatures[n_steps])
     if not reached >= 1.0:
@@ -130,6 +145,14 @@ def log_partition_bracket(
     if starts is None:
         return Bracket(lower, lower_stderr, float("inf"), nan, n_steps)
     upper, upper_stderr = _mean(-_reverse(reverse_key, model, base, starts, n_moves, schedule))
+    if lower - upper > CROSSING_LIMIT * (lower_stderr**2 + upper_stderr**2) ** 0.5:
+        warnings.warn(
+            f"The bracket of log Z is empty: the lower bound {lower:.3f} exceeds the upper bound "
+            f"{upper:.3f} by more than their errors; the samples do not represent the model (a "
+            "mode may be missing), so give equilibrated ones.",
+            EstimateWarning,
+            stacklevel=2,
+        )
     return Bracket(lower, lower_stderr, upper, upper_stderr, n_steps)
 
 
@@ -140,6 +163,8 @@ def _split_in_runs(samples, shape, n_runs, n_particles):
             f"The reverse runs need at least {2 * n_runs} samples of shape {tuple(shape)}, two a "
             f"run; got an array of shape {samples.shape}."
         )
+    if not bool(jnp.all(jnp.isfinite(samples))):
+        raise ValueError("The samples are not all finite; remove the chains that diverged.")
     per_run = min(samples.shape[0] // n_runs, n_particles)
     return samples[: n_runs * per_run].reshape(n_runs, per_run, *shape)
 
@@ -156,13 +181,9 @@ def _log_ratio(numerator, denominator):
 @eqx.filter_jit
 def _pilot(key, model, base, n_particles, n_moves, max_steps, target_ess):
     """Choose temperatures by effective sample size, and step sizes by acceptance."""
-    kernel = adaptive_tempered.build_kernel(
-        base.log_prob,
-        _log_ratio(model.unnormalized_log_prob, base.log_prob),
-        mala.build_kernel(),
-        mala.init,
-        resampling.systematic,
-        target_ess,
+    log_ratio = _log_ratio(model.unnormalized_log_prob, base.log_prob)
+    kernel = tempered.build_kernel(
+        base.log_prob, log_ratio, mala.build_kernel(), mala.init, resampling.systematic
     )
 
     def unfinished(carry):
@@ -171,8 +192,13 @@ def _pilot(key, model, base, n_particles, n_moves, max_steps, target_ess):
 
     def step(carry):
         i, state, step_size, temperatures, step_sizes = carry
+        remaining = 1 - state.tempering_param
+        increment = ess_solver(
+            jax.vmap(log_ratio), state.particles, target_ess, remaining, dichotomy
+        )
+        temperature = state.tempering_param + jnp.clip(increment, SMALLEST_STEP, remaining)
         state, info = kernel(
-            jax.random.fold_in(key, i), state, n_moves, {"step_size": step_size[None]}
+            jax.random.fold_in(key, i), state, n_moves, temperature, {"step_size": step_size[None]}
         )
         # The moves were made at the temperature the step came from.
         step_sizes = step_sizes.at[i].set(step_size)
