@@ -1,0 +1,232 @@
+"""The architectures of EBFlow's experiments."""
+
+from math import prod
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from flowebm.layers import (
+    AbstractConstantJacobianLayer,
+    AbstractLayer,
+    ActNorm,
+    AffineCoupling,
+    CircularConv2d,
+    Conv1x1,
+    Conv2d,
+    FullLinear,
+    LULinear,
+    SmoothLeakyReLU,
+    SplitPrior,
+    Squeeze,
+    TriangularLinear,
+    conv_conditioner,
+    mlp_conditioner,
+)
+from flowebm.models.ebflow import EBFlow
+
+Linear = Literal["full", "lower", "upper", "lu"]
+
+
+def fully_connected_ebflow(
+    shape: tuple[int, ...],
+    *,
+    n_linear: int = 2,
+    linear: Linear = "full",
+    alpha: float = 0.3,
+    residual: bool = False,
+    act_norm: bool = False,
+) -> EBFlow:
+    r"""Linear layers with smooth leaky ReLUs between them.
+
+    Full layers start at $-I$, triangular and LU ones at $I$; biases at 1.
+
+    Args:
+        shape: Shape of one point, flattened to $D$ entries inside.
+        n_linear: Number of linear layers.
+        linear: Their kind.
+        alpha: Slope of the smooth leaky ReLU at $-\infty$.
+        residual: Whether the activations are residual.
+        act_norm: Whether an act-norm precedes each activation; start it with
+            `model.initialized(batch)`.
+
+    Raises:
+        ValueError: If `linear` is none of the four kinds.
+
+    Source: Chao et al. (2023), MNIST and CIFAR-10 FC; `methods.md`, section 3.
+    """
+    size = prod(shape)
+    layers: list[AbstractLayer] = []
+    for i in range(n_linear):
+        if i and act_norm:
+            layers.append(ActNorm(shape))
+        if i:
+            layers.append(SmoothLeakyReLU(shape, alpha, residual))
+        layers.append(_linear(linear, size, shape))
+    return EBFlow(layers)
+
+
+def convolutional_ebflow(
+    shape: tuple[int, ...],
+    *,
+    n_blocks: int = 3,
+    convolutions_per_block: int = 2,
+    kernel_size: int = 7,
+    padding: Literal["zero", "circular"] = "zero",
+    alpha: float = 0.3,
+    residual: bool = True,
+    act_norm: bool = False,
+    as_matrix: bool = False,
+) -> EBFlow:
+    r"""Blocks of convolutions and residual smooth leaky ReLUs, with squeezes between blocks.
+
+    Kernels start at minus the identity, biases at 1.
+
+    Args:
+        shape: Shape of one image, `(c, h, w)`; each squeeze halves height and width.
+        n_blocks: Number of blocks.
+        convolutions_per_block: Convolutions of a block.
+        kernel_size: Side of the kernels, odd.
+        padding: What lies outside an image: zeros, or the image again.
+        alpha: Slope of the smooth leaky ReLU at $-\infty$.
+        residual: Whether the activations are residual.
+        act_norm: Whether an act-norm precedes each activation; start it with
+            `model.initialized(batch)`. It saves the first thousand steps.
+        as_matrix: Whether zero-padded convolutions are computed as matrix products.
+
+    Raises:
+        ValueError: If a squeeze does not divide the image, or the kernel side is even.
+
+    Source: Chao et al. (2023), MNIST and CIFAR-10 CNN; `methods.md`, section 3.
+    """
+    layers: list[AbstractLayer] = []
+    for block in range(n_blocks):
+        if block:
+            layers.append(Squeeze(shape))
+            shape = layers[-1].out_shape
+        for i in range(convolutions_per_block):
+            layers.append(_convolution(shape, kernel_size, padding, as_matrix))
+            if block == n_blocks - 1 and i == convolutions_per_block - 1:
+                continue
+            if act_norm:
+                layers.append(ActNorm(shape))
+            layers.append(SmoothLeakyReLU(shape, alpha, residual))
+    return EBFlow(layers)
+
+
+def glow_ebflow(
+    key: PRNGKeyArray,
+    shape: tuple[int, ...],
+    *,
+    n_levels: int = 2,
+    n_steps: int = 16,
+    width: int = 512,
+) -> EBFlow:
+    """Glow: levels of act-norms, 1×1 convolutions and affine couplings, with a split prior.
+
+    Start the act-norms with `model.initialized(batch)`.
+
+    Args:
+        key: PRNG key.
+        shape: Shape of one image, `(c, h, w)`; each level halves height and width.
+        n_levels: Number of levels.
+        n_steps: Steps of a level.
+        width: Hidden channels of the couplings.
+
+    Raises:
+        ValueError: If the levels do not divide the image.
+
+    Source: Kingma, Dhariwal (2018); Chao et al. (2023), MNIST Glow.
+    """
+    key, prior_key = jax.random.split(key)
+    squeeze = Squeeze(shape)
+    layers: list[AbstractLayer] = [squeeze]
+    inner = squeeze.out_shape
+    channels = inner[0]
+    for step_key in jax.random.split(key, n_steps):
+        mix_key, coupling_key = jax.random.split(step_key)
+        conditioner = conv_conditioner(
+            coupling_key, channels // 2, 2 * (channels - channels // 2), width=width
+        )
+        layers += [
+            ActNorm(inner),
+            Conv1x1(jax.random.orthogonal(mix_key, channels), inner),
+            AffineCoupling(inner, conditioner),
+        ]
+    if n_levels > 1:
+        split_key, rest_key = jax.random.split(prior_key)
+        prior = conv_conditioner(
+            split_key, channels // 2, 2 * (channels - channels // 2), width=width
+        )
+        half = (channels // 2, *inner[1:])
+        rest = glow_ebflow(rest_key, half, n_levels=n_levels - 1, n_steps=n_steps, width=width)
+        layers.append(SplitPrior(AffineCoupling(inner, prior), rest.chain))
+    return EBFlow(layers)
+
+
+def coupling_ebflow(
+    key: PRNGKeyArray,
+    dim: int = 2,
+    *,
+    n_blocks: int = 10,
+    width: int = 64,
+    depth: int = 2,
+) -> EBFlow:
+    """Blocks of a full linear layer, an affine coupling and an act-norm, and a last linear layer.
+
+    Linear layers start at random orthogonal matrices.
+
+    Args:
+        key: PRNG key.
+        dim: Number of features, at least 2.
+        n_blocks: Number of blocks.
+        width: Units of the couplings' hidden layers.
+        depth: Number of the couplings' hidden layers.
+
+    Raises:
+        ValueError: If `dim` is below 2.
+
+    Source: Chao et al. (2023), two-dimensional experiments; `methods.md`, section 3.
+    """
+    *block_keys, last_key = jax.random.split(key, n_blocks + 1)
+    layers: list[AbstractLayer] = []
+    for block_key in block_keys:
+        linear_key, coupling_key = jax.random.split(block_key)
+        conditioner = mlp_conditioner(
+            coupling_key, dim // 2, 2 * (dim - dim // 2), width=width, depth=depth
+        )
+        layers += [
+            FullLinear(jax.random.orthogonal(linear_key, dim), jnp.zeros(dim)),
+            AffineCoupling((dim,), conditioner),
+            ActNorm((dim,)),
+        ]
+    layers.append(FullLinear(jax.random.orthogonal(last_key, dim), jnp.zeros(dim)))
+    return EBFlow(layers)
+
+
+def _linear(kind: Linear, size: int, shape: tuple[int, ...]) -> AbstractConstantJacobianLayer:
+    ones, zeros = jnp.ones(size), jnp.zeros(size)
+    match kind:
+        case "full":
+            return FullLinear(-jnp.eye(size), ones, shape)
+        case "lower" | "upper":
+            empty = jnp.zeros((size, size))
+            return TriangularLinear(empty, zeros, ones, lower=kind == "lower", shape=shape)
+        case "lu":
+            return LULinear(jnp.zeros((size, size)), zeros, ones, shape)
+    raise ValueError(f"Unknown linear layer {kind!r}: choose full, lower, upper or lu.")
+
+
+def _convolution(
+    shape: tuple[int, ...], kernel_size: int, padding: str, as_matrix: bool
+) -> AbstractConstantJacobianLayer:
+    channels = shape[0]
+    centre = kernel_size // 2
+    kernel = jnp.zeros((channels, channels, kernel_size, kernel_size))
+    kernel = kernel.at[:, :, centre, centre].set(-jnp.eye(channels))
+    if padding == "zero":
+        return Conv2d(kernel, jnp.ones(channels), shape, as_matrix=as_matrix)
+    if padding == "circular":
+        return CircularConv2d(kernel, jnp.ones(channels), shape)
+    raise ValueError(f"Unknown padding {padding!r}: choose zero or circular.")
