@@ -42,7 +42,7 @@ def test_kl_with_the_exact_log_partition(truth):
 
 def test_kl_interval_covers_the_truth_as_often_as_it_says(truth):
     """Coverage of ± 1.96 stderr is 95%. False alarm 7e-5 (binomial, z = 4)."""
-    replications = 300
+    replications = 400
     estimates = np.array(
         [
             kl_divergence(key, truth, shifted_gaussian, n=2_000)
