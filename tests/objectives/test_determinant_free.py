@@ -1,0 +1,89 @@
+"""A score-matching step computes no determinant and no factorisation."""
+
+import re
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from flowebm.models.ebflow_architectures import convolutional_ebflow, fully_connected_ebflow
+from flowebm.objectives.dsm import dsm
+from flowebm.objectives.exact import exact
+from flowebm.objectives.fdssm import fdssm
+from flowebm.objectives.ml import ml
+from flowebm.objectives.sml import sml
+from flowebm.objectives.ssm import ssm
+
+MODELS = {
+    "fully connected": lambda: fully_connected_ebflow((4,), act_norm=True),
+    "convolutional": lambda: convolutional_ebflow((1, 4, 4), n_blocks=2, kernel_size=3),
+    "convolutional by matrix": lambda: convolutional_ebflow(
+        (1, 4, 4), n_blocks=2, kernel_size=3, as_matrix=True
+    ),
+    "circular": lambda: convolutional_ebflow(
+        (1, 4, 4), n_blocks=2, kernel_size=3, padding="circular"
+    ),
+}
+FACTORISATION = re.compile(
+    r"getrf|potrf|geqrf|gesdd|gesvd|syevd|heevd|geev|gehrd|sytrd|trsm|lu_|\blu\b|qr\b|svd|eigh"
+    r"|cholesky|triangular.solve|householder|determinant|linear_solve",
+    re.IGNORECASE,
+)
+
+
+def step_of(model, objective):
+    """One step's loss and gradient as a function of the trainable arrays."""
+    parameters, static = eqx.partition(model, eqx.is_inexact_array)
+    x = jnp.ones((2, *model.shape))
+
+    def step(parameters, x, key):
+        return jax.value_and_grad(
+            lambda parameters: objective(eqx.combine(parameters, static), x, key)
+        )(parameters)
+
+    return step, (parameters, x, jax.random.key(0))
+
+
+def primitives(jaxpr):
+    """The names of all primitives of a program, those of its inner programs included."""
+    names = set()
+    for equation in jaxpr.eqns:
+        names.add(equation.primitive.name)
+        for inner in jaxprs_in_params(equation.params):
+            names |= primitives(inner)
+    return names
+
+
+@pytest.mark.parametrize(
+    "objective", [ssm(2), dsm(), fdssm(), exact()], ids=lambda f: f.__qualname__
+)
+@pytest.mark.parametrize("name", MODELS)
+def test_no_score_matching_step_traces_a_factorisation(name, objective):
+    step, arguments = step_of(MODELS[name](), objective)
+    names = primitives(jax.make_jaxpr(step)(*arguments).jaxpr)
+    assert not [name for name in names if FACTORISATION.search(name)]
+
+
+@pytest.mark.parametrize("name", ["fully connected", "convolutional"])
+def test_no_compiled_score_matching_step_factorises(name):
+    step, arguments = step_of(MODELS[name](), ssm())
+    assert not FACTORISATION.search(operations(step, arguments))
+
+
+@pytest.mark.parametrize("objective", [ml(), sml()], ids=["ml", "sml"])
+def test_the_search_finds_the_factorisations_of_likelihoods(objective):
+    """So that the tests above can fail."""
+    step, arguments = step_of(MODELS["fully connected"](), objective)
+    assert FACTORISATION.search(operations(step, arguments))
+    names = primitives(jax.make_jaxpr(step)(*arguments).jaxpr)
+    assert [name for name in names if FACTORISATION.search(name)]
+
+
+def operations(step, arguments):
+    """The compiled program's opcodes and the targets of its library calls, one a line."""
+    text = jax.jit(step).lower(*arguments).compile().as_text()
+    opcodes = re.findall(r" = \S+ ([\w-]+)\(", text)
+    targets = re.findall(r'custom_call_target="([^"]+)"', text)
+    return "\n".join([*opcodes, *targets])
