@@ -202,7 +202,7 @@ def _read_csv(path):
             f"The rows of {path} have more values than its header has names: name every column."
         ) from error
     except (OSError, ValueError, csv.Error) as error:
-        raise _unreadable(path, "CSV", error) from error
+        raise _unreadable(path, "CSV in UTF-8", error) from error
     if not header:
         return frame.to_numpy(), _default_names((frame.shape[1],))
     for i, name in enumerate(first):

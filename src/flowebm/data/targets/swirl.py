@@ -81,10 +81,13 @@ def _crossing(function, start, end, level):
         above = (function(middle) > target) == rising
         return jnp.where(above, low, middle), jnp.where(above, middle, high)
 
-    low, high = jax.lax.fori_loop(0, 60, halve, (start, end))
+    low, high = jax.lax.fori_loop(0, 30, halve, (start, end))
     t = (low + high) / 2
-    # One Newton step, of length zero here, gives the crossing its derivative in the level; where
-    # the piece does not reach the level, an end is returned and the derivative is zero.
+    # One Newton step squares the error that bisection left, and gives the crossing its derivative
+    # in the level; where the piece does not reach the level, an end is returned without one.
     crosses = (function(start) - target) * (function(end) - target) < 0
     slope = jnp.where(crosses, jax.vmap(jax.grad(function))(t), 1)
-    return t + jnp.where(crosses, (level - target) / slope, 0)
+    crossing = t + jnp.where(crosses, (level - function(t)) / slope, 0)
+    # Only the value is kept to the bracket: in single precision that is one rounding wide, and
+    # the derivative would be lost at its ends.
+    return crossing + jax.lax.stop_gradient(jnp.clip(crossing, low, high) - crossing)
