@@ -9,23 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.mcmc import mala
-from blackjax.smc import resampling, tempered
-from blackjax.smc.ess import ess_solver
-from blackjax.smc.solver import dichotomy
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
+from flowebm.evaluation.annealing import Schedule, annealed_log_ratio, pilot_schedule
 from flowebm.evaluation.estimate import EstimateWarning
 from flowebm.models import AbstractEnergyModel, as_energy_model
 
-OPTIMAL_MALA_ACCEPTANCE = 0.574
-# Outside a bounded support the log-ratio is -inf, and 0 · (-inf) at the start of the path is
-# NaN; this floor is as good as -inf at every later temperature.
-LOG_ZERO = -1e30
-# Where the model excludes a share of the base, no step however small keeps the sample size: one
-# such step must be taken all the same.
-SMALLEST_STEP = 1e-6
 # Bounds that cross by more standard errors than this did not cross by chance.
 CROSSING_LIMIT = 5.0
 
@@ -49,20 +39,6 @@ class Bracket(NamedTuple):
     n_temperatures: int
 
 
-class Schedule(NamedTuple):
-    r"""Where the annealing stops on its way, and how far its moves go there.
-
-    Attributes:
-        temperatures: $0 = \beta_0 < \dots < \beta_T = 1$, then ones; shape `(max_steps + 1,)`.
-        step_sizes: MALA's step size at each, in squared units of the data; the same shape.
-        n_steps: $T$.
-    """
-
-    temperatures: Float[Array, " m"]
-    step_sizes: Float[Array, " m"]
-    n_steps: int
-
-
 def log_partition_bracket(
     key: PRNGKeyArray,
     model: AbstractEnergyModel | Callable[[Array], Scalar],
@@ -82,6 +58,8 @@ def log_partition_bracket(
     $\widehat{1/Z}$. By Jensen, $E[\log \hat Z] \le \log Z \le -E[\log \widehat{1/Z}]$.
     A pilot run on other draws chooses temperatures and step sizes, which are then fixed:
     choosing them on the way would bias both estimates.
+    Where the model excludes part of space, the upper bound stays above $\log Z$ by minus the log
+    of the base's mass on the rest: reverse runs never leave the support.
 
     Args:
         key: Key of all draws.
@@ -128,7 +106,7 @@ def log_partition_bracket(
     starts = None if samples is None else _split_in_runs(samples, base.shape, n_runs, n_particles)
 
     pilot_key, forward_key, reverse_key = jax.random.split(key, 3)
-    schedule = _pilot(
+    schedule = pilot_schedule(
         pilot_key, model, base, n_particles, n_moves, max_steps, jnp.asarray(target_ess)
     )
     n_steps = int(schedule.n_steps)
@@ -174,54 +152,6 @@ def _mean(log_ratios):
     return float(log_ratios.mean()), float(log_ratios.std(ddof=1) / len(log_ratios) ** 0.5)
 
 
-def _log_ratio(numerator, denominator):
-    return lambda x: jnp.maximum(numerator(x) - denominator(x), LOG_ZERO)
-
-
-@eqx.filter_jit
-def _pilot(key, model, base, n_particles, n_moves, max_steps, target_ess):
-    """Choose temperatures by effective sample size, and step sizes by acceptance."""
-    log_ratio = _log_ratio(model.unnormalized_log_prob, base.log_prob)
-    kernel = tempered.build_kernel(
-        base.log_prob, log_ratio, mala.build_kernel(), mala.init, resampling.systematic
-    )
-
-    def unfinished(carry):
-        i, state, *_ = carry
-        return (state.tempering_param < 1) & (i < max_steps)
-
-    def step(carry):
-        i, state, step_size, temperatures, step_sizes = carry
-        remaining = 1 - state.tempering_param
-        increment = ess_solver(
-            jax.vmap(log_ratio), state.particles, target_ess, remaining, dichotomy
-        )
-        temperature = state.tempering_param + jnp.clip(increment, SMALLEST_STEP, remaining)
-        state, info = kernel(
-            jax.random.fold_in(key, i), state, n_moves, temperature, {"step_size": step_size[None]}
-        )
-        # The moves were made at the temperature the step came from.
-        step_sizes = step_sizes.at[i].set(step_size)
-        acceptance = jnp.mean(info.update_info.acceptance_rate)
-        step_size = step_size * jnp.exp(acceptance - OPTIMAL_MALA_ACCEPTANCE)
-        temperatures = temperatures.at[i + 1].set(state.tempering_param)
-        return i + 1, state, step_size, temperatures, step_sizes.at[i + 1].set(step_size)
-
-    start_key, key = jax.random.split(key)
-    particles = base.sample(start_key, (n_particles,))
-    # MALA's optimum for a Gaussian of the base's variance, up to a factor near 1.
-    step_size = jnp.mean(jnp.var(particles, axis=0)) * max(particles[0].size, 1) ** (-1 / 3)
-    ones = jnp.ones(max_steps + 1, particles.dtype)
-    state = tempered.init(particles)
-    state = state._replace(tempering_param=jnp.zeros((), particles.dtype))
-    n_steps, _, _, temperatures, step_sizes = jax.lax.while_loop(
-        unfinished,
-        step,
-        (0, state, step_size, ones.at[0].set(0.0), step_size * ones),
-    )
-    return Schedule(temperatures, step_sizes, n_steps)
-
-
 @eqx.filter_jit
 def _forward(key, model, base, n_runs, n_particles, n_moves, schedule):
     def one_run(key):
@@ -254,53 +184,3 @@ def _reverse(key, model, base, starts, n_moves, schedule):
         )
 
     return jax.lax.map(one_run, (jax.random.split(key, starts.shape[0]), starts))
-
-
-def annealed_log_ratio(
-    key: PRNGKeyArray,
-    particles: Float[Array, "n ..."],
-    log_start: Callable[[Array], Scalar],
-    log_end: Callable[[Array], Scalar],
-    schedule: Schedule,
-    *,
-    n_moves: int,
-) -> Scalar:
-    r"""The log of an unbiased estimate of $Z_1 / Z_0$, by one run of tempered SMC.
-
-    Args:
-        key: Key of moves and resampling, independent of the particles.
-        particles: Independent draws of the starting density; shape `(n, *shape)`.
-        log_start: Starting log-density of one point, up to the constant $-\log Z_0$.
-        log_end: Final log-density of one point, up to the constant $-\log Z_1$.
-        schedule: Temperatures from start (0) to end (1), chosen without these particles.
-        n_moves: MALA steps at each temperature.
-
-    Returns:
-        The log-ratio, nats.
-
-    Source: Del Moral, Doucet, Jasra (2006), *Sequential Monte Carlo samplers*, section 3.
-    """
-    kernel = tempered.build_kernel(
-        log_start,
-        _log_ratio(log_end, log_start),
-        mala.build_kernel(),
-        mala.init,
-        resampling.systematic,
-    )
-
-    def step(i, carry):
-        state, log_normalizer = carry
-        state, info = kernel(
-            jax.random.fold_in(key, i),
-            state,
-            n_moves,
-            schedule.temperatures[i + 1],
-            {"step_size": schedule.step_sizes[i][None]},
-        )
-        return state, log_normalizer + info.log_likelihood_increment
-
-    state = tempered.init(particles)
-    state = state._replace(tempering_param=schedule.temperatures[0])
-    zero = jnp.zeros((), particles.dtype)
-    _, log_ratio = jax.lax.fori_loop(0, schedule.n_steps, step, (state, zero))
-    return log_ratio
