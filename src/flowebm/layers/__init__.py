@@ -25,4 +25,6 @@ from flowebm.layers.smooth_leaky_relu import SmoothLeakyReLU as SmoothLeakyReLU
 from flowebm.layers.spline_coupling import SplineCoupling as SplineCoupling
 from flowebm.layers.split_prior import SplitPrior as SplitPrior
 from flowebm.layers.squeeze import Squeeze as Squeeze
+from flowebm.layers.stochastic_log_det import LogDetEstimate as LogDetEstimate
+from flowebm.layers.stochastic_log_det import stochastic_log_det as stochastic_log_det
 from flowebm.layers.triangular_linear import TriangularLinear as TriangularLinear
