@@ -19,10 +19,10 @@ def test_dequantized_levels_stay_in_their_cell_and_below_one():
 
 
 def test_dequantization_noise_is_uniform():
-    """Kolmogorov-Smirnov, 2,000 draws in one cell: sqrt(n) D < 2.3 fails by chance with
+    """Kolmogorov-Smirnov, 20,000 draws in one cell: sqrt(n) D < 2.3 fails by chance with
     probability 2 exp(-2 · 2.3²) = 5e-5."""
-    z = dequantize(jax.random.key(1), jnp.full(2000, 3), 10)
+    z = dequantize(jax.random.key(1), jnp.full(20000, 3), 10)
     u = np.sort(10 * np.asarray(z) - 3)
-    steps = np.arange(2001) / 2000
+    steps = np.arange(20001) / 20000
     distance = max(np.max(steps[1:] - u), np.max(u - steps[:-1]))
-    assert np.sqrt(2000) * distance < 2.3
+    assert np.sqrt(20000) * distance < 2.3

@@ -9,12 +9,12 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from flowebm.models.ebflow_architectures import convolutional_ebflow, fully_connected_ebflow
-from flowebm.objectives.dsm import dsm
-from flowebm.objectives.exact import exact
-from flowebm.objectives.fdssm import fdssm
-from flowebm.objectives.ml import ml
-from flowebm.objectives.sml import sml
-from flowebm.objectives.ssm import ssm
+from flowebm.objectives.denoising_score_matching import dsm
+from flowebm.objectives.exact_likelihood import ml
+from flowebm.objectives.exact_score_matching import exact
+from flowebm.objectives.finite_difference_score_matching import fdssm
+from flowebm.objectives.sampled_likelihood import sml
+from flowebm.objectives.sliced_score_matching import ssm
 
 MODELS = {
     "fully connected": lambda: fully_connected_ebflow((4,), act_norm=True),

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from flowebm.objectives.dsm import dsm
-from flowebm.objectives.exact import exact
-from flowebm.objectives.fdssm import fdssm
-from flowebm.objectives.ml import ml
-from flowebm.objectives.sml import sml
-from flowebm.objectives.ssm import ssm
+from flowebm.objectives.denoising_score_matching import dsm
+from flowebm.objectives.exact_likelihood import ml
+from flowebm.objectives.exact_score_matching import exact
+from flowebm.objectives.finite_difference_score_matching import fdssm
+from flowebm.objectives.sampled_likelihood import sml
+from flowebm.objectives.sliced_score_matching import ssm
 
 KEY = jax.random.key(0)
 OBJECTIVES = {"ml": ml, "sml": sml, "exact": exact, "ssm": ssm, "dsm": dsm, "fdssm": fdssm}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flowebm.objectives.dsm import dsm
+from flowebm.objectives.denoising_score_matching import dsm
 
 
 def expected_loss(precision, x, sigma, penalty):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowebm.models.energy import LogDensity
-from flowebm.objectives.exact import exact
+from flowebm.objectives.exact_score_matching import exact
 
 KEY = jax.random.key(0)
 

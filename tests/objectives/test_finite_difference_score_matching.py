@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flowebm.objectives.exact import exact
-from flowebm.objectives.fdssm import fdssm, finite_difference_sliced_score_matching
+from flowebm.objectives.exact_score_matching import exact
+from flowebm.objectives.finite_difference_score_matching import (
+    fdssm,
+    finite_difference_sliced_score_matching,
+)
 
 KEY = jax.random.key(0)
 

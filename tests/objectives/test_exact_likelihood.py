@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from flowebm.objectives.ml import ml
+from flowebm.objectives.exact_likelihood import ml
 
 
 def test_it_is_the_mean_negative_log_likelihood(flow, x):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.objectives.objective import Objective, check_energy_model
-from flowebm.objectives.ssm import energy_score_and_slices
+from flowebm.objectives.sliced_score_matching import energy_score_and_slices
 
 
 def exact(level_penalty: float = 0.0) -> Objective:

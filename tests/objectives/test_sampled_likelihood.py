@@ -7,8 +7,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from scipy.stats import f
 
-from flowebm.objectives.ml import ml
-from flowebm.objectives.sml import sml
+from flowebm.objectives.exact_likelihood import ml
+from flowebm.objectives.sampled_likelihood import sml
 
 
 def test_its_gradient_is_that_of_maximum_likelihood_in_expectation(flow, x):

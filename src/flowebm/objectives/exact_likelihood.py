@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
-from flowebm.objectives.maximum_likelihood import maximum_likelihood
 from flowebm.objectives.objective import Objective, check_normalized
 
 
@@ -25,7 +24,7 @@ def ml(level_penalty: float = 0.0) -> Objective:
 
     def objective(model, x: Float[Array, "batch *shape"], key: PRNGKeyArray) -> Scalar:
         check_normalized("ml", model, x)
-        loss = maximum_likelihood(model, x)
+        loss = -jnp.mean(model.log_prob(x))
         if level_penalty:
             loss = loss + level_penalty * jnp.mean(jax.vmap(model.energy)(x))
         return loss

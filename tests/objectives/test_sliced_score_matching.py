@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flowebm.objectives.exact import exact
-from flowebm.objectives.ssm import sliced_score_matching, ssm
+from flowebm.objectives.exact_score_matching import exact
+from flowebm.objectives.sliced_score_matching import sliced_score_matching, ssm
 
 KEY = jax.random.key(0)
 
