@@ -1,0 +1,150 @@
+"""What a model is made of, as plain values: enough to rebuild it without running anything saved."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import paramax
+from flowjax.bijections import Invert, Reshape, TriangularAffine
+from flowjax.distributions import AbstractDistribution, StandardNormal, Transformed
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from flowebm.models.bases import gaussian_base
+from flowebm.models.defensive import DefensiveMixture
+from flowebm.models.flows import make_flow
+from flowebm.models.tilted import EnergyModel
+from flowebm.models.tilts import ConvTilt, MLPTilt
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of an energy model and of its proposal.
+
+    Attributes:
+        tilt: Kind of network: `mlp`, or `conv` for images.
+        width: Units of a hidden layer (`mlp`), or channels of the first convolution (`conv`).
+        depth: Hidden layers of the tilt (`mlp`).
+        activation: Smooth activation function of the tilt.
+        residual: Whether the tilt's hidden layers are residual blocks (`mlp`).
+        spectral_normalization: Whether the tilt's layers have Lipschitz constant at most one.
+        base: Base density: a Gaussian fitted to the data, or a flow fitted to it first.
+        base_flow: Kind of flow, where the base is one.
+        train_base: Whether the base is trained along with the tilt.
+        flow: Kind of the proposal flow.
+        flow_layers: Transformations of a flow.
+        flow_width: Units of a flow conditioner's hidden layer.
+        flow_depth: Hidden layers of a flow's conditioner.
+        flow_knots: Inner knots of a spline.
+        defensive_fraction: Weight of the wide Gaussian in the proposal.
+    """
+
+    tilt: Literal["mlp", "conv"] = "mlp"
+    width: int = 128
+    depth: int = 3
+    activation: str = "silu"
+    residual: bool = False
+    spectral_normalization: bool = False
+    base: Literal["gaussian", "flow"] = "gaussian"
+    base_flow: str = "spline-autoregressive"
+    train_base: bool = False
+    flow: str = "spline-coupling"
+    flow_layers: int = 4
+    flow_width: int = 64
+    flow_depth: int = 2
+    flow_knots: int = 8
+    defensive_fraction: float = 0.05
+
+
+class Components(NamedTuple):
+    """An energy model and the proposal that samples it.
+
+    Attributes:
+        model: The energy model, over standardised points.
+        proposal: The proposal over the same points.
+    """
+
+    model: EnergyModel
+    proposal: DefensiveMixture
+
+
+def build(
+    architecture: Architecture,
+    shape: tuple[int, ...],
+    *,
+    data: Float[Array, "n *shape"] | None = None,
+    key: PRNGKeyArray,
+) -> Components:
+    """Build an energy model and its proposal, untrained.
+
+    The tilt is zero, so the model is its base. Flows are not fitted yet.
+
+    Args:
+        architecture: What to build.
+        shape: Shape of one point.
+        data: Standardised points, to which Gaussian densities are fitted; without them these
+            are standard normal (the skeleton into which saved arrays are read).
+        key: Random key of the initial weights.
+
+    Returns:
+        The model and its proposal.
+
+    Raises:
+        ValueError: If a choice of the architecture is unknown or does not fit the points.
+    """
+    tilt_key, base_key, flow_key = jax.random.split(key, 3)
+    if architecture.tilt == "conv":
+        tilt = ConvTilt(
+            shape,
+            channels=architecture.width,
+            activation=architecture.activation,
+            spectral_normalization=architecture.spectral_normalization,
+            key=tilt_key,
+        )
+    else:
+        tilt = MLPTilt(
+            shape,
+            width=architecture.width,
+            depth=architecture.depth,
+            activation=architecture.activation,
+            residual=architecture.residual,
+            spectral_normalization=architecture.spectral_normalization,
+            key=tilt_key,
+        )
+    base = (
+        _gaussian(shape, data)
+        if architecture.base == "gaussian"
+        else _flow(architecture, architecture.base_flow, shape, base_key)
+    )
+    proposal = DefensiveMixture(
+        _flow(architecture, architecture.flow, shape, flow_key),
+        paramax.non_trainable(_gaussian(shape, data, inflation=1.5)),
+        architecture.defensive_fraction,
+    )
+    if not architecture.train_base:
+        base = paramax.non_trainable(base)
+    return Components(EnergyModel(tilt, base), proposal)
+
+
+def _flow(
+    architecture: Architecture, kind: str, shape: tuple[int, ...], key: PRNGKeyArray
+) -> AbstractDistribution:
+    return make_flow(
+        kind,
+        shape,
+        layers=architecture.flow_layers,
+        width=architecture.flow_width,
+        depth=architecture.flow_depth,
+        knots=architecture.flow_knots,
+        key=key,
+    )
+
+
+def _gaussian(
+    shape: tuple[int, ...], data: Float[Array, "n *shape"] | None, inflation: float = 1.0
+) -> AbstractDistribution:
+    if data is not None:
+        return gaussian_base(data, inflation=inflation)
+    identity = TriangularAffine(jnp.zeros(prod(shape)), jnp.eye(prod(shape)))
+    return Transformed(StandardNormal(shape), Invert(Reshape(identity, shape)))
