@@ -18,7 +18,9 @@ from flowebm.objectives.sliced_score_matching import ssm
 
 MODELS = {
     "fully connected": lambda: fully_connected_ebflow((4,), act_norm=True),
-    "convolutional": lambda: convolutional_ebflow((1, 4, 4), n_blocks=2, kernel_size=3),
+    "convolutional": lambda: convolutional_ebflow(
+        (1, 4, 4), n_blocks=2, kernel_size=3, as_matrix=False
+    ),
     "convolutional by matrix": lambda: convolutional_ebflow(
         (1, 4, 4), n_blocks=2, kernel_size=3, as_matrix=True
     ),

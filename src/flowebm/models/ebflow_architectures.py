@@ -36,7 +36,7 @@ def fully_connected_ebflow(
     linear: Linear = "full",
     alpha: float = 0.3,
     residual: bool = False,
-    act_norm: bool = False,
+    act_norm: bool = True,
 ) -> EBFlow:
     r"""Linear layers with smooth leaky ReLUs between them.
 
@@ -48,8 +48,8 @@ def fully_connected_ebflow(
         linear: Their kind.
         alpha: Slope of the smooth leaky ReLU at $-\infty$.
         residual: Whether the activations are residual.
-        act_norm: Whether an act-norm precedes each activation; start it with
-            `model.initialized(batch)`.
+        act_norm: Whether an act-norm precedes each activation, which the published models do
+            not have; start it with `model.initialized(batch)`.
 
     Raises:
         ValueError: If `linear` is none of the four kinds.
@@ -76,8 +76,8 @@ def convolutional_ebflow(
     padding: Literal["zero", "circular"] = "zero",
     alpha: float = 0.3,
     residual: bool = True,
-    act_norm: bool = False,
-    as_matrix: bool = False,
+    act_norm: bool = True,
+    as_matrix: bool | None = None,
 ) -> EBFlow:
     r"""Blocks of convolutions and residual smooth leaky ReLUs, with squeezes between blocks.
 
@@ -91,15 +91,20 @@ def convolutional_ebflow(
         padding: What lies outside an image: zeros, or the image again.
         alpha: Slope of the smooth leaky ReLU at $-\infty$.
         residual: Whether the activations are residual.
-        act_norm: Whether an act-norm precedes each activation; start it with
-            `model.initialized(batch)`. It saves the first thousand steps.
-        as_matrix: Whether zero-padded convolutions are computed as matrix products.
+        act_norm: Whether an act-norm precedes each activation, which the published models do
+            not have; start it with `model.initialized(batch)`: on MNIST the untrained model
+            is then at 2,300 nats instead of 5 million.
+        as_matrix: Whether zero-padded convolutions are computed as matrix products; by default
+            for images of up to 1,024 entries (a sliced score-matching step on 28×28 images is
+            twice as fast on a CPU).
 
     Raises:
         ValueError: If a squeeze does not divide the image, or the kernel side is even.
 
     Source: Chao et al. (2023), MNIST and CIFAR-10 CNN; `methods.md`, section 3.
     """
+    if as_matrix is None:
+        as_matrix = prod(shape) <= 1024
     layers: list[AbstractLayer] = []
     for block in range(n_blocks):
         if block:
