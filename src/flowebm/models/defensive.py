@@ -28,8 +28,16 @@ class DefensiveMixture(AbstractDistribution):
 
     flow: AbstractDistribution
     wide: AbstractDistribution
-    fraction: float = eqx.field(static=True, default=0.05)
+    fraction: float = eqx.field(static=True)
     cond_shape = None
+
+    # Written out because type checkers take the abstract attributes for the first fields.
+    def __init__(
+        self, flow: AbstractDistribution, wide: AbstractDistribution, fraction: float = 0.05
+    ):
+        self.flow = flow
+        self.wide = wide
+        self.fraction = fraction
 
     def __check_init__(self):
         if self.flow.shape != self.wide.shape:
@@ -83,9 +91,7 @@ class DefensiveMixture(AbstractDistribution):
         flow_x, flow_log_prob = self.flow.sample_and_log_prob(flow_key, (n,))
         wide_x = self.wide.sample(wide_key, (capacity,))
         x = flow_x.at[where_wide].set(wide_x, mode="drop")
-        flow_log_prob = flow_log_prob.at[where_wide].set(
-            self.flow.log_prob(wide_x), mode="drop"
-        )
+        flow_log_prob = flow_log_prob.at[where_wide].set(self.flow.log_prob(wide_x), mode="drop")
         return x, self._mix(flow_log_prob, self.wide.log_prob(x))
 
 

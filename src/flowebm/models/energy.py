@@ -44,6 +44,11 @@ class LogDensity(AbstractEnergyModel):
     log_density: Callable[[Array], Scalar]
     shape: tuple[int, ...] = eqx.field(static=True)
 
+    # Written out because type checkers take the abstract attribute for the first field.
+    def __init__(self, log_density: Callable[[Array], Scalar], shape: tuple[int, ...]):
+        self.log_density = log_density
+        self.shape = tuple(shape)
+
     def energy(self, x: Float[Array, "..."]) -> Scalar:
         return -self.log_density(x)
 
@@ -70,4 +75,4 @@ def as_energy_model(
         )
     if shape is None:
         raise ValueError("A log-density function needs the shape of a point: pass shape=(d,).")
-    return LogDensity(model, tuple(shape))
+    return LogDensity(model, shape)

@@ -29,6 +29,11 @@ class EnergyModel(AbstractEnergyModel):
     tilt: Callable[[Array], Scalar]
     base: AbstractDistribution
 
+    # Written out because type checkers take the abstract attribute for the first field.
+    def __init__(self, tilt: Callable[[Array], Scalar], base: AbstractDistribution):
+        self.tilt = tilt
+        self.base = base
+
     def __check_init__(self):
         if self.base.cond_shape is not None:
             raise ValueError("The base of an EnergyModel must be unconditional.")

@@ -1,16 +1,14 @@
 """Which leaves of a model the optimizers move."""
 
-from typing import TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
 import paramax
 from jaxtyping import PyTree
 
-Model = TypeVar("Model", bound=PyTree)
 
-
-def partition_trainable(model: Model) -> tuple[Model, Model]:
+def partition_trainable(model: PyTree) -> tuple[Any, Any]:
     """Split a model in its trainable arrays and the rest; `equinox.combine` joins them.
 
     Leaves wrapped by `paramax.NonTrainable` are part of the rest, so that neither gradients

@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import blackjax.mcmc.hmc
-import blackjax.mcmc.mala
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.evaluation.importance import effective_sample_size, log_mean_exp
 from flowebm.models.defensive import draw
@@ -19,30 +17,102 @@ from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.trainable import partition_trainable
 from flowebm.objectives.contrastive import contrastive_likelihood
 from flowebm.objectives.maximum_likelihood import maximum_likelihood
-from flowebm.samplers import WeightedState, flow_imh, flow_isir, step_size, ula
+from flowebm.samplers import step_size
+from flowebm.samplers.population import GlobalMove, global_move, local_moves
 from flowebm.training import online
 from flowebm.training.averaging import update_average
 from flowebm.training.schedules import warmup_cosine
 from flowebm.training.trainer import AbstractTrainer, Metrics
 
+#: Acceptance rates that step sizes are adapted to; unadjusted steps have none.
+TARGET_ACCEPTANCE = {
+    "mala": step_size.MALA_TARGET_ACCEPTANCE,
+    "hmc": step_size.HMC_TARGET_ACCEPTANCE,
+}
+
 
 @dataclass(frozen=True)
 class BalancedOptions:
-    global_kernel: Literal["imh", "isir", "shared", "none"] = "imh"
-    n_proposals: int = 1
+    """Choices of balanced training; the defaults are for standardised continuous data.
+
+    Attributes:
+        learning_rate: AdamW's learning rate for the energy, at its height.
+        weight_decay: AdamW's decoupled weight decay.
+        batch_size: Data points of a minibatch.
+        n_chains: Persistent chains.
+        start: Where the chains start: draws of the base, of the flow, or data points.
+        global_kernel: Flow-assisted move: `imh`, `isir`, or `none` (persistent contrastive
+            divergence, the baseline without a flow).
+        n_proposals: Proposals of a chain in an i-SIR move.
+        gradient: Estimate of the model's expectation: from the chains' states, or
+            `recycled`: from every point of the global move's pool, with its weight.
+        local_kernel: Local move: `mala`, `hmc` or `ula`.
+        n_local: Local moves an iteration.
+        step_size: First step size of local moves, in units of the standardised data; it is
+            adapted unless the kernel is `ula`.
+        average_decay: Decay of the parameter average.
+        flow_learning_rate: Adam's learning rate for the flow.
+        flow_interval: Iterations between the flow's steps.
+        flow_batch: Points of a flow step.
+        flow_data_fraction: Share of data among them; the others are chain states.
+        min_ess: The pool's effective share under which the gradient is not trusted: the
+            energy then waits while chains and flow go on.
+        max_wait: Iterations that the energy waits at most before it goes on all the same.
+        recovery_flow_steps: Flow steps of an iteration in which the energy waits.
+        penalty: Factor of the penalty on squared energies.
+        n_evaluation: Fresh proposals for the log-normaliser at each evaluation.
+    """
+
+    learning_rate: float = 5e-3
+    weight_decay: float = 1e-4
+    batch_size: int = 1024
+    n_chains: int = 1024
+    start: Literal["base", "flow", "data"] = "flow"
+    global_kernel: Literal["imh", "isir", "none"] = "imh"
+    n_proposals: int = 4
     gradient: Literal["chains", "recycled"] = "chains"
-    local_kernel: Literal["mala", "ula", "none"] = "mala"
+    local_kernel: Literal["mala", "hmc", "ula"] = "mala"
     n_local: int = 2
+    step_size: float = 0.02
     average_decay: float = 0.995
+    flow_learning_rate: float = 5e-4
     flow_interval: int = 10
     flow_batch: int = 1024
     flow_data_fraction: float = 0.5
     min_ess: float = 0.02
+    max_wait: int = 20
+    recovery_flow_steps: int = 3
     penalty: float = 0.0
     n_evaluation: int = 4096
 
+    def __post_init__(self):
+        if self.gradient == "recycled" and self.global_kernel == "none":
+            raise ValueError(
+                "The recycled gradient needs the proposals of a flow-assisted kernel: choose "
+                "global_kernel 'imh' or 'isir', or gradient 'chains'."
+            )
+        for name in ("batch_size", "n_chains", "n_proposals", "n_local", "flow_interval"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more; got {getattr(self, name)}.")
+
 
 class BalancedState(eqx.Module):
+    r"""State of balanced training.
+
+    Attributes:
+        params: The energy's parameters $\theta$.
+        average: Their exponential moving average $\bar\theta$, which is the result.
+        flow: The proposal's parameters $\alpha$.
+        chains: The persistent chains.
+        step_size: Adaptation of the local step size.
+        optimizer: State of the energy's optimizer.
+        flow_optimizer: State of the flow's optimizer.
+        train_nll: Online estimate of the training NLL of $\theta$ (nats).
+        log_partition: Online estimate of $\log Z_\theta$ (nats).
+        waited: Iterations that the energy has waited in a row.
+        iteration: Iterations done.
+    """
+
     params: PyTree[Array]
     average: PyTree[Array]
     flow: PyTree[Array]
@@ -50,12 +120,18 @@ class BalancedState(eqx.Module):
     step_size: step_size.StepSizeState
     optimizer: PyTree[Array]
     flow_optimizer: PyTree[Array]
-    online_nll: online.OnlineEstimate
-    held: Scalar
+    train_nll: online.OnlineEstimate
+    log_partition: online.OnlineEstimate
+    waited: Scalar
     iteration: Scalar
 
 
 class BalancedTrainer(AbstractTrainer):
+    """Balanced training as a trainer: chains, energy and flow move together.
+
+    Source: Grenioux, Moulines, Gabrié (2023), algorithm 1; `methods.md`, section 2.
+    """
+
     model: AbstractEnergyModel
     proposal: AbstractDistribution
     data: Float[Array, "n *shape"]
@@ -64,168 +140,205 @@ class BalancedTrainer(AbstractTrainer):
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     flow_optimizer: optax.GradientTransformation = eqx.field(static=True)
     options: BalancedOptions = eqx.field(static=True)
-    batch_size: int = eqx.field(static=True, default=1024)
     stage: str = eqx.field(static=True, default="balanced")
 
-    def init(self, key):
+    @property
+    def batch_size(self) -> int:
+        return min(self.options.batch_size, self.data.shape[0])
+
+    def with_params(self, params: PyTree[Array]) -> AbstractEnergyModel:
+        """The model with other parameters."""
+        return eqx.combine(params, partition_trainable(self.model)[1])
+
+    def with_flow(self, params: PyTree[Array]) -> AbstractDistribution:
+        """The proposal with other parameters."""
+        return eqx.combine(params, partition_trainable(self.proposal)[1])
+
+    def init(self, key: PRNGKeyArray) -> BalancedState:
         params, _ = partition_trainable(self.model)
         flow, _ = partition_trainable(self.proposal)
         return BalancedState(
-            params,
-            jax.tree.map(jnp.copy, params),
-            flow,
-            self.chains,
-            step_size.init(0.02),
-            self.optimizer.init(params),
-            self.flow_optimizer.init(flow),
-            online.init(),
-            jnp.array(0),
-            jnp.array(0),
+            params=params,
+            average=jax.tree.map(jnp.copy, params),
+            flow=flow,
+            chains=self.chains,
+            step_size=step_size.init(self.options.step_size),
+            optimizer=self.optimizer.init(params),
+            flow_optimizer=self.flow_optimizer.init(flow),
+            train_nll=online.init(),
+            log_partition=online.init(),
+            waited=jnp.array(0),
+            iteration=jnp.array(0),
         )
 
-    def with_params(self, params):
-        return eqx.combine(params, partition_trainable(self.model)[1])
+    def step(
+        self,
+        key: PRNGKeyArray,
+        state: BalancedState,
+        batch: Int[Array, " batch"],
+        learning_rate_factor: Scalar,
+    ) -> tuple[BalancedState, Metrics]:
+        options = self.options
+        global_key, local_key, flow_key = jr.split(key, 3)
+        log_density = self.with_params(state.params).unnormalized_log_prob
+        chains, move, metrics = state.chains, None, {}
 
-    def with_flow(self, flow):
-        return eqx.combine(flow, partition_trainable(self.proposal)[1])
-
-    def _global(self, key, model, proposal, chains):
-        o = self.options
-        n = chains.shape[0]
-        log_density = jax.vmap(model.unnormalized_log_prob)
-        state = WeightedState(chains, log_density(chains), proposal.log_prob(chains))
-        k1, k2 = jr.split(key)
-        m = n * (1 if o.global_kernel == "shared" else o.n_proposals)
-        y, log_q = draw(k1, proposal, m)
-        cand = WeightedState(y, log_density(y), log_q)
-        keys = jr.split(k2, n)
-        if o.global_kernel == "imh":
-            new, info = jax.vmap(flow_imh.transition)(keys, state, cand)
-            acc = info.acceptance_rate
-            points = jnp.concatenate([chains, y])
-            weights = jnp.concatenate([1 - acc, acc]) / n
-        elif o.global_kernel == "isir":
-            cand2 = jax.tree.map(lambda a: a.reshape(n, o.n_proposals, *a.shape[1:]), cand)
-            new, info = jax.vmap(flow_isir.transition)(keys, state, cand2)
-            acc = info.acceptance_rate
-            points = info.pool.position.reshape(-1, *chains.shape[1:])
-            weights = info.weights.ravel() / n
+        if options.global_kernel != "none":
+            move = global_move(
+                global_key,
+                log_density,
+                self.with_flow(state.flow),
+                chains,
+                kernel=options.global_kernel,
+                n_proposals=options.n_proposals,
+            )
+            chains = move.positions
+            ess = effective_sample_size(move.log_weights) / move.log_weights.size
+            waits = (ess < options.min_ess) & (state.waited < options.max_wait)
+            metrics |= {"ess": ess, "global_acceptance": jnp.mean(move.acceptance_rate)}
         else:
-            lw_y, lw_x = cand.log_weight, state.log_weight
-            S = jax.nn.logsumexp(lw_y)
-            D = jnp.logaddexp(lw_x, S)
-            acc = jnp.exp(S - D)
-            w_y = jnp.exp(lw_y) * 0 + jnp.exp(lw_y + jax.nn.logsumexp(-D)) / n
-            points = jnp.concatenate([chains, y])
-            weights = jnp.concatenate([(1 - acc) / n, w_y])
-            ka, kb = jr.split(k2)
-            move = jr.bernoulli(ka, acc)
-            idx = jr.categorical(kb, lw_y, shape=(n,))
-            new = state._replace(position=jnp.where(move[:, None], y[idx], chains))
-        return new.position, (points, weights), acc, cand.log_weight
+            waits = jnp.array(False)
 
-    def _local(self, key, model, chains, eps):
-        o = self.options
-        ld = model.unnormalized_log_prob
-        if o.local_kernel == "mala":
-            kernel = blackjax.mcmc.mala.build_kernel()
-            init = blackjax.mcmc.mala.init
-        else:
-            kernel = ula.build_kernel()
-            init = ula.init
-        n = chains.shape[0]
-        st = jax.vmap(lambda x: init(x, ld))(chains)
+        chains, acceptance = local_moves(
+            local_key,
+            log_density,
+            chains,
+            state.step_size.step_size,
+            kernel=options.local_kernel,
+            n_steps=options.n_local,
+        )
+        adapted = state.step_size
+        if options.local_kernel in TARGET_ACCEPTANCE:
+            adapted = step_size.update(
+                adapted, acceptance, target=TARGET_ACCEPTANCE[options.local_kernel]
+            )
 
-        def body(st, k):
-            st, info = jax.vmap(lambda kk, s: kernel(kk, s, ld, eps))(jr.split(k, n), st)
-            return st, info.acceptance_rate if o.local_kernel == "mala" else jnp.ones(n)
+        params, average, optimizer, gap, on_data = self._energy_step(
+            state, batch, chains, move, waits, learning_rate_factor
+        )
+        flow, flow_optimizer = self._flow_steps(
+            flow_key, state, chains, waits, learning_rate_factor
+        )
+        train_nll, log_partition = state.train_nll, state.log_partition
+        if move is not None:
+            log_z = log_mean_exp(move.log_weights)
+            log_partition = online.update(log_partition, log_z.value, log_z.stderr**2)
+            train_nll = online.update(
+                train_nll,
+                jnp.mean(on_data) + log_z.value,
+                jnp.var(on_data) / on_data.size + log_z.stderr**2,
+            )
+        state = BalancedState(
+            params=params,
+            average=average,
+            flow=flow,
+            chains=chains,
+            step_size=adapted,
+            optimizer=optimizer,
+            flow_optimizer=flow_optimizer,
+            train_nll=train_nll,
+            log_partition=log_partition,
+            waited=jnp.where(waits, state.waited + 1, 0),
+            iteration=state.iteration + 1,
+        )
+        return state, metrics | {
+            "local_acceptance": jnp.mean(acceptance),
+            "step_size": adapted.step_size,
+            "energy_gap": gap,
+            "waiting": waits.astype(float),
+        }
 
-        st, acc = jax.lax.scan(body, st, jr.split(key, o.n_local))
-        return st.position, acc
-
-    def step(self, key, state, batch, learning_rate_factor):
-        o = self.options
-        model, proposal = self.with_params(state.params), self.with_flow(state.flow)
-        kg, kl, kf = jr.split(key, 3)
-        chains = state.chains
-        metrics = {}
-        if o.global_kernel != "none":
-            chains, pool, acc, lw = self._global(kg, model, proposal, chains)
-            log_z = log_mean_exp(lw)
-            ess = effective_sample_size(lw) / lw.size
-            metrics |= {"global_acceptance": acc.mean(), "ess": ess, "log_partition": log_z.value}
-            trusted = ess > o.min_ess
-        else:
-            trusted = jnp.array(True)
-        if o.n_local:
-            chains, lacc = self._local(kl, model, chains, state.step_size.step_size)
-            metrics |= {"local_acceptance": lacc.mean()}
-            eps_state = step_size.update(state.step_size, lacc) if o.local_kernel == "mala" else state.step_size
-        else:
-            eps_state = state.step_size
-        metrics |= {"step_size": eps_state.step_size}
-
+    def _energy_step(
+        self,
+        state: BalancedState,
+        batch: Int[Array, " batch"],
+        chains: Float[Array, "chains *shape"],
+        move: GlobalMove | None,
+        waits: Bool[Array, ""],
+        learning_rate_factor: Scalar,
+    ):
+        """Part 3 of methods.md, section 2: descend the likelihood, unless the energy waits."""
         static = partition_trainable(self.model)[1]
-        if o.gradient == "recycled":
-            samples, weights = pool
+        if self.options.gradient == "recycled" and move is not None:
+            samples, weights = move.pool, move.pool_weights
         else:
             samples, weights = chains, None
 
         def loss(params):
             return contrastive_likelihood(
-                eqx.combine(params, static), self.data[batch], samples, weights, penalty=o.penalty
+                eqx.combine(params, static),
+                self.data[batch],
+                samples,
+                weights,
+                penalty=self.options.penalty,
             )
 
-        (_, (gap, on_data)), grad = jax.value_and_grad(loss, has_aux=True)(state.params)
-        hold = ~trusted & (state.held < 20)
-        updates, optimizer = self.optimizer.update(grad, state.optimizer, state.params)
-        updates = optax.tree.scale(learning_rate_factor, updates)
-        params = optax.apply_updates(state.params, updates)
-        average = update_average(state.average, params, state.iteration, o.average_decay)
-        sel = lambda new, old: jax.tree.map(lambda a, b: jnp.where(hold, b, a), new, old)
-        params, average, optimizer = sel((params, average, optimizer), (state.params, state.average, state.optimizer))
-        metrics |= {"energy_gap": gap, "held": hold.astype(float)}
+        gradient, (gap, on_data) = jax.grad(loss, has_aux=True)(state.params)
+        updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, optax.tree.scale(learning_rate_factor, updates))
+        average = update_average(state.average, params, state.iteration, self.options.average_decay)
+        kept = jax.tree.map(
+            lambda old, new: jnp.where(waits, old, new),
+            (state.params, state.average, state.optimizer),
+            (params, average, optimizer),
+        )
+        return *kept, gap, on_data
 
-        flow, fopt = state.flow, state.flow_optimizer
-        if o.global_kernel != "none":
-            fstatic = partition_trainable(self.proposal)[1]
-            nd = int(o.flow_batch * o.flow_data_fraction)
-            nc = o.flow_batch - nd
+    def _flow_steps(
+        self,
+        key: PRNGKeyArray,
+        state: BalancedState,
+        chains: Float[Array, "chains *shape"],
+        waits: Bool[Array, ""],
+        learning_rate_factor: Scalar,
+    ):
+        """Part 4 of methods.md, section 2: refit the flow to chains and data."""
+        options = self.options
+        if options.global_kernel == "none":
+            return state.flow, state.flow_optimizer
+        static = partition_trainable(self.proposal)[1]
+        n_data = round(options.flow_batch * options.flow_data_fraction)
+        n_chains = options.flow_batch - n_data
 
-            def flow_step(i, carry):
-                flow, fopt = carry
-                ka, kb = jr.split(jr.fold_in(kf, i))
-                x = jnp.concatenate([
-                    self.data[jr.randint(ka, (nd,), 0, self.data.shape[0])],
-                    chains[jr.randint(kb, (nc,), 0, chains.shape[0])],
-                ])
-                g = jax.grad(lambda f: maximum_likelihood(eqx.combine(f, fstatic), x))(flow)
-                u, fopt = self.flow_optimizer.update(g, fopt, flow)
-                u = optax.tree.scale(learning_rate_factor, u)
-                return optax.apply_updates(flow, u), fopt
+        def flow_step(index, carry):
+            params, optimizer = carry
+            data_key, chain_key = jr.split(jr.fold_in(key, index))
+            x = jnp.concatenate(
+                [
+                    self.data[jr.randint(data_key, (n_data,), 0, self.data.shape[0])],
+                    chains[jr.randint(chain_key, (n_chains,), 0, chains.shape[0])],
+                ]
+            )
+            gradient = jax.grad(lambda p: maximum_likelihood(eqx.combine(p, static), x))(params)
+            updates, optimizer = self.flow_optimizer.update(gradient, optimizer, params)
+            params = optax.apply_updates(params, optax.tree.scale(learning_rate_factor, updates))
+            return params, optimizer
 
-            n_steps = jnp.where(hold, 3, (state.iteration % o.flow_interval == 0).astype(int))
-            flow, fopt = jax.lax.fori_loop(0, n_steps, flow_step, (flow, fopt))
-            nll = on_data.mean() + log_z.value
-            var = on_data.var() / on_data.size + log_z.stderr**2
-            onl = online.update(state.online_nll, nll, var)
-        else:
-            onl = state.online_nll
-        return BalancedState(params, average, flow, chains, eps_state, optimizer, fopt, onl,
-                             jnp.where(hold, state.held + 1, 0), state.iteration + 1), metrics
+        is_due = (state.iteration % options.flow_interval == 0).astype(int)
+        n_steps = jnp.where(waits, options.recovery_flow_steps, is_due)
+        return jax.lax.fori_loop(0, n_steps, flow_step, (state.flow, state.flow_optimizer))
 
-    def evaluate(self, key, state):
+    def evaluate(self, key: PRNGKeyArray, state: BalancedState) -> Metrics:
+        if self.options.global_kernel == "none":
+            # Without a proposal that covers the model nobody knows its likelihood.
+            return {}
         model, proposal = self.with_params(state.average), self.with_flow(state.flow)
-        x, lq = draw(key, proposal, self.options.n_evaluation)
-        lw = jax.vmap(model.unnormalized_log_prob)(x) - lq
-        log_z = log_mean_exp(lw)
-        e = jax.vmap(model.energy)(self.validation)
-        nll = e.mean() + log_z.value
-        return {"nll": nll, "nll_stderr": jnp.sqrt(e.var() / e.size + log_z.stderr**2),
-                "log_z": log_z.value, "log_z_stderr": log_z.stderr}
+        x, log_q = draw(key, proposal, self.options.n_evaluation)
+        log_z = log_mean_exp(jax.vmap(model.unnormalized_log_prob)(x) - log_q)
+        energies = jax.vmap(model.energy)(self.validation)
+        return {
+            "nll": jnp.mean(energies) + log_z.value,
+            "nll_stderr": jnp.sqrt(jnp.var(energies) / energies.size + log_z.stderr**2),
+            "log_partition": log_z.value,
+            "log_partition_stderr": log_z.stderr,
+            "train_nll": state.train_nll.value,
+            "train_nll_stderr": state.train_nll.stderr,
+            "online_log_partition": state.log_partition.value,
+            "online_log_partition_stderr": state.log_partition.stderr,
+        }
 
-    def solution(self, state):
+    def solution(self, state: BalancedState) -> PyTree[Array]:
         return state.average, state.flow
 
-    def schedule(self, progress):
+    def schedule(self, progress: Scalar) -> Scalar:
         return warmup_cosine(progress)

@@ -118,8 +118,12 @@ def minibatches(key: PRNGKeyArray, n_rows: int, batch_size: int, n_batches: int)
 
 
 def _evaluate(trainer: AbstractTrainer, key: PRNGKeyArray, state: DriverState):
-    metrics = trainer.evaluate(jr.fold_in(jr.fold_in(key, 1), state.iteration), state.inner)
-    better = metrics["nll"] < state.best_nll
+    # The same key at every evaluation: common random numbers, so that the best one is the best
+    # model rather than the luckiest draw.
+    metrics = trainer.evaluate(jr.fold_in(key, 1), state.inner)
+    # A trainer that cannot know its likelihood keeps its last state.
+    nll = metrics.get("nll", jnp.array(-jnp.inf))
+    better = (nll < state.best_nll) | ("nll" not in metrics)
     candidate = trainer.solution(state.inner)
     best = jax.tree.map(lambda old, new: jnp.where(better, new, old), state.best, candidate)
     state = eqx.tree_at(
@@ -127,7 +131,7 @@ def _evaluate(trainer: AbstractTrainer, key: PRNGKeyArray, state: DriverState):
         state,
         (
             best,
-            jnp.where(better, metrics["nll"], state.best_nll),
+            jnp.where(better, nll, state.best_nll),
             jnp.where(better, state.iteration, state.best_iteration),
         ),
     )
@@ -149,7 +153,8 @@ def _start(trainer: AbstractTrainer, key: PRNGKeyArray):
         finished=jnp.array(False),
     )
     state, metrics = _evaluate(trainer, key, state)
-    return eqx.tree_at(lambda s: s.first_nll, state, metrics["nll"]), metrics
+    first_nll = metrics.get("nll", state.first_nll)
+    return eqx.tree_at(lambda s: s.first_nll, state, first_nll), metrics
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -175,9 +180,10 @@ def _run_block(frozen, state: DriverState, length: int, total: Scalar):
     return state, jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics) | evaluation
 
 
-def _row(metrics: dict[str, Scalar], iteration: int, started: float) -> dict[str, Any]:
+def _row(stage: str, metrics: dict[str, Scalar], iteration: int, started: float) -> dict[str, Any]:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    return {"iteration": iteration, "seconds": round(time.monotonic() - started, 3)} | values
+    seconds = round(time.monotonic() - started, 3)
+    return {"stage": stage, "iteration": iteration, "seconds": seconds, **values}
 
 
 def drive(
@@ -218,32 +224,31 @@ def drive(
         state, history = restored
         started -= history[-1]["seconds"] if history else 0.0
     else:
-        history.append({"stage": trainer.stage} | _row(metrics, 0, started))
+        history.append(_row(trainer.stage, metrics, 0, started))
         for observe in observers.on_block:
             observe(trainer.stage, history[-1], limits.max_steps)
     divergence_margin = float(math.prod(trainer.data.shape[1:]))
     total = limits.max_steps
-    stop_reason = "finished before"
+    stop_reason = "nothing left to do"
     block_started = time.monotonic()
     frozen = (trainer, key)
 
-    while not bool(state.finished):
+    while not bool(state.finished) and int(state.iteration) < limits.max_steps:
         iteration = int(state.iteration)
         length = min(limits.block_length, limits.max_steps - iteration)
         backup = jax.tree.map(jnp.copy, state)
         state, metrics = _run_block(frozen, state, length, jnp.asarray(float(total)))
-        row = {"stage": trainer.stage} | _row(metrics, int(state.iteration), started)
+        row = _row(trainer.stage, metrics, int(state.iteration), started)
         values = [v for v in row.values() if isinstance(v, float)]
         first_nll = float(state.first_nll)
-        diverged = not all(map(math.isfinite, values)) or (
-            row["nll"] > first_nll + divergence_margin
-        )
+        nll = row.get("nll", -math.inf)
+        diverged = not all(map(math.isfinite, values)) or nll > first_nll + divergence_margin
         if diverged:
             recoveries = int(backup.recoveries) + 1
             if recoveries > MAX_RECOVERIES:
                 raise TrainingDiverged(
                     f"Stage {trainer.stage!r} diverged at iteration {row['iteration']} "
-                    f"(validation NLL {row['nll']:.3g}, {first_nll:.3g} at the start) after "
+                    f"(validation NLL {nll:.3g}, {first_nll:.3g} at the start) after "
                     f"{MAX_RECOVERIES} returns to a good state with ever lower learning rates: "
                     "lower the learning rate, or look for outliers in the data."
                 )

@@ -49,7 +49,16 @@ class AbstractTrainer(eqx.Module):
 
     @abstractmethod
     def evaluate(self, key: PRNGKeyArray, state: PyTree[Array]) -> Metrics:
-        """Scalars at the end of a block; `"nll"` (nats a point, validation data) is required."""
+        """Scalars at the end of a block.
+
+        Among them `"nll"`, in nats a point of validation data, by which the best state is
+        chosen and divergence is seen. A trainer that cannot know it leaves it out; its best
+        state is then its last.
+
+        Args:
+            key: Random key, the same at every evaluation of a run.
+            state: The state.
+        """
 
     @abstractmethod
     def solution(self, state: PyTree[Array]) -> PyTree[Array]:
