@@ -1,0 +1,253 @@
+"""The model that a user keeps: arrays in one file, plain values in another, and no code."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from flowebm.data.standardise import Standardise
+from flowebm.models.architecture import Architecture, build
+from flowebm.models.defensive import DefensiveMixture
+from flowebm.models.saved_values import FORMAT_VERSION, parse_architecture, parse_values
+from flowebm.models.tilted import EnergyModel
+
+_ARRAYS_NAME = "model.safetensors"
+_VALUES_NAME = "model.json"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A fitted model with all that its use needs.
+
+    Attributes:
+        model: The energy model, over standardised points.
+        proposal: The proposal over standardised points.
+        preprocessing: From the data's units to standardised points.
+        log_partition: Estimate of the model's log Z (nats).
+        log_partition_stderr: Its standard error (nats); infinite where it is not known.
+        architecture: What the model and the proposal are made of.
+        columns: The columns' names, or `None`.
+        metadata: Anything else, as plain values.
+    """
+
+    model: EnergyModel
+    proposal: DefensiveMixture
+    preprocessing: Standardise
+    log_partition: float
+    log_partition_stderr: float
+    architecture: Architecture
+    columns: tuple[str, ...] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one point."""
+        return self.preprocessing.shape
+
+
+def save_model(directory: str | Path, saved: SavedModel) -> None:
+    """Write a model to `model.safetensors` and `model.json`.
+
+    Each file is replaced as a whole. The second holds a checksum of the first and is written
+    last, so that two files that do not belong together are told apart.
+
+    Args:
+        directory: The folder; made if there is none.
+        saved: The model.
+
+    Raises:
+        ValueError: If the model is not of the architecture that it declares, if an array or
+            the log-partition is not finite, or if the metadata are not plain values.
+    """
+    directory = Path(directory)
+    tree = _Arrays(saved.model, saved.proposal, saved.preprocessing)
+    arrays = {name: np.asarray(leaf) for name, leaf in _named(tree).items() if _is_array(leaf)}
+    _check(arrays, _named(_skeleton(saved.architecture, saved.shape)), "The model to save")
+    stderr = float(saved.log_partition_stderr)
+    values = {
+        "format_version": FORMAT_VERSION,
+        "arrays_sha256": "",
+        "architecture": dataclasses.asdict(saved.architecture),
+        "shape": list(saved.shape),
+        "columns": None if saved.columns is None else list(saved.columns),
+        "log_partition": float(saved.log_partition),
+        "log_partition_stderr": stderr if math.isfinite(stderr) else None,
+        "versions": {name: version(name) for name in ("flowebm", "jax")},
+        "metadata": saved.metadata,
+    }
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    values["arrays_sha256"] = hashlib.sha256(content).hexdigest()
+    try:
+        text = json.dumps(values, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "The log-partition must be finite and the metadata made of plain JSON values to be "
+            f"saved: {error}."
+        ) from error
+    directory.mkdir(parents=True, exist_ok=True)
+    _replace(directory / _ARRAYS_NAME, content)
+    _replace(directory / _VALUES_NAME, text.encode())
+
+
+def load_model(directory: str | Path) -> SavedModel:
+    """Read what `save_model` wrote; nothing in the files is executed.
+
+    Args:
+        directory: The folder.
+
+    Returns:
+        The model. Its arrays have the types that they were saved with.
+
+    Raises:
+        ValueError: If a file is missing, damaged, of another format version, or does not hold
+            exactly the finite arrays of its architecture.
+    """
+    values_path, arrays_path = Path(directory) / _VALUES_NAME, Path(directory) / _ARRAYS_NAME
+    values = parse_values(values_path, _read(values_path))
+    content = _read(arrays_path)
+    if hashlib.sha256(content).hexdigest() != values["arrays_sha256"]:
+        raise ValueError(
+            f"{arrays_path} is not the file that {values_path.name} describes: it is damaged or "
+            "from another run, so copy both files again or save the model again."
+        )
+    try:
+        arrays = load(content)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{arrays_path} cannot be read as safetensors ({error}): save the model again."
+        ) from error
+    architecture = parse_architecture(values_path, values["architecture"])
+    shape = tuple(values["shape"])
+    try:
+        _check(arrays, _named(_skeleton(architecture, shape)), str(arrays_path))
+        components = build(architecture, shape, key=jax.random.key(0))
+    except ValueError as error:
+        raise ValueError(f"The model in {directory} is refused: {error}") from error
+    untrained = _Arrays(
+        components.model, components.proposal, Standardise(jnp.zeros(shape), jnp.ones(shape))
+    )
+    leaves = [
+        # The file decides between single and double precision; indices have the process's type.
+        jnp.asarray(arrays[name], None if _is_float(leaf) else leaf.dtype)
+        if _is_array(leaf)
+        else leaf
+        for name, leaf in _named(untrained).items()
+    ]
+    tree = jax.tree.unflatten(jax.tree.structure(untrained), leaves)
+    scaling = paramax.unwrap(tree.preprocessing)
+    stderr, columns = values["log_partition_stderr"], values["columns"]
+    return SavedModel(
+        model=tree.model,
+        proposal=tree.proposal,
+        preprocessing=Standardise(scaling.mean, scaling.sd),
+        log_partition=values["log_partition"],
+        log_partition_stderr=math.inf if stderr is None else stderr,
+        architecture=architecture,
+        columns=None if columns is None else tuple(columns),
+        metadata=values["metadata"],
+    )
+
+
+class _Arrays(eqx.Module):
+    """What is saved array by array; field names are the first part of the arrays' names."""
+
+    model: EnergyModel
+    proposal: DefensiveMixture
+    preprocessing: Standardise
+
+
+def _skeleton(architecture: Architecture, shape: tuple[int, ...]) -> _Arrays:
+    """The tree of an architecture, with shapes and types in the place of arrays.
+
+    For comparison only: flowjax's flows hold functions that remember arrays of their making,
+    which here are none.
+    """
+    components = eqx.filter_eval_shape(build, architecture, shape, key=jax.random.key(0))
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf,
+        Standardise(jnp.zeros(shape), jnp.ones(shape)),
+    )
+    return _Arrays(components.model, components.proposal, abstract)
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """The leaves by their path in the tree."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray)
+
+
+def _is_abstract(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _is_float(array: Any) -> bool:
+    return np.dtype(array.dtype).kind == "f"
+
+
+def _check(arrays: dict[str, np.ndarray], skeleton: dict[str, Any], where: str) -> None:
+    """Refuse arrays that are not those of the skeleton, or that are not finite."""
+    expected = {name: leaf for name, leaf in skeleton.items() if _is_abstract(leaf)}
+    advice = "the arrays and the architecture do not belong together, so save the model again"
+    for name in sorted(expected.keys() | arrays.keys()):
+        if name not in arrays:
+            raise ValueError(f"{where} has no array {name}: {advice}.")
+        if name not in expected:
+            raise ValueError(f"{where} has an array {name} too many: {advice}.")
+        found, leaf = arrays[name], expected[name]
+        if found.shape != leaf.shape:
+            raise ValueError(
+                f"{where} has {name} in shape {found.shape} where its architecture needs "
+                f"{leaf.shape}: {advice}."
+            )
+        if found.dtype.kind != np.dtype(leaf.dtype).kind or found.dtype == np.float16:
+            raise ValueError(
+                f"{where} has {name} in type {found.dtype} where its architecture needs "
+                f"{leaf.dtype}: {advice}."
+            )
+        if found.dtype == np.float64 and jnp.zeros(0).dtype == np.float32:
+            raise ValueError(
+                f"{where} has {name} in double precision: switch jax_enable_x64 on to use it."
+            )
+        if _is_float(found) and not np.isfinite(found).all():
+            raise ValueError(
+                f"{where} has values in {name} that are not finite: the training that made it "
+                "diverged, so train again with a lower learning rate."
+            )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}): give the folder of a finished run."
+        ) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file all or nothing, also if the machine stops in between."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

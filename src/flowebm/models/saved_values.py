@@ -1,0 +1,106 @@
+"""The plain values beside a saved model's arrays, read from a file that is not trusted."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from flowebm.models.architecture import Architecture
+
+#: Raised whenever an older reader would misread a newer file.
+FORMAT_VERSION = 1
+
+
+def parse_values(path: Path, content: bytes) -> dict[str, Any]:
+    """The plain values of a saved model, each of its right type.
+
+    Args:
+        path: The file, for messages.
+        content: What it holds.
+
+    Returns:
+        The values by name.
+
+    Raises:
+        ValueError: If the content is not JSON, of another format version, or lacks a value.
+    """
+
+    def refuse(what: str) -> ValueError:
+        return ValueError(f"{path} {what}: give a folder that flowebm wrote.")
+
+    def refuse_constant(name: str) -> None:
+        raise ValueError(f"{name} is not a JSON value")
+
+    try:
+        values = json.loads(content, parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise refuse(f"is not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise refuse("is not a JSON object")
+    if values.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {values.get('format_version')!r}, and this flowebm reads "
+            f"{FORMAT_VERSION}: use the version of flowebm that wrote it."
+        )
+    columns, shape = values.get("columns"), values.get("shape")
+    valid = {
+        "arrays_sha256": isinstance(values.get("arrays_sha256"), str),
+        "architecture": isinstance(values.get("architecture"), dict),
+        "shape": isinstance(shape, list) and shape and all(map(_is_count, shape)),
+        "columns": "columns" in values
+        and (columns is None or (isinstance(columns, list) and _all_texts(columns))),
+        "log_partition": _is_number(values.get("log_partition")),
+        "log_partition_stderr": "log_partition_stderr" in values
+        and (values["log_partition_stderr"] is None or _is_number(values["log_partition_stderr"])),
+        "metadata": isinstance(values.get("metadata"), dict),
+    }
+    for name, is_valid in valid.items():
+        if not is_valid:
+            raise refuse(f"has no valid {name!r}")
+    return values
+
+
+def parse_architecture(path: Path, values: dict[str, Any]) -> Architecture:
+    """The architecture of a saved model; a choice that the file does not name has its default.
+
+    Args:
+        path: The file, for messages.
+        values: The choices by name.
+
+    Raises:
+        ValueError: If a choice or its value is unknown.
+    """
+    hints = get_type_hints(Architecture)
+    for name, value in values.items():
+        if name not in hints:
+            raise ValueError(
+                f"{path} has the architecture field {name!r}, which this flowebm does not know: "
+                "use the version of flowebm that wrote it."
+            )
+        hint = hints[name]
+        if get_origin(hint) is Literal:
+            is_valid = value in get_args(hint)
+        elif hint is int:
+            is_valid = _is_count(value)
+        elif hint is float:
+            is_valid = _is_number(value)
+        else:
+            is_valid = isinstance(value, hint)
+        if not is_valid:
+            raise ValueError(
+                f"{path} has {value!r} for the architecture field {name!r}, which is not one of "
+                "its values: use the version of flowebm that wrote it."
+            )
+    return Architecture(**values)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**20
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _all_texts(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
