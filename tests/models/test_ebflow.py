@@ -23,10 +23,12 @@ KEY = jax.random.key(0)
 IMAGE = (1, 4, 4)
 
 ARCHITECTURES = {
-    "fully connected": lambda: fully_connected_ebflow((2, 2), act_norm=True),
+    "fully connected": lambda: fully_connected_ebflow((2, 2)),
     "triangular": lambda: fully_connected_ebflow((3,), n_linear=3, linear="lower"),
     "LU": lambda: fully_connected_ebflow((3,), linear="lu", residual=True),
-    "convolutional": lambda: convolutional_ebflow(IMAGE, n_blocks=2, kernel_size=3, act_norm=True),
+    "convolutional": lambda: convolutional_ebflow(
+        IMAGE, n_blocks=2, convolutions_per_block=1, kernel_size=3, as_matrix=False
+    ),
     "circular": lambda: convolutional_ebflow(
         IMAGE, n_blocks=2, kernel_size=3, convolutions_per_block=1, padding="circular"
     ),

@@ -16,17 +16,12 @@ from flowebm.objectives.finite_difference_score_matching import fdssm
 from flowebm.objectives.sampled_likelihood import sml
 from flowebm.objectives.sliced_score_matching import ssm
 
+SMALL_IMAGES = {"shape": (1, 4, 4), "n_blocks": 2, "convolutions_per_block": 1, "kernel_size": 3}
 MODELS = {
-    "fully connected": lambda: fully_connected_ebflow((4,), act_norm=True),
-    "convolutional": lambda: convolutional_ebflow(
-        (1, 4, 4), n_blocks=2, kernel_size=3, as_matrix=False
-    ),
-    "convolutional by matrix": lambda: convolutional_ebflow(
-        (1, 4, 4), n_blocks=2, kernel_size=3, as_matrix=True
-    ),
-    "circular": lambda: convolutional_ebflow(
-        (1, 4, 4), n_blocks=2, kernel_size=3, padding="circular"
-    ),
+    "fully connected": lambda: fully_connected_ebflow((4,)),
+    "convolutional": lambda: convolutional_ebflow(**SMALL_IMAGES, as_matrix=False),
+    "convolutional by matrix": lambda: convolutional_ebflow(**SMALL_IMAGES, as_matrix=True),
+    "circular": lambda: convolutional_ebflow(**SMALL_IMAGES, padding="circular"),
 }
 FACTORISATION = re.compile(
     r"getrf|potrf|geqrf|gesdd|gesvd|syevd|heevd|geev|gehrd|sytrd|trsm|lu_|\blu\b|qr\b|svd|eigh"
