@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from flowebm.report.plots import image_grid
+from flowebm.report.plots.images import mosaic
 
 
 def page(figure):
@@ -36,9 +37,10 @@ def test_one_channel_is_grey():
 
 
 def test_values_are_scaled_to_their_range_and_clipped():
-    image = np.array([[[-50.0, 0.0, 4.0, 16.0, 99.0, np.inf, -np.inf]]])
-    shown = page(image_grid(image, value_range=(0, 16)))[0]
-    np.testing.assert_array_equal(shown[:, 0], [0, 0, 0.25, 1, 1, 1, 0])
+    image = np.array([[[-50.0, 4.0, 8.0, 20.0, 99.0, np.inf, -np.inf]]])
+    expected = [0, 0, 0.25, 1, 1, 1, 0]
+    np.testing.assert_array_equal(mosaic(image, None, (4, 20))[0, :, 0], expected)
+    np.testing.assert_array_equal(page(image_grid(image, value_range=(4, 20)))[0, :, 0], expected)
 
 
 def test_pixels_that_are_not_a_number_have_a_colour_of_their_own():
