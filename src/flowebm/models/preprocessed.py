@@ -20,6 +20,11 @@ class PreprocessedModel(AbstractEnergyModel):
     model: AbstractEnergyModel
     preprocessing: AbstractBijection
 
+    # Written out because type checkers take the abstract attribute for the first field.
+    def __init__(self, model: AbstractEnergyModel, preprocessing: AbstractBijection):
+        self.model = model
+        self.preprocessing = preprocessing
+
     @property
     def shape(self) -> tuple[int, ...]:
         return self.preprocessing.shape

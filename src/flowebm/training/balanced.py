@@ -140,11 +140,8 @@ class BalancedTrainer(AbstractTrainer):
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     flow_optimizer: optax.GradientTransformation = eqx.field(static=True)
     options: BalancedOptions = eqx.field(static=True)
+    batch_size: int = eqx.field(static=True, default=1024)
     stage: str = eqx.field(static=True, default="balanced")
-
-    @property
-    def batch_size(self) -> int:
-        return min(self.options.batch_size, self.data.shape[0])
 
     def with_params(self, params: PyTree[Array]) -> AbstractEnergyModel:
         """The model with other parameters."""
@@ -318,15 +315,17 @@ class BalancedTrainer(AbstractTrainer):
         n_steps = jnp.where(waits, options.recovery_flow_steps, is_due)
         return jax.lax.fori_loop(0, n_steps, flow_step, (state.flow, state.flow_optimizer))
 
-    def evaluate(self, key: PRNGKeyArray, state: BalancedState) -> Metrics:
+    def evaluate(
+        self, key: PRNGKeyArray, state: BalancedState
+    ) -> tuple[Metrics, Float[Array, " m"] | None]:
         if self.options.global_kernel == "none":
             # Without a proposal that covers the model nobody knows its likelihood.
-            return {}
+            return {}, None
         model, proposal = self.with_params(state.average), self.with_flow(state.flow)
         x, log_q = draw(key, proposal, self.options.n_evaluation)
         log_z = log_mean_exp(jax.vmap(model.unnormalized_log_prob)(x) - log_q)
         energies = jax.vmap(model.energy)(self.validation)
-        return {
+        metrics = {
             "nll": jnp.mean(energies) + log_z.value,
             "nll_stderr": jnp.sqrt(jnp.var(energies) / energies.size + log_z.stderr**2),
             "log_partition": log_z.value,
@@ -336,6 +335,7 @@ class BalancedTrainer(AbstractTrainer):
             "online_log_partition": state.log_partition.value,
             "online_log_partition_stderr": state.log_partition.stderr,
         }
+        return metrics, energies + log_z.value
 
     def solution(self, state: BalancedState) -> PyTree[Array]:
         return state.average, state.flow

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.training.trainer import AbstractTrainer
 
@@ -27,10 +27,11 @@ class DriverState(eqx.Module):
 
     Attributes:
         inner: The trainer's state.
-        best: The trainer's solution at the best evaluation.
-        best_nll: The validation NLL there, in nats.
-        first_nll: The validation NLL before the first iteration.
+        best: The trainer's solution that is kept: the latest as good as the best.
+        best_nll: The lowest validation NLL, in nats.
+        best_nll_points: The NLL of every validation point there.
         best_iteration: Its iteration.
+        first_nll: The validation NLL before the first iteration.
         iteration: Iterations done.
         learning_rate_factor: The divergence guard's factor on the learning rates.
         recoveries: How often the guard went back.
@@ -40,8 +41,9 @@ class DriverState(eqx.Module):
     inner: PyTree[Array]
     best: PyTree[Array]
     best_nll: Scalar
-    first_nll: Scalar
+    best_nll_points: Float[Array, " m"]
     best_iteration: Scalar
+    first_nll: Scalar
     iteration: Scalar
     learning_rate_factor: Scalar
     recoveries: Scalar
@@ -118,22 +120,33 @@ def minibatches(key: PRNGKeyArray, n_rows: int, batch_size: int, n_batches: int)
 
 
 def _evaluate(trainer: AbstractTrainer, key: PRNGKeyArray, state: DriverState):
-    # The same key at every evaluation: common random numbers, so that the best one is the best
-    # model rather than the luckiest draw.
-    metrics = trainer.evaluate(jr.fold_in(key, 1), state.inner)
-    # A trainer that cannot know its likelihood keeps its last state.
-    nll = metrics.get("nll", jnp.array(-jnp.inf))
-    better = (nll < state.best_nll) | ("nll" not in metrics)
-    candidate = trainer.solution(state.inner)
-    best = jax.tree.map(lambda old, new: jnp.where(better, new, old), state.best, candidate)
+    """Evaluate, and keep the solution if it is the best so far or as good as the best.
+
+    As good means within one standard error of the paired difference on the validation points:
+    among states that these points cannot tell apart, the latest has the longest average and
+    the lowest learning rate behind it, and the one that looks best is merely the luckiest.
+    """
+    # The same key at every evaluation: common random numbers, for the same reason.
+    metrics, nll_points = trainer.evaluate(jr.fold_in(key, 1), state.inner)
+    if nll_points is None:
+        # A trainer that cannot know its likelihood keeps its last state.
+        record = (state.best_nll, state.best_nll_points, state.best_iteration)
+        keeps = jnp.array(True)
+    else:
+        difference = nll_points - state.best_nll_points
+        stderr = jnp.std(difference) / jnp.sqrt(difference.size)
+        is_best = metrics["nll"] < state.best_nll
+        keeps = is_best | (metrics["nll"] < state.best_nll + stderr)
+        record = jax.tree.map(
+            lambda new, old: jnp.where(is_best, new, old),
+            (metrics["nll"], nll_points, state.iteration),
+            (state.best_nll, state.best_nll_points, state.best_iteration),
+        )
+    best = jax.tree.map(
+        lambda new, old: jnp.where(keeps, new, old), trainer.solution(state.inner), state.best
+    )
     state = eqx.tree_at(
-        lambda s: (s.best, s.best_nll, s.best_iteration),
-        state,
-        (
-            best,
-            jnp.where(better, nll, state.best_nll),
-            jnp.where(better, state.iteration, state.best_iteration),
-        ),
+        lambda s: (s.best_nll, s.best_nll_points, s.best_iteration, s.best), state, (*record, best)
     )
     return state, metrics
 
@@ -141,12 +154,14 @@ def _evaluate(trainer: AbstractTrainer, key: PRNGKeyArray, state: DriverState):
 @eqx.filter_jit
 def _start(trainer: AbstractTrainer, key: PRNGKeyArray):
     inner = trainer.init(jr.fold_in(key, 0))
+    _, nll_points = jax.eval_shape(trainer.evaluate, key, inner)
     state = DriverState(
         inner=inner,
         best=jax.tree.map(jnp.copy, trainer.solution(inner)),
         best_nll=jnp.array(jnp.inf),
-        first_nll=jnp.array(jnp.inf),
+        best_nll_points=jnp.zeros(() if nll_points is None else nll_points.shape),
         best_iteration=jnp.array(0),
+        first_nll=jnp.array(jnp.inf),
         iteration=jnp.array(0),
         learning_rate_factor=jnp.array(1.0),
         recoveries=jnp.array(0),

@@ -67,12 +67,9 @@ class FlowTrainer(AbstractTrainer):
         average = update_average(state.average, params, state.iteration, self.average_decay)
         return FlowState(params, average, optimizer, state.iteration + 1), {"train_nll": value}
 
-    def evaluate(self, key: PRNGKeyArray, state: FlowState) -> Metrics:
-        log_prob = self.with_params(state.average).log_prob(self.validation)
-        return {
-            "nll": -jnp.mean(log_prob),
-            "nll_stderr": jnp.std(log_prob) / jnp.sqrt(log_prob.size),
-        }
+    def evaluate(self, key: PRNGKeyArray, state: FlowState) -> tuple[Metrics, Float[Array, " m"]]:
+        nll = -self.with_params(state.average).log_prob(self.validation)
+        return {"nll": jnp.mean(nll), "nll_stderr": jnp.std(nll) / jnp.sqrt(nll.size)}, nll
 
     def solution(self, state: FlowState) -> PyTree[Array]:
         return state.average

@@ -48,7 +48,9 @@ class AbstractTrainer(eqx.Module):
         """
 
     @abstractmethod
-    def evaluate(self, key: PRNGKeyArray, state: PyTree[Array]) -> Metrics:
+    def evaluate(
+        self, key: PRNGKeyArray, state: PyTree[Array]
+    ) -> tuple[Metrics, Float[Array, " m"] | None]:
         """Scalars at the end of a block.
 
         Among them `"nll"`, in nats a point of validation data, by which the best state is
@@ -58,6 +60,9 @@ class AbstractTrainer(eqx.Module):
         Args:
             key: Random key, the same at every evaluation of a run.
             state: The state.
+
+        Returns:
+            The scalars, and the NLL of every validation point, or `None` with `"nll"` unknown.
         """
 
     @abstractmethod

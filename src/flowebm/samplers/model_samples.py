@@ -1,0 +1,102 @@
+"""Independent samples of a fitted model: draws of its flow, made exact by a few moves."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.random as jr
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+
+from flowebm.models.energy import AbstractEnergyModel
+from flowebm.samplers import step_size as step_sizes
+from flowebm.samplers.population import global_move, local_moves
+
+
+class ModelSamples(NamedTuple):
+    """Samples of a model.
+
+    Attributes:
+        positions: One sample a row.
+        global_acceptance: Mean probability with which a chain took a fresh proposal in a
+            global move; samples forget their start as fast as its complement's powers fall.
+        local_acceptance: Mean acceptance rate of the local moves.
+    """
+
+    positions: Float[Array, "n *shape"]
+    global_acceptance: Scalar
+    local_acceptance: Scalar
+
+
+def sample_model(
+    key: PRNGKeyArray,
+    model: AbstractEnergyModel,
+    proposal: AbstractDistribution,
+    n: int,
+    *,
+    n_moves: int = 20,
+    n_local: int = 2,
+    step_size: float = 0.02,
+    batch_size: int = 2048,
+) -> ModelSamples:
+    r"""Draw samples of a model by short chains that start from its flow.
+
+    Every chain gives one sample, so that samples are independent but for the step size that
+    a batch shares. Each of the `n_moves` moves is one of flow independence Metropolis and
+    `n_local` of MALA.
+
+    Args:
+        key: Random key.
+        model: The model.
+        proposal: Its flow, or the flow's defensive mixture.
+        n: Number of samples.
+        n_moves: Moves of a chain.
+        n_local: MALA steps in each of them.
+        step_size: MALA's first step size; it adapts during the first half of the moves and
+            then stays, because chains under a step size that moves have no exact law.
+        batch_size: Chains that run at once; sets the memory in use.
+
+    Returns:
+        The samples and the acceptance rates.
+
+    Raises:
+        ValueError: If `n` is below one.
+
+    Source: Gabrié, Rotskoff, Vanden-Eijnden (2022), section 2; `methods.md`, section 2.
+    """
+    if n < 1:
+        raise ValueError(f"The number of samples must be 1 or more; got {n}.")
+    return _sample(key, model, proposal, n, n_moves, n_local, step_size, min(batch_size, n))
+
+
+@eqx.filter_jit
+def _sample(key, model, proposal, n, n_moves, n_local, step_size, batch_size):
+    log_density = model.unnormalized_log_prob
+
+    def move(carry, inputs):
+        positions, adaptation = carry
+        key, adapts = inputs
+        global_key, local_key = jr.split(key)
+        moved = global_move(global_key, log_density, proposal, positions)
+        positions, accepted = local_moves(
+            local_key, log_density, moved.positions, adaptation.step_size, n_steps=n_local
+        )
+        adaptation = jax.tree.map(
+            lambda new, old: jax.numpy.where(adapts, new, old),
+            step_sizes.update(adaptation, accepted),
+            adaptation,
+        )
+        return (positions, adaptation), (moved.acceptance_rate.mean(), accepted.mean())
+
+    def batch(key):
+        start_key, move_key = jr.split(key)
+        start = proposal.sample(start_key, (batch_size,))
+        adapts = jax.numpy.arange(n_moves) < n_moves // 2
+        (positions, _), rates = jax.lax.scan(
+            move, (start, step_sizes.init(step_size)), (jr.split(move_key, n_moves), adapts)
+        )
+        return positions, rates
+
+    positions, (global_rate, local_rate) = jax.lax.map(batch, jr.split(key, -(-n // batch_size)))
+    positions = positions.reshape(-1, *positions.shape[2:])[:n]
+    return ModelSamples(positions, global_rate.mean(), local_rate.mean())

@@ -1,0 +1,317 @@
+"""`fit_balanced`: from points to an energy model, its log-normaliser and a fast sampler."""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import paramax
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from flowebm.data.split import split
+from flowebm.evaluation.log_partition import log_partition
+from flowebm.models.bases import gaussian_base
+from flowebm.models.defensive import DefensiveMixture
+from flowebm.models.energy import AbstractEnergyModel
+from flowebm.models.flows import make_flow
+from flowebm.models.tilted import EnergyModel
+from flowebm.models.trainable import partition_trainable
+from flowebm.training.balanced import BalancedOptions, BalancedTrainer
+from flowebm.training.driver import Limits, Observers, drive
+from flowebm.training.flow import fit_flow
+from flowebm.training.result import FitResult
+
+#: Share of a time budget that fitting a flow by maximum likelihood may take.
+FLOW_BUDGET = 0.25
+
+#: The default of persistent contrastive divergence: unadjusted Langevin chains from the data.
+PERSISTENT = BalancedOptions(
+    global_kernel="none",
+    local_kernel="ula",
+    start="data",
+    n_local=20,
+    step_size=5e-3,
+    learning_rate=1e-3,
+)
+
+
+def fit_balanced(
+    key: PRNGKeyArray,
+    model: AbstractEnergyModel,
+    data: Float[Array, "n *shape"],
+    *,
+    validation: Float[Array, "m *shape"] | None = None,
+    proposal: AbstractDistribution | None = None,
+    options: BalancedOptions | None = None,
+    fit_base: bool = False,
+    max_steps: int = 1000,
+    time_budget: float | None = None,
+    patience: int | None = None,
+    block_length: int = 50,
+    observers: Observers | None = None,
+) -> FitResult:
+    r"""Fit an energy model by balanced maximum likelihood.
+
+    Descends $\mathbb E_\text{data}[\nabla E_\theta] - \mathbb E_{p_\theta}[\nabla E_\theta]$,
+    with persistent chains that a flow keeps mixing between modes while it is refitted to them.
+    The flow is first fitted to the data by maximum likelihood, stopped on validation data.
+
+    Args:
+        key: Random key; with the inputs it determines the result on a given device, unless a
+            time budget cuts in.
+        model: The model to start from; it should be of standardised points.
+        data: Training points, one a row.
+        validation: Points to stop and to choose by; a tenth of the data by default.
+        proposal: A proposal to start from; by default a spline-coupling flow, in a defensive
+            mixture with a Gaussian fitted to the data.
+        options: Choices of the method.
+        fit_base: Whether to fit the model's base, which then must be a flow, to the data first.
+        max_steps: Iterations at most.
+        time_budget: Seconds at most, for all stages.
+        patience: Evaluations without a better validation NLL before it stops.
+        block_length: Iterations between evaluations.
+        observers: Progress, metrics and checkpoints.
+
+    Returns:
+        The fitted model, the flow, $\log Z$ with its error, chains and history.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If the base is asked for and the model has none.
+        TrainingDiverged: If training diverges again and again.
+
+    Source: Grenioux, Moulines, Gabrié (2023); `methods.md`, section 2.
+    """
+    options = options or BalancedOptions()
+    names = ("split", "base", "flow", "fit", "chains", "train", "log_z")
+    keys = dict(zip(names, jr.split(key, len(names)), strict=True))
+    data, validation = _training_and_validation(keys["split"], model, data, validation)
+    observers, sentences = _collecting(observers)
+    started = time.monotonic()
+
+    def budget(share: float = 1.0) -> float | None:
+        """Seconds left, or that share of the whole if it is less."""
+        if time_budget is None:
+            return None
+        left = time_budget - (time.monotonic() - started)
+        return max(0.0, min(left, share * time_budget))
+
+    history: list[dict[str, Any]] = []
+    if fit_base:
+        model, rows = _with_fitted_base(
+            keys["base"], model, data, validation, budget(FLOW_BUDGET), observers
+        )
+        history += rows
+    if proposal is None:
+        proposal = default_proposal(keys["flow"], data)
+    flow = proposal.flow if isinstance(proposal, DefensiveMixture) else proposal
+    flow, outcome = fit_flow(
+        keys["fit"],
+        flow,
+        data,
+        validation,
+        time_budget=budget(FLOW_BUDGET),
+        observers=observers,
+    )
+    history += outcome.history
+    if isinstance(proposal, DefensiveMixture):
+        proposal = DefensiveMixture(flow, proposal.wide, proposal.fraction)
+    else:
+        proposal = flow
+
+    trainer = _trainer(keys["chains"], model, proposal, data, validation, options)
+    outcome = drive(
+        keys["train"],
+        trainer,
+        Limits(max_steps, budget(), patience, block_length),
+        replace(observers, on_block=[*observers.on_block, _tell_of_waiting(observers.warn)]),
+    )
+    return _result(keys["log_z"], trainer, outcome, history, observers, sentences)
+
+
+def fit_persistent(
+    key: PRNGKeyArray,
+    model: AbstractEnergyModel,
+    data: Float[Array, "n *shape"],
+    *,
+    options: BalancedOptions = PERSISTENT,
+    max_steps: int = 1000,
+    time_budget: float | None = None,
+    block_length: int = 50,
+    observers: Observers | None = None,
+) -> FitResult:
+    """Fit an energy model by persistent contrastive divergence, the baseline without a flow.
+
+    The same code as `fit_balanced` with local moves alone. Chains that start on the data keep
+    showing its mode weights while the model's go astray, and nothing in the run can tell
+    (`methods.md`, section 2). The log-normaliser in the result is a wide Gaussian's
+    importance-sampling estimate, good in few dimensions only; it warns where it is not.
+
+    Args:
+        key: Random key.
+        model: The model to start from.
+        data: Training points, one a row.
+        options: Choices of the method, with `global_kernel="none"`.
+        max_steps: Iterations at most.
+        time_budget: Seconds at most.
+        block_length: Iterations of a compiled block.
+        observers: Progress, metrics and checkpoints.
+
+    Returns:
+        The fitted model with averaged parameters, its chains and history.
+
+    Raises:
+        ValueError: If `options` has a global kernel.
+
+    Source: Tieleman (2008), *Training restricted Boltzmann machines using approximations to
+    the likelihood gradient*.
+    """
+    if options.global_kernel != "none":
+        raise ValueError("fit_persistent makes local moves alone: set global_kernel to 'none'.")
+    chain_key, train_key, log_z_key = jr.split(key, 3)
+    observers, sentences = _collecting(observers)
+    data = jnp.asarray(data, float)
+    # No proposal takes part in the training; a wide Gaussian tells log Z afterwards, as well as
+    # it can.
+    wide = paramax.non_trainable(gaussian_base(data, inflation=1.5))
+    trainer = _trainer(chain_key, model, wide, data, data[:1], options)
+    limits = Limits(max_steps, time_budget, None, block_length)
+    outcome = drive(train_key, trainer, limits, observers)
+    return _result(log_z_key, trainer, outcome, [], observers, sentences)
+
+
+def default_proposal(key: PRNGKeyArray, data: Float[Array, "n *shape"]) -> DefensiveMixture:
+    """A spline-coupling flow, unfitted, mixed with a Gaussian half as wide again as the data.
+
+    Args:
+        key: Random key of the initial weights.
+        data: Standardised points, one a row.
+    """
+    flow = make_flow("spline-coupling", data.shape[1:], key=key)
+    return DefensiveMixture(flow, paramax.non_trainable(gaussian_base(data, inflation=1.5)))
+
+
+def _training_and_validation(key, model, data, validation):
+    data = jnp.asarray(data, float)
+    if data.shape[1:] != model.shape:
+        raise ValueError(
+            f"The data's points have shape {data.shape[1:]}, the model's {model.shape}: they must "
+            "be the same."
+        )
+    if validation is None:
+        parts = split(key, np.asarray(data), 0.1)
+        data, validation = parts.train, parts.validation
+    validation = jnp.asarray(validation, float)
+    if validation.shape[1:] != model.shape:
+        raise ValueError(
+            f"The validation points have shape {validation.shape[1:]}, the model's {model.shape}: "
+            "they must be the same."
+        )
+    return jnp.asarray(data, float), validation
+
+
+def _trainer(key, model, proposal, data, validation, options: BalancedOptions) -> BalancedTrainer:
+    n = options.n_chains
+    if options.start == "data":
+        chains = data[jr.randint(key, (n,), 0, data.shape[0])]
+    elif options.start == "flow":
+        chains = proposal.sample(key, (n,))
+    elif isinstance(model, EnergyModel):
+        chains = model.base.sample(key, (n,))
+    else:
+        raise TypeError(
+            f"A {type(model).__name__} has no base to start chains from: choose start='flow' or "
+            "'data'."
+        )
+    return BalancedTrainer(
+        model=model,
+        proposal=proposal,
+        data=data,
+        validation=validation,
+        chains=chains,
+        optimizer=optax.chain(
+            optax.clip_by_global_norm(1.0),
+            optax.adamw(options.learning_rate, weight_decay=options.weight_decay),
+        ),
+        flow_optimizer=optax.chain(
+            optax.clip_by_global_norm(5.0), optax.adam(options.flow_learning_rate)
+        ),
+        options=options,
+        batch_size=min(options.batch_size, data.shape[0]),
+    )
+
+
+def _result(key, trainer, outcome, history, observers, sentences) -> FitResult:
+    """The kept model, with its log-normaliser from draws that trained nothing."""
+    params, flow_params = outcome.state.best
+    model, proposal = trainer.with_params(params), trainer.with_flow(flow_params)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        log_z = log_partition(key, model, proposal)
+    for warning in caught:
+        observers.warn(str(warning.message))
+    return FitResult(
+        model=model,
+        flow=proposal,
+        log_partition=log_z,
+        chains=outcome.state.inner.chains,
+        history=history + outcome.history,
+        stop_reason=outcome.stop_reason,
+        warnings=tuple(sentences),
+    )
+
+
+def _with_fitted_base(key, model, data, validation, time_budget, observers):
+    """The model with its base fitted to the data, frozen again if it was."""
+    if not isinstance(model, EnergyModel):
+        raise TypeError(f"A {type(model).__name__} has no base to fit: leave fit_base off.")
+    frozen = not jax.tree.leaves(partition_trainable(model.base)[0])
+    thawed = jax.tree.map(
+        lambda leaf: leaf.tree if isinstance(leaf, paramax.NonTrainable) else leaf,
+        model.base,
+        is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable),
+    )
+    base, outcome = fit_flow(
+        key, thawed, data, validation, time_budget=time_budget, stage="base", observers=observers
+    )
+    base = paramax.non_trainable(base) if frozen else base
+    return eqx.tree_at(lambda m: m.base, model, base), outcome.history
+
+
+def _collecting(observers: Observers | None) -> tuple[Observers, list[str]]:
+    """The observers, with a list of all that they are warned of."""
+    observers = observers or Observers()
+    sentences: list[str] = []
+    tell = observers.warn
+
+    def warn(sentence: str) -> None:
+        sentences.append(sentence)
+        tell(sentence)
+
+    return replace(observers, warn=warn), sentences
+
+
+def _tell_of_waiting(warn: Callable[[str], None]) -> Callable[[str, dict[str, Any], int], None]:
+    """Say once that the energy had to wait for the flow in most of a block."""
+    told = False
+
+    def on_block(stage: str, row: dict[str, Any], total: int) -> None:
+        nonlocal told
+        if not told and row.get("waiting", 0.0) > 0.5:
+            told = True
+            warn(
+                f"Before iteration {row['iteration']} the flow covered the model badly (ESS "
+                f"{row['ess']:.1%} of the proposals): the energy waited in {row['waiting']:.0%} of "
+                "the iterations while the flow caught up; a larger flow or more flow steps "
+                "would help."
+            )
+
+    return on_block
