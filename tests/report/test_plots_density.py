@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flowebm.report.plots import DensityPanel, density_2d, density_comparison
-from flowebm.report.plots.density import density_on_grid, histogram_density
+from flowebm.report.plots.cells import density_on_grid, histogram_density
 
 BOUNDS = ((-5.0, 5.0), (-2.0, 8.0))
 

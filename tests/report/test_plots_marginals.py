@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from flowebm.report.plots import data_against_samples
+from flowebm.report.plots.cells import mass_levels
 from flowebm.report.plots.marginals import kolmogorov_distance
-from flowebm.report.plots.points import axis_name, mass_levels
+from flowebm.report.plots.points import axis_name
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from flowebm.report.plots.density import cell_centres, histogram_density
+from flowebm.report.plots.cells import cell_centres, histogram_density, mass_levels
 from flowebm.report.plots.figure import (
     BLUE,
     GREY,
@@ -25,7 +25,6 @@ from flowebm.report.plots.points import (
     check_names,
     column_range,
     finite_rows,
-    mass_levels,
 )
 
 if TYPE_CHECKING:

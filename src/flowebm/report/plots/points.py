@@ -29,6 +29,14 @@ def finite_rows(points: ArrayLike, what: str) -> Float[np.ndarray, "n d"]:
     return rows
 
 
+def pairs(points: ArrayLike, what: str) -> Float[np.ndarray, "n 2"]:
+    """The finite points among points of two coordinates."""
+    table = finite_rows(points, f"points of {what!r}")
+    if table.shape[1] != 2:
+        raise ValueError(f"The points of {what!r} have {table.shape[1]} coordinates; give two.")
+    return table
+
+
 def column_range(*columns: Float[np.ndarray, " n"], tail: float = 1e-3) -> tuple[float, float]:
     """An interval that shows the bulk of all columns together, with a margin.
 
@@ -68,33 +76,3 @@ def check_names(names: Sequence[str], n_columns: int) -> list[str]:
     if len(names) != n_columns:
         raise ValueError(f"{len(names)} names were given for {n_columns} columns; give one each.")
     return [str(name) for name in names]
-
-
-def mass_levels(
-    mass: Float[np.ndarray, "..."], probabilities: Sequence[float]
-) -> list[tuple[float, float]]:
-    r"""Levels of the highest-density regions on a grid.
-
-    The region $\{x : p(x) \geq \ell\}$ of mass $P$ is the smallest with that mass.
-
-    Args:
-        mass: Probability of each cell; cells are of equal size. What is missing to 1 lies
-            outside the grid.
-        probabilities: The masses $P$.
-
-    Returns:
-        Pairs of $P$ and the level $\ell$ of `mass`, by rising level. A region that does not
-        fit into the grid, or does not differ from another one, is left out.
-
-    Source: Hyndman (1996), *Computing and graphing highest density regions*.
-    """
-    cells = np.sort(mass[np.isfinite(mass)])[::-1]
-    enclosed = np.cumsum(cells)
-    levels: list[tuple[float, float]] = []
-    for probability in sorted(probabilities, reverse=True):
-        index = int(np.searchsorted(enclosed, probability))
-        if index >= cells.size or cells[index] <= 0:
-            continue
-        if not levels or cells[index] > levels[-1][1]:
-            levels.append((probability, float(cells[index])))
-    return levels

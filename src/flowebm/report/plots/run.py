@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowebm.report.plots.density import LogDensityRows, density_comparison
+from flowebm.report.plots.cells import LogDensityRows
+from flowebm.report.plots.density_comparison import density_comparison
 from flowebm.report.plots.figure import save_figure
 from flowebm.report.plots.images import image_grid
 from flowebm.report.plots.marginals import data_against_samples
