@@ -13,7 +13,6 @@ ACTIVATIONS = MappingProxyType(
         "softplus": jax.nn.softplus,
         "gelu": jax.nn.gelu,
         "tanh": jax.numpy.tanh,
-        "elu": jax.nn.elu,
     }
 )
 

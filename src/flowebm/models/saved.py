@@ -14,12 +14,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import paramax
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from flowebm.data.standardise import Standardise
-from flowebm.models.architecture import Architecture, build
+from flowebm.models.architecture import Architecture, Components, build
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.saved_values import FORMAT_VERSION, parse_architecture, parse_values
 from flowebm.models.tilted import EnergyModel
@@ -134,25 +133,14 @@ def load_model(directory: str | Path) -> SavedModel:
     try:
         _check(arrays, _named(_skeleton(architecture, shape)), str(arrays_path))
         components = build(architecture, shape, key=jax.random.key(0))
+        tree = _filled(components, arrays)
     except ValueError as error:
         raise ValueError(f"The model in {directory} is refused: {error}") from error
-    untrained = _Arrays(
-        components.model, components.proposal, Standardise(jnp.zeros(shape), jnp.ones(shape))
-    )
-    leaves = [
-        # The file decides between single and double precision; indices have the process's type.
-        jnp.asarray(arrays[name], None if _is_float(leaf) else leaf.dtype)
-        if _is_array(leaf)
-        else leaf
-        for name, leaf in _named(untrained).items()
-    ]
-    tree = jax.tree.unflatten(jax.tree.structure(untrained), leaves)
-    scaling = paramax.unwrap(tree.preprocessing)
     stderr, columns = values["log_partition_stderr"], values["columns"]
     return SavedModel(
         model=tree.model,
         proposal=tree.proposal,
-        preprocessing=Standardise(scaling.mean, scaling.sd),
+        preprocessing=Standardise(scaling.mean, scaling.sd, scaling.bend, scaling.center),
         log_partition=values["log_partition"],
         log_partition_stderr=math.inf if stderr is None else stderr,
         architecture=architecture,
@@ -181,6 +169,20 @@ def _skeleton(architecture: Architecture, shape: tuple[int, ...]) -> _Arrays:
         Standardise(jnp.zeros(shape), jnp.ones(shape)),
     )
     return _Arrays(components.model, components.proposal, abstract)
+
+
+def _filled(components: Components, arrays: dict[str, np.ndarray]) -> _Arrays:
+    """The saved arrays in the place of those that a fresh model begins with."""
+    mean, sd = (jnp.asarray(arrays[f"preprocessing.{name}.tree"]) for name in ("mean", "sd"))
+    fresh = _Arrays(components.model, components.proposal, Standardise(mean, sd))
+    leaves = [
+        # The file decides between single and double precision; indices have the process's type.
+        jnp.asarray(arrays[name], None if _is_float(leaf) else leaf.dtype)
+        if _is_array(leaf)
+        else leaf
+        for name, leaf in _named(fresh).items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(fresh), leaves)
 
 
 def _named(tree: Any) -> dict[str, Any]:
