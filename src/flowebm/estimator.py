@@ -114,7 +114,10 @@ class FlowEBM(DensityMixin, BaseEstimator):
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         split_key, build_key, fit_key = jr.split(jr.key(seed), 3)
         parts = split(split_key, table.values, self.validation_fraction)
-        standardise = Standardise.fit(parts.train.reshape(-1, *shape))
+        # Pixels are bounded: their distributions have peaks, not tails.
+        standardise = Standardise.fit(
+            parts.train.reshape(-1, *shape), bend_tails=self.point_shape is None
+        )
 
         def standardised(rows: np.ndarray) -> jax.Array:
             return jnp.asarray(standardise.standardise_rows(rows.reshape(-1, *shape)), float)

@@ -75,3 +75,69 @@ def test_a_column_that_hardly_varies_is_refused(offset):
 def test_impossible_parameters_are_refused(mean, sd):
     with pytest.raises(ValueError, match="sd"):
         Standardise(np.array(mean), np.array(sd))
+
+
+HEAVY = np.random.default_rng(2).standard_t(1.5, size=(4000, 2)) * [1.0, 50.0] + [0.0, 1e3]
+
+
+def test_bent_tails_are_a_bijection_with_the_jacobian_s_log_det():
+    mixed = np.column_stack([HEAVY, np.random.default_rng(3).standard_normal(4000)])
+    with jax.enable_x64(True):
+        bijection = Standardise.fit(mixed, bend_tails=True)
+        Z = bijection.standardise_rows(mixed)
+        np.testing.assert_allclose(Z.mean(axis=0), 0, atol=1e-12)
+        np.testing.assert_allclose(Z.std(axis=0), 1, rtol=1e-12)
+        bends = np.asarray(paramax.unwrap(bijection.bend))
+        assert (bends[:2] > 0).all()
+        assert bends[2] == 0
+        # The largest and the smallest point of each column, and one in the middle.
+        for row in (mixed.argmax(axis=0)[0], mixed.argmin(axis=0)[1], 7):
+            x = jnp.asarray(mixed[row])
+            z, log_det = bijection.transform_and_log_det(x)
+            back, inverse_log_det = bijection.inverse_and_log_det(z)
+            jacobian = jax.jacobian(bijection.transform)(x)
+            np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], rtol=1e-11)
+            np.testing.assert_allclose(inverse_log_det, -log_det, rtol=1e-11)
+            np.testing.assert_allclose(back, x, rtol=1e-11)
+            np.testing.assert_allclose(z, Z[row], rtol=1e-11)
+    np.testing.assert_allclose(bijection.restore_rows(Z), mixed, rtol=1e-10)
+
+
+def test_bending_a_heavy_tail_raises_the_gaussian_likelihood():
+    def gaussian_likelihood(bijection):
+        with jax.enable_x64(True):
+            density = Transformed(StandardNormal((2,)), Invert(bijection))
+            return float(density.log_prob(HEAVY).mean())
+
+    plain, bent = Standardise.fit(HEAVY), Standardise.fit(HEAVY, bend_tails=True)
+    # WORTH_BENDING, for each of the two columns.
+    assert gaussian_likelihood(bent) > gaussian_likelihood(plain) + 2 * 0.05
+    largest = np.abs(plain.standardise_rows(HEAVY)).max()
+    assert np.abs(bent.standardise_rows(HEAVY)).max() < largest
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.random.default_rng(4).standard_normal((4000, 1)),
+        np.random.default_rng(4).laplace(size=(4000, 1)),
+        np.random.default_rng(4).uniform(size=(4000, 1)),
+        np.concatenate([np.full((2000, 1), -1.0), np.full((2000, 1), 1.0)])
+        + 0.1 * np.random.default_rng(4).standard_normal((4000, 1)),
+    ],
+)
+def test_columns_without_heavy_tails_stay_affine(rows):
+    assert not np.any(paramax.unwrap(Standardise.fit(rows, bend_tails=True).bend))
+
+
+def test_gradients_are_finite_with_and_without_a_bend():
+    bijection = Standardise(np.zeros(2), np.ones(2), bend=np.array([0.0, 4.0]))
+    for x in (jnp.zeros(2), jnp.array([1e3, -1e3])):
+        assert jnp.isfinite(jax.jacobian(bijection.transform)(x)).all()
+        assert jnp.isfinite(jax.jacobian(bijection.inverse)(x / 1e3)).all()
+        assert jnp.isfinite(jax.grad(lambda x: bijection.transform_and_log_det(x)[1])(x)).all()
+
+
+def test_a_negative_bend_is_refused():
+    with pytest.raises(ValueError, match="bend"):
+        Standardise(np.zeros(1), np.ones(1), bend=np.array([-1.0]))

@@ -140,7 +140,7 @@ def load_model(directory: str | Path) -> SavedModel:
     return SavedModel(
         model=tree.model,
         proposal=tree.proposal,
-        preprocessing=Standardise(scaling.mean, scaling.sd, scaling.bend, scaling.center),
+        preprocessing=tree.preprocessing,
         log_partition=values["log_partition"],
         log_partition_stderr=math.inf if stderr is None else stderr,
         architecture=architecture,
@@ -173,8 +173,11 @@ def _skeleton(architecture: Architecture, shape: tuple[int, ...]) -> _Arrays:
 
 def _filled(components: Components, arrays: dict[str, np.ndarray]) -> _Arrays:
     """The saved arrays in the place of those that a fresh model begins with."""
-    mean, sd = (jnp.asarray(arrays[f"preprocessing.{name}.tree"]) for name in ("mean", "sd"))
-    fresh = _Arrays(components.model, components.proposal, Standardise(mean, sd))
+    scaling = {
+        name: jnp.asarray(arrays[f"preprocessing.{name}.tree"])
+        for name in ("mean", "sd", "bend", "center")
+    }
+    fresh = _Arrays(components.model, components.proposal, Standardise(**scaling))
     leaves = [
         # The file decides between single and double precision; indices have the process's type.
         jnp.asarray(arrays[name], None if _is_float(leaf) else leaf.dtype)
