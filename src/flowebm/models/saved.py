@@ -173,9 +173,11 @@ def _skeleton(architecture: Architecture, shape: tuple[int, ...]) -> _Arrays:
 
 def _filled(components: Components, arrays: dict[str, np.ndarray]) -> _Arrays:
     """The saved arrays in the place of those that a fresh model begins with."""
+    # Made by its constructor, which refuses what is no scaling.
     scaling = {
-        name: jnp.asarray(arrays[f"preprocessing.{name}.tree"])
-        for name in ("mean", "sd", "bend", "center")
+        name.split(".")[1]: jnp.asarray(array)
+        for name, array in arrays.items()
+        if name.startswith("preprocessing.")
     }
     fresh = _Arrays(components.model, components.proposal, Standardise(**scaling))
     leaves = [
