@@ -140,9 +140,12 @@ def test_an_interrupted_save_leaves_the_model_before(saved, folder, monkeypatch)
         raise OSError("power failure")
 
     monkeypatch.setattr("flowebm.models.saved.os.replace", fail)
+    newer = eqx.tree_at(lambda m: m.tilt.readout.weight, saved.model, jnp.zeros((1, 4)))
     with pytest.raises(OSError, match="power failure"):
-        save_model(folder, dataclasses.replace(saved, log_partition=7.0))
-    assert load_model(folder).log_partition == -1.25
+        save_model(folder, dataclasses.replace(saved, model=newer, log_partition=7.0))
+    loaded = load_model(folder)
+    assert loaded.log_partition == -1.25
+    np.testing.assert_array_equal(loaded.model.tilt.readout.weight, np.ones((1, 4)))
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])

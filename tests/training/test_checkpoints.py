@@ -102,7 +102,7 @@ def test_two_checkpoints_are_kept(tmp_path):
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["3", "4"]
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_then_replaced(tmp_path, capfd):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_then_replaced(tmp_path, caplog):
     save_all(tmp_path, 4)
     damage(tmp_path / "a" / "4")
     resumed = Checkpoints(tmp_path, interval=0)
@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_then_replaced(t
     resumed.save("a", state_at(4), history_until(4))
     state, history = Checkpoints(tmp_path).restore("a", state_at(0))
     assert eqx.tree_equal(state, state_at(4), typematch=True)
-    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []  # Orbax would report the damage on the terminal
 
 
 @pytest.mark.parametrize("item", ["state", "record"])
