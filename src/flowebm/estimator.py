@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from flowebm.data import Standardise, check_table, read_table, split
-from flowebm.models.architecture import Architecture, build
+from flowebm.models.architecture import Architecture, build, build_flow
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.preprocessed import PreprocessedModel
 from flowebm.models.saved import SavedModel, load_model, save_model
@@ -125,6 +125,10 @@ class FlowEBM(DensityMixin, BaseEstimator):
         architecture = self.architecture or Architecture()
         train = standardised(parts.train)
         components = build(architecture, shape, data=train, key=build_key)
+        base = None
+        if architecture.base == "flow":
+            kind, key = architecture.base_flow, jr.fold_in(build_key, 1)
+            base = build_flow(architecture, kind, shape, data=train, key=key)
         steps = self.max_steps
         if steps is None:
             # A time budget ends the run; the bound on steps is then out of its way.
@@ -136,7 +140,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
             validation=standardised(parts.validation),
             proposal=components.proposal,
             options=self.options,
-            fit_base=architecture.base == "flow",
+            base=base,
+            train_base=architecture.train_base,
             max_steps=steps,
             time_budget=self.time_budget,
             patience=self.patience,

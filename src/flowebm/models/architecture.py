@@ -1,17 +1,14 @@
 """What a model is made of, as plain values: enough to rebuild it without running anything saved."""
 
 from dataclasses import dataclass
-from math import prod
 from typing import Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import paramax
-from flowjax.bijections import Invert, Reshape, TriangularAffine
-from flowjax.distributions import AbstractDistribution, StandardNormal, Transformed
+from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from flowebm.models.bases import gaussian_base
+from flowebm.models.bases import gaussian_base, whitening
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.flows import make_flow
 from flowebm.models.tilted import EnergyModel
@@ -30,7 +27,8 @@ class Architecture:
         residual: Whether the tilt's hidden layers are residual blocks (`mlp`).
         spectral_normalization: Whether the tilt's layers have Lipschitz constant at most one.
         base: Base density: a Gaussian fitted to the data, or a flow fitted to it first.
-        base_flow: Kind of flow, where the base is one.
+        base_flow: Kind of flow, where the base is one; of the proposal's own kind, the two
+            start as the same fitted flow.
         train_base: Whether the base is trained along with the tilt.
         flow: Kind of the proposal flow.
         flow_layers: Transformations of a flow.
@@ -47,7 +45,7 @@ class Architecture:
     residual: bool = False
     spectral_normalization: bool = False
     base: Literal["gaussian", "flow"] = "gaussian"
-    base_flow: str = "spline-autoregressive"
+    base_flow: str = "spline-coupling"
     train_base: bool = False
     flow: str = "spline-coupling"
     flow_layers: int = 4
@@ -112,24 +110,41 @@ def build(
             spectral_normalization=architecture.spectral_normalization,
             key=tilt_key,
         )
-    base = (
-        _gaussian(shape, data)
-        if architecture.base == "gaussian"
-        else _flow(architecture, architecture.base_flow, shape, base_key)
-    )
-    proposal = DefensiveMixture(
-        _flow(architecture, architecture.flow, shape, flow_key),
-        paramax.non_trainable(_gaussian(shape, data, inflation=1.5)),
-        architecture.defensive_fraction,
-    )
+    if architecture.base == "gaussian":
+        base = gaussian_base(data, shape)
+    else:
+        base = build_flow(architecture, architecture.base_flow, shape, data=data, key=base_key)
     if not architecture.train_base:
         base = paramax.non_trainable(base)
+    wide = paramax.non_trainable(gaussian_base(data, shape, inflation=1.5))
+    flow = build_flow(architecture, architecture.flow, shape, data=data, key=flow_key)
+    proposal = DefensiveMixture(flow, wide, architecture.defensive_fraction)
     return Components(EnergyModel(tilt, base), proposal)
 
 
-def _flow(
-    architecture: Architecture, kind: str, shape: tuple[int, ...], key: PRNGKeyArray
+def build_flow(
+    architecture: Architecture,
+    kind: str,
+    shape: tuple[int, ...],
+    *,
+    data: Float[Array, "n *shape"] | None = None,
+    key: PRNGKeyArray,
 ) -> AbstractDistribution:
+    """A flow of the architecture's size, unfitted: the Gaussian fitted to the data.
+
+    Args:
+        architecture: The flow's size.
+        kind: Its kind.
+        shape: Shape of one point.
+        data: Standardised points, by which the flow whitens.
+        key: Random key of the initial weights.
+
+    Returns:
+        The flow, trainable but for its whitening.
+
+    Raises:
+        ValueError: If the kind is unknown.
+    """
     return make_flow(
         kind,
         shape,
@@ -137,14 +152,6 @@ def _flow(
         width=architecture.flow_width,
         depth=architecture.flow_depth,
         knots=architecture.flow_knots,
+        whiten=whitening(data, shape),
         key=key,
     )
-
-
-def _gaussian(
-    shape: tuple[int, ...], data: Float[Array, "n *shape"] | None, inflation: float = 1.0
-) -> AbstractDistribution:
-    if data is not None:
-        return gaussian_base(data, inflation=inflation)
-    identity = TriangularAffine(jnp.zeros(prod(shape)), jnp.eye(prod(shape)))
-    return Transformed(StandardNormal(shape), Invert(Reshape(identity, shape)))

@@ -1,28 +1,25 @@
 """Base densities fitted to data in closed form."""
 
+from math import prod
+
 import jax.numpy as jnp
-from flowjax.bijections import Invert, Reshape, TriangularAffine
+from flowjax.bijections import AbstractBijection, Invert, Reshape, TriangularAffine
 from flowjax.distributions import StandardNormal, Transformed
 from jaxtyping import Array, Float
 
 
-def gaussian_base(data: Float[Array, "n *shape"], *, inflation: float = 1.0) -> Transformed:
-    r"""The Gaussian fitted to data, $b = \mathcal N(\hat\mu, c\,\hat\Sigma)$.
+def whitening(
+    data: Float[Array, "n *shape"] | None, shape: tuple[int, ...], *, inflation: float = 1.0
+) -> AbstractBijection:
+    r"""The affine map that makes data uncorrelated with unit variances, $z = L^{-1}(x - \hat\mu)$.
 
-    The covariance is shrunk by Ledoit and Wolf's optimal amount, so that it is of full rank
-    also where there are more coordinates than points; a base that is too wide or too narrow in
-    idle directions would cost the tilt its effort (`methods.md`, section 4).
-
-    The density is evaluated through the inverse Cholesky factor, a matrix product rather
-    than a triangular solve for each point; draws, which are rarer, pay the solve.
+    $L$ is the Cholesky factor of $c\,\hat\Sigma$, the covariance shrunk by Ledoit and Wolf's
+    optimal amount, so that it is of full rank also where there are more coordinates than points.
 
     Args:
-        data: Points, one a row.
-        inflation: The factor $c \geq 1$ on the covariance, for a wide base.
-
-    Returns:
-        A distribution over points, whose parameters are trainable until they are wrapped by
-        `paramax.non_trainable`.
+        data: Points, one a row; without them the map is the identity.
+        shape: Shape of one point.
+        inflation: The factor $c \geq 1$ on the covariance.
 
     Raises:
         ValueError: If there are fewer than two points.
@@ -30,15 +27,49 @@ def gaussian_base(data: Float[Array, "n *shape"], *, inflation: float = 1.0) -> 
     Source: Ledoit and Wolf (2004), *A well-conditioned estimator for large-dimensional
     covariance matrices*.
     """
-    from sklearn.covariance import ledoit_wolf
+    dimension = prod(shape)
+    if data is None:
+        mean, inverse_factor = jnp.zeros(dimension), jnp.eye(dimension)
+    else:
+        from sklearn.covariance import ledoit_wolf
 
-    if data.shape[0] < 2:
-        raise ValueError(f"A Gaussian base needs at least 2 points; got {data.shape[0]}.")
-    shape = data.shape[1:]
-    rows = jnp.asarray(data).reshape(data.shape[0], -1)
-    mean = rows.mean(axis=0)
-    covariance = jnp.asarray(ledoit_wolf(rows)[0] * inflation, rows.dtype)
-    factor = jnp.linalg.cholesky(covariance)
-    whitening = jnp.linalg.inv(factor)  # lower triangular, as the factor is
-    whiten = TriangularAffine(-whitening @ mean, jnp.tril(whitening))
-    return Transformed(StandardNormal(shape), Invert(Reshape(whiten, shape)))
+        if data.shape[0] < 2:
+            raise ValueError(f"A covariance needs at least 2 points; got {data.shape[0]}.")
+        rows = jnp.asarray(data).reshape(data.shape[0], dimension)
+        mean = rows.mean(axis=0)
+        covariance = jnp.asarray(ledoit_wolf(rows)[0] * inflation, rows.dtype)
+        inverse_factor = jnp.tril(jnp.linalg.inv(jnp.linalg.cholesky(covariance)))
+    return Reshape(TriangularAffine(-inverse_factor @ mean, inverse_factor), shape)
+
+
+def gaussian_base(
+    data: Float[Array, "n *shape"] | None,
+    shape: tuple[int, ...] | None = None,
+    *,
+    inflation: float = 1.0,
+) -> Transformed:
+    r"""The Gaussian fitted to data, $b = \mathcal N(\hat\mu, c\,\hat\Sigma)$.
+
+    A base that is too wide or too narrow in idle directions would cost the tilt its effort
+    (`methods.md`, section 4). The density is evaluated through the inverse Cholesky factor, a
+    matrix product rather than a triangular solve for each point; draws, which are rarer, pay
+    the solve.
+
+    Args:
+        data: Points, one a row; without them the Gaussian is standard.
+        shape: Shape of one point; the data's by default.
+        inflation: The factor $c \geq 1$ on the covariance, for a wide base.
+
+    Returns:
+        A distribution over points, whose parameters are trainable until they are wrapped by
+        `paramax.non_trainable`.
+
+    Raises:
+        ValueError: If there are fewer than two points, or neither data nor shape.
+    """
+    if shape is None:
+        if data is None:
+            raise ValueError("A Gaussian base needs data to fit, or the shape of a point.")
+        shape = data.shape[1:]
+    whiten = whitening(data, shape, inflation=inflation)
+    return Transformed(StandardNormal(shape), Invert(whiten))

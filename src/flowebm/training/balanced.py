@@ -55,8 +55,11 @@ class BalancedOptions:
         flow_interval: Iterations between the flow's steps.
         flow_batch: Points of a flow step.
         flow_data_fraction: Share of data among them; the others are chain states.
-        min_ess: The pool's effective share under which the gradient is not trusted: the
-            energy then waits while chains and flow go on.
+        full_ess: The pool's effective share from which the energy learns at its full rate;
+            below, the rate is in proportion, so that the model moves as fast as the flow
+            follows.
+        min_ess: The share under which the gradient is not trusted: the energy then waits while
+            chains and flow go on.
         max_wait: Iterations that the energy waits at most before it goes on all the same.
         recovery_flow_steps: Flow steps of an iteration in which the energy waits.
         penalty: Factor of the penalty on squared energies.
@@ -79,7 +82,8 @@ class BalancedOptions:
     flow_interval: int = 10
     flow_batch: int = 1024
     flow_data_fraction: float = 0.5
-    min_ess: float = 0.02
+    full_ess: float = 0.1
+    min_ess: float = 0.005
     max_wait: int = 20
     recovery_flow_steps: int = 3
     penalty: float = 0.0
@@ -192,9 +196,10 @@ class BalancedTrainer(AbstractTrainer):
             chains = move.positions
             ess = effective_sample_size(move.log_weights) / move.log_weights.size
             waits = (ess < options.min_ess) & (state.waited < options.max_wait)
+            energy_factor = learning_rate_factor * jnp.minimum(1.0, ess / options.full_ess)
             metrics |= {"ess": ess, "global_acceptance": jnp.mean(move.acceptance_rate)}
         else:
-            waits = jnp.array(False)
+            waits, energy_factor = jnp.array(False), learning_rate_factor
 
         chains, acceptance = local_moves(
             local_key,
@@ -211,7 +216,7 @@ class BalancedTrainer(AbstractTrainer):
             )
 
         params, average, optimizer, gap, on_data = self._energy_step(
-            state, batch, chains, move, waits, learning_rate_factor
+            state, batch, chains, move, waits, energy_factor
         )
         flow, flow_optimizer = self._flow_steps(
             flow_key, state, chains, waits, learning_rate_factor

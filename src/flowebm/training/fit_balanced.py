@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -14,16 +13,15 @@ import numpy as np
 import optax
 import paramax
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from flowebm.data.split import split
 from flowebm.evaluation.log_partition import log_partition
-from flowebm.models.bases import gaussian_base
+from flowebm.models.bases import gaussian_base, whitening
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.flows import make_flow
 from flowebm.models.tilted import EnergyModel
-from flowebm.models.trainable import partition_trainable
 from flowebm.training.balanced import BalancedOptions, BalancedTrainer
 from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.flow import fit_flow
@@ -51,7 +49,8 @@ def fit_balanced(
     validation: Float[Array, "m *shape"] | None = None,
     proposal: AbstractDistribution | None = None,
     options: BalancedOptions | None = None,
-    fit_base: bool = False,
+    base: AbstractDistribution | None = None,
+    train_base: bool = False,
     max_steps: int = 1000,
     time_budget: float | None = None,
     patience: int | None = None,
@@ -73,7 +72,8 @@ def fit_balanced(
         proposal: A proposal to start from; by default a spline-coupling flow, in a defensive
             mixture with a Gaussian fitted to the data.
         options: Choices of the method.
-        fit_base: Whether to fit the model's base, which then must be a flow, to the data first.
+        base: A flow to fit to the data first, and then to put in the place of the model's base.
+        train_base: Whether that base is trained along with the tilt; it is frozen otherwise.
         max_steps: Iterations at most.
         time_budget: Seconds at most, for all stages.
         patience: Evaluations without a better validation NLL before it stops.
@@ -85,7 +85,7 @@ def fit_balanced(
 
     Raises:
         ValueError: If shapes do not fit.
-        TypeError: If the base is asked for and the model has none.
+        TypeError: If a base is given to a model that has none, or needed to start chains from.
         TrainingDiverged: If training diverges again and again.
 
     Source: Grenioux, Moulines, Gabrié (2023); `methods.md`, section 2.
@@ -105,23 +105,37 @@ def fit_balanced(
         return max(0.0, min(left, share * time_budget))
 
     history: list[dict[str, Any]] = []
-    if fit_base:
-        model, rows = _with_fitted_base(
-            keys["base"], model, data, validation, budget(FLOW_BUDGET), observers
-        )
-        history += rows
     if proposal is None:
         proposal = default_proposal(keys["flow"], data)
     flow = proposal.flow if isinstance(proposal, DefensiveMixture) else proposal
-    flow, outcome = fit_flow(
-        keys["fit"],
-        flow,
-        data,
-        validation,
-        time_budget=budget(FLOW_BUDGET),
-        observers=observers,
-    )
-    history += outcome.history
+    if base is not None:
+        if not isinstance(model, EnergyModel):
+            raise TypeError(f"A {type(model).__name__} has no base to fit: leave base out.")
+        base, outcome = fit_flow(
+            keys["base"],
+            base,
+            data,
+            validation,
+            time_budget=budget(FLOW_BUDGET),
+            stage="base",
+            observers=observers,
+        )
+        model = EnergyModel(model.tilt, base if train_base else paramax.non_trainable(base))
+        history += outcome.history
+    if base is not None and _same_form(base, flow):
+        # The model starts as its base: a proposal that is the same flow covers it perfectly,
+        # where two flows fitted apart, in many dimensions, would hardly know each other.
+        flow = base
+    else:
+        flow, outcome = fit_flow(
+            keys["fit"],
+            flow,
+            data,
+            validation,
+            time_budget=budget(FLOW_BUDGET),
+            observers=observers,
+        )
+        history += outcome.history
     if isinstance(proposal, DefensiveMixture):
         proposal = DefensiveMixture(flow, proposal.wide, proposal.fraction)
     else:
@@ -195,7 +209,8 @@ def default_proposal(key: PRNGKeyArray, data: Float[Array, "n *shape"]) -> Defen
         key: Random key of the initial weights.
         data: Standardised points, one a row.
     """
-    flow = make_flow("spline-coupling", data.shape[1:], key=key)
+    shape = data.shape[1:]
+    flow = make_flow("spline-coupling", shape, whiten=whitening(data, shape), key=key)
     return DefensiveMixture(flow, paramax.non_trainable(gaussian_base(data, inflation=1.5)))
 
 
@@ -269,21 +284,12 @@ def _result(key, trainer, outcome, history, observers, sentences) -> FitResult:
     )
 
 
-def _with_fitted_base(key, model, data, validation, time_budget, observers):
-    """The model with its base fitted to the data, frozen again if it was."""
-    if not isinstance(model, EnergyModel):
-        raise TypeError(f"A {type(model).__name__} has no base to fit: leave fit_base off.")
-    frozen = not jax.tree.leaves(partition_trainable(model.base)[0])
-    thawed = jax.tree.map(
-        lambda leaf: leaf.tree if isinstance(leaf, paramax.NonTrainable) else leaf,
-        model.base,
-        is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable),
+def _same_form(first: PyTree, second: PyTree) -> bool:
+    """Whether two distributions differ in nothing but the values of their arrays."""
+    return jax.tree.structure(first) == jax.tree.structure(second) and all(
+        jnp.shape(a) == jnp.shape(b)
+        for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
     )
-    base, outcome = fit_flow(
-        key, thawed, data, validation, time_budget=time_budget, stage="base", observers=observers
-    )
-    base = paramax.non_trainable(base) if frozen else base
-    return eqx.tree_at(lambda m: m.base, model, base), outcome.history
 
 
 def _collecting(observers: Observers | None) -> tuple[Observers, list[str]]:

@@ -1,0 +1,118 @@
+"""Where the command line begins: which command, and what becomes of its errors."""
+
+import argparse
+import importlib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+#: The commands; each is a module with `run(arguments)`, imported when it is called.
+COMMANDS = {
+    "train": "fit an energy model to data, in a run directory",
+    "sample": "draw samples of a fitted model",
+    "score": "log-density of every row of a table under a fitted model",
+    "evaluate": "held-out likelihood of a fitted model, with its error",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: What stands behind `flowebm`; the process's own by default.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 130 interrupted; refused input is 2.
+
+    Raises:
+        SystemExit: From the parser: 0 after `--help` and `--version`, 2 on refused arguments.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # The parser of all commands is light: a command's own, which knows the library's options, is
+    # made by its module.
+    _parser().parse_args(arguments[:1] or ["--help"])
+    command, rest = arguments[0], arguments[1:]
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without Greek letters gets question marks for them, not an error.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        run = importlib.import_module(f"flowebm.cli.{command}").run
+        _keep_compiled_programs()
+        run(rest)
+        sys.stdout.flush()
+    except ValueError as error:
+        return _fail(error, 2)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail(_interrupted(command, rest), 130)
+    except Exception as error:
+        if type(error).__name__ == "TrainingDiverged":
+            return _fail(error, 1)
+        raise
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    listed = "\n".join(f"  {name:<9} {line}" for name, line in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="flowebm",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Energy-based models with the right mass in every mode, a known normalised "
+        "likelihood,\nand fast samples.",
+        epilog=f"commands:\n{listed}\n\n`flowebm COMMAND --help` says what a command takes.",
+    )
+    parser.add_argument("command", choices=list(COMMANDS), help="what to do, see below")
+    parser.add_argument("--version", action=_Version)
+    return parser
+
+
+class _Version(argparse.Action):
+    """`--version`, which looks the version up when it is asked for only."""
+
+    def __init__(self, option_strings, dest):
+        super().__init__(option_strings, dest, nargs=0, help="print the version and exit")
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from importlib.metadata import version
+
+        print(f"flowebm {version('flowebm')}")
+        parser.exit()
+
+
+def _keep_compiled_programs() -> None:
+    """Keep compiled programs in the user's cache, so that the next command starts fast."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(root) / "flowebm" / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _fail(message: object, status: int) -> int:
+    print(f"flowebm: {' '.join(str(message).split())}", file=sys.stderr)
+    return status
+
+
+def _interrupted(command: str, rest: list[str]) -> str:
+    if command != "train":
+        return "Interrupted; nothing was written."
+    again = [argument for argument in rest if argument not in ("--resume", "--overwrite")]
+    return (
+        "Interrupted; go on from the last checkpoint with "
+        f"`flowebm {shlex.join([command, *again, '--resume'])}`."
+    )

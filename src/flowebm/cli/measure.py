@@ -1,0 +1,121 @@
+"""What a fitted model is worth, as the numbers of one table."""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.random as jr
+import numpy as np
+from jaxtyping import Float
+
+from flowebm.data import AbstractTarget
+from flowebm.estimator import FlowEBM
+from flowebm.evaluation import (
+    HeldOut,
+    LogPartition,
+    bits_per_dimension,
+    held_out_nll,
+    kl_divergence,
+    log_partition,
+    mode_weights,
+    total_variation,
+)
+
+
+@dataclass
+class Measures:
+    """Measures of a model, made on the model and on points that it was not fitted to.
+
+    Attributes:
+        values: Numbers by name, as `evaluation.json` has them.
+        warnings: Why some of them may not be believed, one sentence each.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def measure(
+    seed: int,
+    estimator: FlowEBM,
+    test: Float[np.ndarray, "n d"],
+    *,
+    log_z: LogPartition | None = None,
+    target: AbstractTarget | None = None,
+) -> Measures:
+    """Measure a fitted model.
+
+    Args:
+        seed: Seed of all draws.
+        estimator: The fitted model.
+        test: Held-out points in the data's units, one a row.
+        log_z: Its log-normaliser; estimated from fresh draws of the flow if not given.
+        target: The truth, where it is known.
+
+    Returns:
+        Held-out NLL with its 95% interval, log Z with its diagnostics, and against a truth
+        the mode weights, their total variation and the KL divergence.
+
+    Raises:
+        ValueError: If there are fewer than two test points.
+    """
+    z_key, weights_key, kl_key = jr.split(jr.fold_in(jr.key(seed), 3), 3)
+    saved = estimator.saved_
+    measures = Measures()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        if log_z is None:
+            log_z = log_partition(z_key, saved.model, saved.proposal)
+        values = _likelihood(estimator, test, log_z)
+        if target is not None:
+            values["kl"] = kl_divergence(
+                kl_key, target, estimator.model_, log_partition=log_z
+            )._asdict()
+        if target is not None and target.mode_weights is not None:
+            true = np.asarray(target.mode_weights, float)
+            fitted = mode_weights(
+                weights_key, estimator.model_, estimator.flow_, target.mode, len(true)
+            )
+            values["mode_weights"] = {
+                "true": true.tolist(),
+                "fitted": np.asarray(fitted.weights, float).tolist(),
+                "stderr": np.asarray(fitted.stderr, float).tolist(),
+                "total_variation": total_variation(fitted.weights, true),
+                "khat": fitted.khat,
+            }
+    measures.values = values
+    sentences = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    measures.warnings = list(dict.fromkeys(sentences))
+    return measures
+
+
+def _likelihood(estimator: FlowEBM, test: np.ndarray, log_z: LogPartition) -> dict[str, Any]:
+    saved = estimator.saved_
+    points = test.reshape(-1, *saved.shape)
+    in_data_units = held_out_nll(estimator.model_, jax.numpy.asarray(points, float), log_z)
+    standardised = saved.preprocessing.standardise_rows(points)
+    values: dict[str, Any] = {
+        "nll": _interval(in_data_units),
+        "nll_standardised": _interval(
+            held_out_nll(saved.model, jax.numpy.asarray(standardised, float), log_z)
+        ),
+    }
+    if len(saved.shape) > 1:
+        width = int(np.prod(saved.shape))
+        values["bits_per_dimension"] = {
+            name: None if number is None else bits_per_dimension(number, width)
+            for name, number in values["nll"].items()
+        }
+    values["test_points"] = len(test)
+    values["log_partition"] = log_z._asdict()
+    return values
+
+
+def _interval(held_out: HeldOut) -> dict[str, float | None]:
+    return {
+        "value": held_out.nll,
+        "stderr": held_out.stderr,
+        "lower": held_out.lower,
+        "upper": held_out.upper,
+    }

@@ -1,0 +1,143 @@
+"""The points that a command works on, and which of them are held out."""
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax.random as jr
+import numpy as np
+from jaxtyping import Float
+
+from flowebm.data import Dataset, dequantise, load, read_table, split
+from flowebm.data import check_table as check_table
+
+#: Points drawn from a known truth to measure a model with.
+FRESH_POINTS = 20_000
+
+#: Built-in sets whose rows are images, with the shape of one.
+_IMAGES = {"digits": (1, 8, 8)}
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """A data set as a command takes it.
+
+    Attributes:
+        dataset: The values, the columns' names and, for synthetic sets, the truth.
+        shape: Shape of one point where it is an image, or `None`.
+    """
+
+    dataset: Dataset
+    shape: tuple[int, ...] | None
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of the values and of the table's shape."""
+        values = np.ascontiguousarray(self.dataset.values)
+        return hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()
+
+
+def read_points(
+    data: str,
+    *,
+    dim: int | None = None,
+    n: int = 20_000,
+    seed: int = 0,
+    noise: bool = False,
+) -> Points:
+    """Read a built-in data set or a file.
+
+    Args:
+        data: A name or a path.
+        dim: Coordinates of a synthetic set of any dimension.
+        n: Points of a synthetic set.
+        seed: Seed of synthetic points and of noise.
+        noise: Whether to make whole numbers continuous by uniform noise.
+
+    Raises:
+        ValueError: If the data are refused, in one sentence.
+    """
+    path = Path(data)
+    if path.suffix.lower() in (".npy", ".npz"):
+        # Array files may hold images, which have a shape of their own.
+        table = read_table(path, images=True)
+        check_table(table.values, table.names, min_rows=1, allow_constant=True, where=data)
+        dataset = Dataset(data, table.values, table.names)
+        shape = _with_channel(table.shape)
+    else:
+        dataset = load(data, dim=dim, n=n, seed=seed)
+        shape = None if path.exists() and path.suffix else _IMAGES.get(dataset.name)
+    if noise:
+        dataset = replace(dataset, values=dequantise(seed, dataset.values))
+    return Points(dataset, shape)
+
+
+def read_points_of_width(
+    data: str, width: int, *, n: int = FRESH_POINTS, seed: int = 0, noise: bool = False
+) -> Points:
+    """Read data for a model that is there, in its number of columns.
+
+    Args:
+        data: A name or a path.
+        width: The model's number of columns.
+        n: Points of a synthetic set.
+        seed: Seed of synthetic points and of noise.
+        noise: Whether whole numbers are to be made continuous; other values stay.
+
+    Raises:
+        ValueError: If the data are refused or have another width.
+    """
+    points = read_points(data, n=n, seed=seed)
+    if points.dataset.target is not None and points.dataset.values.shape[1] != width:
+        # Sets of any dimension come in the model's; the others keep their own and are refused.
+        with suppress(ValueError):
+            points = read_points(data, dim=width, n=n, seed=seed)
+    dataset = points.dataset
+    check_table(
+        dataset.values, dataset.names, min_rows=1, width=width, allow_constant=True, where=data
+    )
+    if noise and (dataset.values == np.floor(dataset.values)).all():
+        points = replace(points, dataset=replace(dataset, values=dequantise(seed, dataset.values)))
+    return points
+
+
+def hold_out(
+    points: Points, test_fraction: float, seed: int
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]:
+    """The rows to fit and the rows to measure with.
+
+    Args:
+        points: The data.
+        test_fraction: Share of the rows to measure with.
+        seed: Seed of the choice.
+
+    Returns:
+        Both parts. Where the truth is known all rows are fitted, and fresh points are drawn.
+
+    Raises:
+        ValueError: If the fraction leaves a part empty.
+    """
+    dataset = points.dataset
+    if dataset.target is not None:
+        return dataset.values, fresh_points(dataset, seed)
+    parts = split(jr.fold_in(jr.key(seed), 1), dataset.values, 0.0, test_fraction)
+    return parts.train, parts.test
+
+
+def fresh_points(dataset: Dataset, seed: int) -> Float[np.ndarray, "m d"]:
+    """Points of a known truth that no run was trained on: `load` draws with another key.
+
+    Args:
+        dataset: A synthetic set.
+        seed: Seed of the draws.
+    """
+    assert dataset.target is not None
+    draws = dataset.target.sample(jr.fold_in(jr.key(seed), 2), (FRESH_POINTS,))
+    return np.asarray(draws, np.float64)
+
+
+def _with_channel(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    if len(shape) == 1:
+        return None
+    return shape if len(shape) == 3 else (1, *shape)

@@ -1,0 +1,215 @@
+"""The run directory: what `flowebm train` leaves behind, and what keeps it from harm."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+#: Raised whenever an older reader would misread a newer run.
+RUN_VERSION = 1
+
+#: All that a run writes, beside its configuration.
+_CONTENTS = (
+    "metrics.jsonl",
+    "checkpoints",
+    "model.safetensors",
+    "model.json",
+    "evaluation.json",
+    "plots",
+)
+
+
+class RunDirectory:
+    """A directory with all that is known about one run.
+
+    It holds `config.json` (every option, the data's checksum, versions), `metrics.jsonl`,
+    `checkpoints/`, `model.safetensors` with `model.json`, `evaluation.json` and `plots/`.
+    Nothing is written before `begin`, which is called when data and options have passed all
+    checks: a refused command leaves an earlier run as it was.
+
+    Args:
+        path: The directory.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._lock: TextIO | None = None
+
+    @property
+    def config_path(self) -> Path:
+        """What the run was asked to do; its presence makes the directory a run directory."""
+        return self.path / "config.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object a block of iterations."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def evaluation_path(self) -> Path:
+        """What the fitted model is worth."""
+        return self.path / "evaluation.json"
+
+    def admit(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse a directory that must not become this run's; changes nothing.
+
+        Args:
+            resume: Whether to go on with the run that is there.
+            overwrite: Whether to replace the run that is there.
+
+        Raises:
+            ValueError: If the directory is not empty and neither was asked for, if it is not a
+                run directory although one of them was, or if it cannot be written.
+        """
+        if resume and overwrite:
+            raise ValueError("--resume and --overwrite exclude each other: give one of them.")
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file: give a directory to --out.")
+        parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise ValueError(f"{parent} cannot be written in: give another directory to --out.")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            if resume:
+                raise ValueError(
+                    f"There is no run in {self.path} to resume: leave --resume out to begin one."
+                )
+            return
+        if not resume and not overwrite:
+            raise ValueError(
+                f"{self.path} is not empty: give another directory to --out, or --resume to go on "
+                "with the run in it, or --overwrite to replace it."
+            )
+        self.read_config()
+
+    def read_config(self) -> dict[str, Any]:
+        """The configuration of the run in this directory.
+
+        Raises:
+            ValueError: If this is not a run directory, or one of another format version.
+        """
+        try:
+            config = json.loads(self.config_path.read_text(encoding="utf-8"))
+            run_version = config["flowebm_run"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{self.path} is not a run directory (it has no config.json of flowebm): give the "
+                "--out directory of a `flowebm train`."
+            ) from None
+        if run_version != RUN_VERSION:
+            raise ValueError(
+                f"{self.path} has run version {run_version!r}, and this flowebm reads "
+                f"{RUN_VERSION}: use the version of flowebm that wrote it."
+            )
+        return config
+
+    def begin(self, config: dict[str, Any], *, resume: bool) -> None:
+        """Take possession: remove the run that is replaced, write the configuration, lock.
+
+        Of a run that is replaced only what a run writes is removed; other files stay.
+
+        Args:
+            config: The configuration, in JSON's types.
+            resume: Whether to leave everything as it is.
+
+        Raises:
+            ValueError: If another process is training in this directory.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        replaces = self.config_path.exists()
+        if replaces:
+            self._acquire()
+        if resume:
+            return
+        if replaces:
+            for name in _CONTENTS:
+                _remove(self.path / name)
+            # The lock is on the old file, which a replaced one would leave unlocked.
+            self.config_path.write_text(_json(config), encoding="utf-8")
+        else:
+            self.write(self.config_path, config)
+            self._acquire()
+
+    def release(self) -> None:
+        """Let others train in this directory."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def write(self, path: Path, value: Any) -> None:
+        """Write a value as JSON, all or nothing; what is not finite becomes `null`.
+
+        Args:
+            path: A file of the run.
+            value: Dictionaries, sequences, numbers and texts.
+        """
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(_json(value), encoding="utf-8")
+        os.replace(temporary, path)
+
+    def _acquire(self) -> None:
+        """Lock the configuration, where the system has such locks; they end with the process."""
+        try:
+            import fcntl
+        except ImportError:
+            return
+        lock = self.config_path.open("r+", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise ValueError(
+                f"Another process is training in {self.path}: wait for it, or give another "
+                "directory to --out."
+            ) from None
+        self._lock = lock
+
+
+def first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """The name of the first entry in which two sets of options differ, or `None`.
+
+    Args:
+        old: Options by name.
+        new: Options by name.
+    """
+    names = [*new, *(name for name in old if name not in new)]
+    return next((name for name in names if old.get(name) != new.get(name)), None)
+
+
+def plain(value: Any) -> Any:
+    """A value in JSON's own types; numbers that are not finite become `None`.
+
+    Args:
+        value: Dictionaries, sequences, arrays, paths, numbers and texts.
+    """
+    if isinstance(value, dict):
+        return {str(name): plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    listed = np.asarray(value).tolist()
+    if isinstance(listed, list):
+        return plain(listed)
+    return None if isinstance(listed, float) and not math.isfinite(listed) else listed
+
+
+def _json(value: Any) -> str:
+    return json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
