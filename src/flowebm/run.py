@@ -124,19 +124,13 @@ class RunDirectory:
             ValueError: If another process is training in this directory.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        replaces = self.config_path.exists()
-        if replaces:
-            self._acquire()
+        self._acquire()
         if resume:
             return
-        if replaces:
+        if self.config_path.exists():
             for name in _CONTENTS:
                 _remove(self.path / name)
-            # The lock is on the old file, which a replaced one would leave unlocked.
-            self.config_path.write_text(_json(config), encoding="utf-8")
-        else:
-            self.write(self.config_path, config)
-            self._acquire()
+        self.write(self.config_path, config)
 
     def release(self) -> None:
         """Let others train in this directory."""
@@ -156,12 +150,12 @@ class RunDirectory:
         os.replace(temporary, path)
 
     def _acquire(self) -> None:
-        """Lock the configuration, where the system has such locks; they end with the process."""
+        """Lock the directory, where the system has such locks; they end with the process."""
         try:
             import fcntl
         except ImportError:
             return
-        lock = self.config_path.open("r+", encoding="utf-8")
+        lock = (self.path / ".lock").open("w", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

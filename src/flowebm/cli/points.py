@@ -9,8 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
-from flowebm.data import Dataset, dequantise, load, read_table, split
-from flowebm.data import check_table as check_table
+from flowebm.data import AbstractTarget, Dataset, check_table, dequantise, load, read_table, split
 
 #: Points drawn from a known truth to measure a model with.
 FRESH_POINTS = 20_000
@@ -120,20 +119,19 @@ def hold_out(
     """
     dataset = points.dataset
     if dataset.target is not None:
-        return dataset.values, fresh_points(dataset, seed)
+        return dataset.values, fresh_points(dataset.target, seed)
     parts = split(jr.fold_in(jr.key(seed), 1), dataset.values, 0.0, test_fraction)
     return parts.train, parts.test
 
 
-def fresh_points(dataset: Dataset, seed: int) -> Float[np.ndarray, "m d"]:
+def fresh_points(target: AbstractTarget, seed: int) -> Float[np.ndarray, "m d"]:
     """Points of a known truth that no run was trained on: `load` draws with another key.
 
     Args:
-        dataset: A synthetic set.
+        target: The truth.
         seed: Seed of the draws.
     """
-    assert dataset.target is not None
-    draws = dataset.target.sample(jr.fold_in(jr.key(seed), 2), (FRESH_POINTS,))
+    draws = target.sample(jr.fold_in(jr.key(seed), 2), (FRESH_POINTS,))
     return np.asarray(draws, np.float64)
 
 

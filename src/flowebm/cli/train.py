@@ -1,0 +1,294 @@
+"""`flowebm train`: from data to a run directory."""
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from flowebm.cli.arguments import parse
+from flowebm.cli.measure import measure
+from flowebm.cli.points import Points, hold_out, read_points
+from flowebm.cli.table import print_measures
+from flowebm.estimator import FlowEBM
+from flowebm.models.architecture import Architecture
+from flowebm.report.plots import save_run_plots
+from flowebm.run import RunDirectory, first_difference, plain
+from flowebm.training.balanced import BalancedOptions
+from flowebm.training.checkpoints import Checkpoints
+from flowebm.training.driver import Observers
+from flowebm.training.metrics import MetricsFile
+from flowebm.training.progress import progress_observer
+
+#: Points and samples that plots show.
+SHOWN = 4000
+
+#: What may change from a run to its resumption.
+_FREE = ("data", "out", "resume", "overwrite", "quiet", "json")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Fit an energy model to data and save it in a run directory.
+
+    A run ends by measuring the model on points that it has not seen: held-out log-likelihood and
+    log Z with their errors and, where the truth is known, mode weights and KL divergence.
+
+    Attributes:
+        data: Name of a built-in data set, or a .csv, .parquet, .npy or .npz file.
+        out: The run directory.
+        method: How the model is fitted.
+        max_steps: Iterations at most; 1000 where no time budget is given.
+        time_budget: Seconds at most, compilation included.
+        patience: Evaluations (one every 50 iterations) without a better validation NLL before
+            the fit stops.
+        resume: Go on with the run in the directory from its last checkpoint.
+        overwrite: Replace the run in the directory.
+        seed: Seed of everything random.
+        dim: Coordinates of a synthetic set (mixture and funnel).
+        n: Points of a synthetic set.
+        dequantise: Make whole numbers, such as pixels, continuous by uniform noise.
+        point_shape: Channels, height and width, where rows are flattened images.
+        test_fraction: Share of the rows that the fitted model is measured with. Synthetic sets
+            are measured with fresh points instead.
+        validation_fraction: Share of the other rows that choose the best model.
+        quiet: Show no progress.
+        json: Print one JSON object instead of a table.
+        architecture: Networks, base and flow.
+        balanced: The method.
+    """
+
+    data: str
+    out: Path
+    method: Literal["balanced"] = "balanced"
+    max_steps: int | None = None
+    time_budget: float | None = None
+    patience: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+    seed: int = 0
+    dim: int | None = None
+    n: int = 20_000
+    dequantise: bool = False
+    point_shape: tuple[int, int, int] | None = None
+    test_fraction: float = 0.1
+    validation_fraction: float = 0.1
+    quiet: bool = False
+    json: bool = False
+    architecture: Architecture = field(default_factory=Architecture)
+    balanced: BalancedOptions = field(default_factory=BalancedOptions)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Train by the command line's arguments.
+
+    Args:
+        arguments: What stands behind `flowebm train`.
+
+    Raises:
+        ValueError: If an option, the data or the directory is refused.
+        TrainingDiverged: If training diverges again and again.
+    """
+    command = parse(Train, "train", arguments)
+    _check(command)
+    directory = RunDirectory(command.out)
+    directory.admit(resume=command.resume, overwrite=command.overwrite)
+    points = read_points(
+        command.data, dim=command.dim, n=command.n, seed=command.seed, noise=command.dequantise
+    )
+    config = _config(command, points)
+    console = Console(stderr=True, quiet=command.quiet)
+    if command.resume:
+        _check_same(command, directory.read_config(), config, console)
+    train, test = hold_out(points, command.test_fraction, command.seed)
+
+    try:
+        estimator = _fit(command, points, train, directory, config, console)
+        estimator.save(directory.path)
+        values, sentences = _measured(command, points, estimator, test)
+        directory.write(directory.evaluation_path, {**values, "warnings": sentences})
+        _plot(command, estimator, train, values, directory.path)
+    finally:
+        directory.release()
+    if command.json:
+        json.dump(plain({"run": command.out, **values, "warnings": sentences}), sys.stdout)
+        print()
+    else:
+        print_measures(values, sentences, title=f"{points.dataset.name}: {command.out}")
+
+
+def _check(command: Train) -> None:
+    """Refuse numbers out of range, by the name of their option."""
+    least = {"max_steps": 1, "patience": 1, "seed": 0, "dim": 1, "n": 1}
+    for name, bound in least.items():
+        value = getattr(command, name)
+        if value is not None and value < bound:
+            raise ValueError(f"{_flag(name)} must be {bound} or more; got {value}.")
+    if command.time_budget is not None and not command.time_budget > 0:
+        raise ValueError(f"--time-budget must be positive seconds; got {command.time_budget}.")
+    for name in ("test_fraction", "validation_fraction"):
+        value = getattr(command, name)
+        if not 0 < value < 1:
+            raise ValueError(f"{_flag(name)} must be between 0 and 1; got {value}.")
+
+
+def _config(command: Train, points: Points) -> dict[str, Any]:
+    """What `config.json` holds: all that determines the run."""
+    options = {name: value for name, value in asdict(command).items() if name not in _FREE}
+    options |= options.pop("architecture") | options.pop("balanced")
+    rows, columns = points.dataset.values.shape
+    names = ("flowebm", "jax", "equinox", "optax", "flowjax")
+    return plain(
+        {
+            "flowebm_run": 1,
+            "data": {
+                "name": command.data,
+                "sha256": points.sha256,
+                "rows": rows,
+                "columns": columns,
+                "shape": command.point_shape or points.shape,
+            },
+            "options": options,
+            "versions": {name: version(name) for name in names},
+        }
+    )
+
+
+def _check_same(command: Train, old: dict[str, Any], new: dict[str, Any], console: Console) -> None:
+    """Refuse to go on with a run that had other options or data."""
+    name = first_difference(old["options"], new["options"])
+    if name is not None:
+        before, now = old["options"].get(name), new["options"].get(name)
+        raise ValueError(
+            f"{_flag(name)} was {before} when the run in {command.out} began and is {now} now: "
+            "resume with the same options, or begin anew with --overwrite."
+        )
+    if old["data"]["sha256"] != new["data"]["sha256"]:
+        raise ValueError(
+            f"--data {command.data} has other values than when the run in {command.out} began: "
+            "resume with the same data, or begin anew with --overwrite."
+        )
+    name = first_difference(old["versions"], new["versions"])
+    if name is not None:
+        console.print(
+            f"Note: the run began with {name} {old['versions'].get(name)} and goes on with "
+            f"{new['versions'].get(name)}; the result may differ in its last digits."
+        )
+
+
+def _fit(
+    command: Train,
+    points: Points,
+    train: np.ndarray,
+    directory: RunDirectory,
+    config: dict[str, Any],
+    console: Console,
+) -> FlowEBM:
+    with _observed(command, directory, config, console) as observers:
+        estimator = FlowEBM(
+            command.method,
+            max_steps=command.max_steps,
+            time_budget=command.time_budget,
+            patience=command.patience,
+            architecture=command.architecture,
+            options=command.balanced,
+            point_shape=command.point_shape or points.shape,
+            validation_fraction=command.validation_fraction,
+            observers=observers,
+            random_state=command.seed,
+        )
+        return estimator.fit(pd.DataFrame(train, columns=list(points.dataset.names)))
+
+
+@contextmanager
+def _observed(
+    command: Train, directory: RunDirectory, config: dict[str, Any], console: Console
+) -> Iterator[Observers]:
+    """Observers that show and write the run.
+
+    The directory is taken at the driver's first call, when the data have passed all checks.
+    """
+    checkpoints = Checkpoints(directory.checkpoints_path)
+    metrics = MetricsFile(directory.metrics_path)
+    begun = False
+
+    def restore(stage, state_like):
+        nonlocal begun
+        if not begun:
+            directory.begin(config, resume=command.resume)
+            begun = True
+        restored = checkpoints.restore(stage, state_like) if command.resume else None
+        metrics.truncate(restored[1] if restored else [], stage=stage)
+        return restored
+
+    def warn(sentence):
+        console.print(f"Note: {sentence}", highlight=False, markup=False)
+
+    with progress_observer(console, command.quiet) as on_block:
+        yield Observers(
+            on_block=[on_block, metrics.on_block],
+            save=checkpoints.save,
+            restore=restore,
+            warn=warn,
+        )
+
+
+def _measured(
+    command: Train, points: Points, estimator: FlowEBM, test: np.ndarray
+) -> tuple[dict[str, Any], list[str]]:
+    """All numbers of the final table, and what is to be said about them."""
+    result = estimator.result_
+    measures = measure(
+        command.seed,
+        estimator,
+        test,
+        log_z=result.log_partition,
+        target=points.dataset.target,
+    )
+    last = result.history[-1]
+    seconds = {row["stage"]: row["seconds"] for row in result.history}
+    values = {
+        **measures.values,
+        "fresh_test_points": points.dataset.target is not None,
+        "pool_ess": last.get("ess"),
+        "global_acceptance": last.get("global_acceptance"),
+        "local_acceptance": last.get("local_acceptance"),
+        "iterations": last["iteration"],
+        "stop_reason": result.stop_reason,
+        "seconds": sum(seconds.values()),
+    }
+    return values, [*result.warnings, *measures.warnings]
+
+
+def _plot(
+    command: Train, estimator: FlowEBM, train: np.ndarray, values: dict[str, Any], path: Path
+) -> None:
+    shape = estimator.saved_.shape
+    weights = values.get("mode_weights", {})
+    with warnings.catch_warnings():
+        # A glyph that a font lacks is no news for who trains a model.
+        warnings.simplefilter("ignore", UserWarning)
+        save_run_plots(
+            path,
+            data=train[:SHOWN],
+            samples=estimator.sample(min(SHOWN, len(train)), random_state=command.seed),
+            history=estimator.history_,
+            names=[str(name) for name in estimator.feature_names_in_],
+            log_prob=lambda rows: estimator.score_samples(np.asarray(rows)),
+            shape=shape if len(shape) > 1 else None,
+            true_weights=weights.get("true"),
+            fitted_weights=weights.get("fitted"),
+            fitted_weights_stderr=weights.get("stderr"),
+        )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
