@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import os
 import shlex
 import sys
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, rest = arguments[0], arguments[1:]
     for stream in (sys.stdout, sys.stderr):
         # A terminal without Greek letters gets question marks for them, not an error.
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         run = importlib.import_module(f"flowebm.cli.{command}").run
@@ -91,7 +92,7 @@ def _keep_compiled_programs() -> None:
     """Keep compiled programs in the user's cache, so that the next command starts fast."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is not None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(root) / "flowebm" / "jax"

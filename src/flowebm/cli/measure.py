@@ -73,15 +73,17 @@ def measure(
                 kl_key, target, estimator.model_, log_partition=log_z
             )._asdict()
         if target is not None and target.mode_weights is not None:
-            true = np.asarray(target.mode_weights, float)
+            true = np.asarray(target.mode_weights)
             fitted = mode_weights(
                 weights_key, estimator.model_, estimator.flow_, target.mode, len(true)
             )
             values["mode_weights"] = {
-                "true": true.tolist(),
-                "fitted": np.asarray(fitted.weights, float).tolist(),
-                "stderr": np.asarray(fitted.stderr, float).tolist(),
-                "total_variation": total_variation(fitted.weights, true),
+                "true": true,
+                "fitted": fitted.weights,
+                "stderr": fitted.stderr,
+                "total_variation": total_variation(
+                    target.mode_weights, jax.numpy.asarray(fitted.weights)
+                ),
                 "khat": fitted.khat,
             }
     measures.values = values

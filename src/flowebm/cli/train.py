@@ -5,10 +5,10 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,10 @@ from flowebm.cli.arguments import parse
 from flowebm.cli.measure import measure
 from flowebm.cli.points import Points, hold_out, read_points
 from flowebm.cli.table import print_measures
+from flowebm.cli.train_options import NOT_THE_RUNS, Train, check, flag
 from flowebm.estimator import FlowEBM
-from flowebm.models.architecture import Architecture
 from flowebm.report.plots import save_run_plots
 from flowebm.run import RunDirectory, first_difference, plain
-from flowebm.training.balanced import BalancedOptions
 from flowebm.training.checkpoints import Checkpoints
 from flowebm.training.driver import Observers
 from flowebm.training.metrics import MetricsFile
@@ -30,61 +29,6 @@ from flowebm.training.progress import progress_observer
 
 #: Points and samples that plots show.
 SHOWN = 4000
-
-#: What may change from a run to its resumption.
-_FREE = ("data", "out", "resume", "overwrite", "quiet", "json")
-
-
-@dataclass(frozen=True)
-class Train:
-    """Fit an energy model to data and save it in a run directory.
-
-    A run ends by measuring the model on points that it has not seen: held-out log-likelihood and
-    log Z with their errors and, where the truth is known, mode weights and KL divergence.
-
-    Attributes:
-        data: Name of a built-in data set, or a .csv, .parquet, .npy or .npz file.
-        out: The run directory.
-        method: How the model is fitted.
-        max_steps: Iterations at most; 1000 where no time budget is given.
-        time_budget: Seconds at most, compilation included.
-        patience: Evaluations (one every 50 iterations) without a better validation NLL before
-            the fit stops.
-        resume: Go on with the run in the directory from its last checkpoint.
-        overwrite: Replace the run in the directory.
-        seed: Seed of everything random.
-        dim: Coordinates of a synthetic set (mixture and funnel).
-        n: Points of a synthetic set.
-        dequantise: Make whole numbers, such as pixels, continuous by uniform noise.
-        point_shape: Channels, height and width, where rows are flattened images.
-        test_fraction: Share of the rows that the fitted model is measured with. Synthetic sets
-            are measured with fresh points instead.
-        validation_fraction: Share of the other rows that choose the best model.
-        quiet: Show no progress.
-        json: Print one JSON object instead of a table.
-        architecture: Networks, base and flow.
-        balanced: The method.
-    """
-
-    data: str
-    out: Path
-    method: Literal["balanced"] = "balanced"
-    max_steps: int | None = None
-    time_budget: float | None = None
-    patience: int | None = None
-    resume: bool = False
-    overwrite: bool = False
-    seed: int = 0
-    dim: int | None = None
-    n: int = 20_000
-    dequantise: bool = False
-    point_shape: tuple[int, int, int] | None = None
-    test_fraction: float = 0.1
-    validation_fraction: float = 0.1
-    quiet: bool = False
-    json: bool = False
-    architecture: Architecture = field(default_factory=Architecture)
-    balanced: BalancedOptions = field(default_factory=BalancedOptions)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -98,7 +42,7 @@ def run(arguments: Sequence[str]) -> None:
         TrainingDiverged: If training diverges again and again.
     """
     command = parse(Train, "train", arguments)
-    _check(command)
+    check(command)
     directory = RunDirectory(command.out)
     directory.admit(resume=command.resume, overwrite=command.overwrite)
     points = read_points(
@@ -125,24 +69,9 @@ def run(arguments: Sequence[str]) -> None:
         print_measures(values, sentences, title=f"{points.dataset.name}: {command.out}")
 
 
-def _check(command: Train) -> None:
-    """Refuse numbers out of range, by the name of their option."""
-    least = {"max_steps": 1, "patience": 1, "seed": 0, "dim": 1, "n": 1}
-    for name, bound in least.items():
-        value = getattr(command, name)
-        if value is not None and value < bound:
-            raise ValueError(f"{_flag(name)} must be {bound} or more; got {value}.")
-    if command.time_budget is not None and not command.time_budget > 0:
-        raise ValueError(f"--time-budget must be positive seconds; got {command.time_budget}.")
-    for name in ("test_fraction", "validation_fraction"):
-        value = getattr(command, name)
-        if not 0 < value < 1:
-            raise ValueError(f"{_flag(name)} must be between 0 and 1; got {value}.")
-
-
 def _config(command: Train, points: Points) -> dict[str, Any]:
     """What `config.json` holds: all that determines the run."""
-    options = {name: value for name, value in asdict(command).items() if name not in _FREE}
+    options = {name: value for name, value in asdict(command).items() if name not in NOT_THE_RUNS}
     options |= options.pop("architecture") | options.pop("balanced")
     rows, columns = points.dataset.values.shape
     names = ("flowebm", "jax", "equinox", "optax", "flowjax")
@@ -168,7 +97,7 @@ def _check_same(command: Train, old: dict[str, Any], new: dict[str, Any], consol
     if name is not None:
         before, now = old["options"].get(name), new["options"].get(name)
         raise ValueError(
-            f"{_flag(name)} was {before} when the run in {command.out} began and is {now} now: "
+            f"{flag(name)} was {before} when the run in {command.out} began and is {now} now: "
             "resume with the same options, or begin anew with --overwrite."
         )
     if old["data"]["sha256"] != new["data"]["sha256"]:
@@ -288,7 +217,3 @@ def _plot(
             fitted_weights=weights.get("fitted"),
             fitted_weights_stderr=weights.get("stderr"),
         )
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

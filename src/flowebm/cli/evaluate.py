@@ -1,0 +1,78 @@
+"""`flowebm evaluate`: what a fitted model is worth on data."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from flowebm.cli.arguments import parse
+from flowebm.cli.fitted import load_fitted
+from flowebm.cli.measure import measure
+from flowebm.cli.points import fresh_points, hold_out, read_points_of_width
+from flowebm.cli.table import print_measures
+from flowebm.run import plain
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Held-out log-likelihood and log Z of a fitted model, with their errors.
+
+    Against a built-in synthetic set, fresh points are drawn, and mode weights and KL divergence
+    are measured too. If the data are those that the run was given, their held-out test part is
+    used.
+
+    Attributes:
+        run: The run directory.
+        data: Name of a built-in data set, or a .csv, .parquet, .npy or .npz file.
+        seed: Seed of all draws.
+        json: Print one JSON object instead of a table.
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    seed: int = 0
+    json: bool = False
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Evaluate by the command line's arguments.
+
+    Args:
+        arguments: What stands behind `flowebm evaluate`.
+
+    Raises:
+        ValueError: If the run or the data are refused.
+    """
+    command = parse(Evaluate, "evaluate", arguments)
+    if command.seed < 0:
+        raise ValueError(f"--seed must be 0 or more; got {command.seed}.")
+    estimator, config = load_fitted(command.run)
+    options = config["options"]
+    points = read_points_of_width(
+        command.data,
+        estimator.n_features_in_,
+        # Noise that is part of the data must be the run's, for them to be told apart.
+        seed=options["seed"],
+        noise=options["dequantise"],
+    )
+    test, notes = points.dataset.values, []
+    if points.dataset.target is not None:
+        test = fresh_points(points.dataset.target, command.seed)
+    elif points.sha256 == config["data"]["sha256"]:
+        _, test = hold_out(points, options["test_fraction"], options["seed"])
+        notes = [
+            f"These are the data that the run was given: the {len(test)} rows that it held out "
+            "were used."
+        ]
+    measures = measure(command.seed, estimator, test, target=points.dataset.target)
+    sentences = notes + measures.warnings
+    if command.json:
+        values = {"run": command.run, "data": command.data, **measures.values}
+        json.dump(plain({**values, "warnings": sentences}), sys.stdout)
+        print()
+    else:
+        print_measures(measures.values, sentences, title=f"{command.run} on {points.dataset.name}")

@@ -1,0 +1,126 @@
+"""The options of `flowebm train`, and the numbers that they may have."""
+
+from dataclasses import dataclass, field
+from math import inf, isfinite
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from flowebm.models.architecture import Architecture
+from flowebm.training.balanced import BalancedOptions
+
+#: Options that may change from a run to its resumption.
+NOT_THE_RUNS = ("data", "out", "resume", "overwrite", "quiet", "json")
+
+#: The least and the greatest value of options; counts that are not here are 1 at least.
+_RANGES = {
+    "seed": (0, 2**31 - 1),
+    "max_wait": (0, inf),
+    "recovery_flow_steps": (0, inf),
+    "n_evaluation": (2, inf),
+    "weight_decay": (0, inf),
+    "penalty": (0, inf),
+    "flow_data_fraction": (0, 1),
+    "min_ess": (0, 1),
+    "full_ess": (0, 1),
+}
+
+#: Options that must be above the first and under the second number.
+_OPEN_RANGES = {
+    "time_budget": (0, inf),
+    "test_fraction": (0, 1),
+    "validation_fraction": (0, 1),
+    "learning_rate": (0, inf),
+    "flow_learning_rate": (0, inf),
+    "step_size": (0, inf),
+    "average_decay": (0, 1),
+    "defensive_fraction": (0, 1),
+}
+
+
+@dataclass(frozen=True)
+class Train:
+    """Fit an energy model to data and save it in a run directory.
+
+    A run ends by measuring the model on points that it has not seen: held-out log-likelihood and
+    log Z with their errors and, where the truth is known, mode weights and KL divergence.
+
+    Attributes:
+        data: Name of a built-in data set, or a .csv, .parquet, .npy or .npz file.
+        out: The run directory.
+        method: How the model is fitted.
+        max_steps: Iterations at most; 1000 where no time budget is given.
+        time_budget: Seconds at most, compilation included.
+        patience: Evaluations (one every 50 iterations) without a better validation NLL before
+            the fit stops.
+        resume: Go on with the run in the directory from its last checkpoint.
+        overwrite: Replace the run in the directory.
+        seed: Seed of everything random.
+        dim: Coordinates of a synthetic set (mixture and funnel).
+        n: Points of a synthetic set.
+        dequantise: Make whole numbers, such as pixels, continuous by uniform noise.
+        point_shape: Channels, height and width, where rows are flattened images.
+        test_fraction: Share of the rows that the fitted model is measured with. Synthetic sets
+            are measured with fresh points instead.
+        validation_fraction: Share of the other rows that choose the best model.
+        quiet: Show no progress.
+        json: Print one JSON object instead of a table.
+        architecture: Networks, base and flow.
+        balanced: The method.
+    """
+
+    data: Annotated[str, tyro.conf.arg(metavar="DATA")]
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    method: Literal["balanced"] = "balanced"
+    max_steps: int | None = None
+    time_budget: float | None = None
+    patience: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+    seed: int = 0
+    dim: int | None = None
+    n: int = 20_000
+    dequantise: bool = False
+    point_shape: tuple[int, int, int] | None = None
+    test_fraction: float = 0.1
+    validation_fraction: float = 0.1
+    quiet: bool = False
+    json: bool = False
+    architecture: Architecture = field(default_factory=Architecture)
+    balanced: BalancedOptions = field(default_factory=BalancedOptions)
+
+
+def check(command: Train) -> None:
+    """Refuse numbers out of range, by the name of their option.
+
+    Args:
+        command: The options.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    options = vars(command) | vars(command.architecture) | vars(command.balanced)
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if not isfinite(value):
+            raise ValueError(f"{flag(name)} must be a finite number; got {value}.")
+        if name in _OPEN_RANGES:
+            least, most = _OPEN_RANGES[name]
+            if not least < value < most:
+                bounds = f"above {least}" if most == inf else f"between {least} and {most}"
+                raise ValueError(f"{flag(name)} must be {bounds}; got {value}.")
+            continue
+        default = (1, inf) if isinstance(value, int) else (-inf, inf)
+        least, most = _RANGES.get(name, default)
+        if not least <= value <= most:
+            bounds = f"{least} or more" if most == inf else f"from {least} to {most}"
+            raise ValueError(f"{flag(name)} must be {bounds}; got {value}.")
+    if command.point_shape is not None and min(command.point_shape) < 1:
+        raise ValueError(f"--point-shape must be of positive numbers; got {command.point_shape}.")
+
+
+def flag(name: str) -> str:
+    """An option as it is typed."""
+    return "--" + name.replace("_", "-")
