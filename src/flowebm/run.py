@@ -33,10 +33,15 @@ class RunDirectory:
 
     Args:
         path: The directory.
+
+    Attributes:
+        path: The directory.
+        has_begun: Whether `begin` has taken possession of it.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.has_begun = False
         self._lock: TextIO | None = None
 
     @property
@@ -125,6 +130,7 @@ class RunDirectory:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._acquire()
+        self.has_begun = True
         if resume:
             return
         if self.config_path.exists():

@@ -4,7 +4,6 @@ import argparse
 import importlib
 import io
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(error, 1)
-    except KeyboardInterrupt:
-        return _fail(_interrupted(command, rest), 130)
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "Interrupted; nothing was written.", 130)
     except Exception as error:
         if type(error).__name__ == "TrainingDiverged":
             return _fail(error, 1)
@@ -107,13 +106,3 @@ def _keep_compiled_programs() -> None:
 def _fail(message: object, status: int) -> int:
     print(f"flowebm: {' '.join(str(message).split())}", file=sys.stderr)
     return status
-
-
-def _interrupted(command: str, rest: list[str]) -> str:
-    if command != "train":
-        return "Interrupted; nothing was written."
-    again = [argument for argument in rest if argument not in ("--resume", "--overwrite")]
-    return (
-        "Interrupted; go on from the last checkpoint with "
-        f"`flowebm {shlex.join([command, *again, '--resume'])}`."
-    )

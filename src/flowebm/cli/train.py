@@ -1,6 +1,8 @@
 """`flowebm train`: from data to a run directory."""
 
 import json
+import math
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,7 +21,8 @@ from flowebm.cli.measure import measure
 from flowebm.cli.points import Points, hold_out, read_points
 from flowebm.cli.table import print_measures
 from flowebm.cli.train_options import NOT_THE_RUNS, Train, check, flag
-from flowebm.estimator import FlowEBM
+from flowebm.data import check_table
+from flowebm.estimator import MIN_ROWS, FlowEBM
 from flowebm.report.plots import save_run_plots
 from flowebm.run import RunDirectory, first_difference, plain
 from flowebm.training.checkpoints import Checkpoints
@@ -48,6 +51,7 @@ def run(arguments: Sequence[str]) -> None:
     points = read_points(
         command.data, dim=command.dim, n=command.n, seed=command.seed, noise=command.dequantise
     )
+    _check_points(command, points)
     config = _config(command, points)
     console = Console(stderr=True, quiet=command.quiet)
     if command.resume:
@@ -60,6 +64,8 @@ def run(arguments: Sequence[str]) -> None:
         values, sentences = _measured(command, points, estimator, test)
         directory.write(directory.evaluation_path, {**values, "warnings": sentences})
         _plot(command, estimator, train, values, directory.path)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(arguments, directory.has_begun)) from None
     finally:
         directory.release()
     if command.json:
@@ -67,6 +73,18 @@ def run(arguments: Sequence[str]) -> None:
         print()
     else:
         print_measures(values, sentences, title=f"{points.dataset.name}: {command.out}")
+
+
+def _check_points(command: Train, points: Points) -> None:
+    """Refuse what cannot be fitted or measured, before anything is written."""
+    values, names = points.dataset.values, points.dataset.names
+    kept = 1.0 if points.dataset.target is not None else 1.0 - command.test_fraction
+    check_table(values, names, min_rows=math.ceil(MIN_ROWS / kept), where=command.data)
+    if points.dataset.target is None and round(len(values) * command.test_fraction) < 2:
+        raise ValueError(
+            f"--test-fraction {command.test_fraction} of {len(values)} rows is fewer than two rows "
+            "to measure with: give a larger fraction."
+        )
 
 
 def _config(command: Train, points: Points) -> dict[str, Any]:
@@ -147,13 +165,10 @@ def _observed(
     """
     checkpoints = Checkpoints(directory.checkpoints_path)
     metrics = MetricsFile(directory.metrics_path)
-    begun = False
 
     def restore(stage, state_like):
-        nonlocal begun
-        if not begun:
+        if not directory.has_begun:
             directory.begin(config, resume=command.resume)
-            begun = True
         restored = checkpoints.restore(stage, state_like) if command.resume else None
         metrics.truncate(restored[1] if restored else [], stage=stage)
         return restored
@@ -217,3 +232,13 @@ def _plot(
             fitted_weights=weights.get("fitted"),
             fitted_weights_stderr=weights.get("stderr"),
         )
+
+
+def _how_to_go_on(arguments: Sequence[str], has_begun: bool) -> str:
+    if not has_begun:
+        return "Interrupted before the run began; nothing was written."
+    again = [argument for argument in arguments if argument not in ("--resume", "--overwrite")]
+    return (
+        "Interrupted; go on from the last checkpoint with "
+        f"`flowebm {shlex.join(['train', *again, '--resume'])}`."
+    )

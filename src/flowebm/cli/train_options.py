@@ -23,7 +23,7 @@ _RANGES = {
     "penalty": (0, inf),
     "flow_data_fraction": (0, 1),
     "min_ess": (0, 1),
-    "full_ess": (0, 1),
+    "full_ess": (1e-6, 1),
 }
 
 #: Options that must be above the first and under the second number.
