@@ -107,6 +107,11 @@ class FlowEBM(DensityMixin, BaseEstimator):
         """
         if self.method != "balanced":
             raise ValueError(f"Unknown method {self.method!r}: choose 'balanced'.")
+        if not self.validation_fraction > 0:
+            raise ValueError(
+                f"validation_fraction must be above 0; got {self.validation_fraction}: without "
+                "validation rows nothing tells when to stop."
+            )
         table = read_table(X)
         check_table(table.values, table.names, min_rows=MIN_ROWS)
         width = table.values.shape[1]
