@@ -1,1 +1,120 @@
-"""Energy-based models that are statistically right."""
+"""Energy-based models that are statistically right.
+
+Names are imported when they are first used: `import flowebm` itself imports neither JAX nor
+scikit-learn.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowebm.data import load as load
+    from flowebm.estimator import FlowEBM as FlowEBM
+    from flowebm.evaluation import EstimateWarning as EstimateWarning
+    from flowebm.evaluation import NearestMode as NearestMode
+    from flowebm.evaluation import held_out_nll as held_out_nll
+    from flowebm.evaluation import kl_divergence as kl_divergence
+    from flowebm.evaluation import log_partition as log_partition
+    from flowebm.evaluation import log_partition_bracket as log_partition_bracket
+    from flowebm.evaluation import mode_weights as mode_weights
+    from flowebm.evaluation import total_variation as total_variation
+    from flowebm.models import AbstractEnergyModel as AbstractEnergyModel
+    from flowebm.models import Architecture as Architecture
+    from flowebm.models import EBFlow as EBFlow
+    from flowebm.models import EnergyModel as EnergyModel
+    from flowebm.models import LogDensity as LogDensity
+    from flowebm.models import load_model as load_model
+    from flowebm.models import save_model as save_model
+    from flowebm.samplers.model_samples import sample_model as sample_model
+    from flowebm.training import BalancedOptions as BalancedOptions
+    from flowebm.training import FitResult as FitResult
+    from flowebm.training import TrainingDiverged as TrainingDiverged
+    from flowebm.training import fit_balanced as fit_balanced
+    from flowebm.training import fit_persistent as fit_persistent
+
+    __version__: str
+
+#: Where each public name is found.
+_ORIGINS = {
+    "AbstractEnergyModel": "flowebm.models",
+    "Architecture": "flowebm.models",
+    "BalancedOptions": "flowebm.training",
+    "EBFlow": "flowebm.models",
+    "EnergyModel": "flowebm.models",
+    "EstimateWarning": "flowebm.evaluation",
+    "FitResult": "flowebm.training",
+    "FlowEBM": "flowebm.estimator",
+    "LogDensity": "flowebm.models",
+    "NearestMode": "flowebm.evaluation",
+    "TrainingDiverged": "flowebm.training",
+    "fit_balanced": "flowebm.training",
+    "fit_persistent": "flowebm.training",
+    "held_out_nll": "flowebm.evaluation",
+    "kl_divergence": "flowebm.evaluation",
+    "load": "flowebm.data",
+    "load_model": "flowebm.models",
+    "log_partition": "flowebm.evaluation",
+    "log_partition_bracket": "flowebm.evaluation",
+    "mode_weights": "flowebm.evaluation",
+    "sample_model": "flowebm.samplers.model_samples",
+    "save_model": "flowebm.models",
+    "total_variation": "flowebm.evaluation",
+}
+
+#: The rooms of the house, reachable as attributes too.
+_ROOMS = (
+    "data",
+    "evaluation",
+    "layers",
+    "models",
+    "objectives",
+    "report",
+    "samplers",
+    "training",
+)
+
+__all__ = [
+    "AbstractEnergyModel",
+    "Architecture",
+    "BalancedOptions",
+    "EBFlow",
+    "EnergyModel",
+    "EstimateWarning",
+    "FitResult",
+    "FlowEBM",
+    "LogDensity",
+    "NearestMode",
+    "TrainingDiverged",
+    "__version__",
+    "fit_balanced",
+    "fit_persistent",
+    "held_out_nll",
+    "kl_divergence",
+    "load",
+    "load_model",
+    "log_partition",
+    "log_partition_bracket",
+    "mode_weights",
+    "sample_model",
+    "save_model",
+    "total_variation",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value = version("flowebm")
+    elif name in _ORIGINS:
+        value = getattr(import_module(_ORIGINS[name]), name)
+    elif name in _ROOMS:
+        value = import_module(f"flowebm.{name}")
+    else:
+        raise AttributeError(f"module 'flowebm' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_ROOMS})

@@ -1,5 +1,12 @@
 """Densities $p(x) \\propto e^{-E(x)}$ and the flows that propose for them."""
 
+from flowebm.models.architecture import Architecture as Architecture
+from flowebm.models.architecture import Components as Components
+from flowebm.models.architecture import build as build
+from flowebm.models.architecture import build_flow as build_flow
+from flowebm.models.bases import gaussian_base as gaussian_base
+from flowebm.models.bases import whitening as whitening
+from flowebm.models.defensive import DefensiveMixture as DefensiveMixture
 from flowebm.models.ebflow import EBFlow as EBFlow
 from flowebm.models.ebflow_architectures import convolutional_ebflow as convolutional_ebflow
 from flowebm.models.ebflow_architectures import coupling_ebflow as coupling_ebflow
@@ -9,4 +16,13 @@ from flowebm.models.ebflow_log_normalizer import estimate_log_normalizer as esti
 from flowebm.models.energy import AbstractEnergyModel as AbstractEnergyModel
 from flowebm.models.energy import LogDensity as LogDensity
 from flowebm.models.energy import as_energy_model as as_energy_model
+from flowebm.models.flows import make_flow as make_flow
+from flowebm.models.preprocessed import PreprocessedModel as PreprocessedModel
+from flowebm.models.saved import SavedModel as SavedModel
+from flowebm.models.saved import load_model as load_model
+from flowebm.models.saved import save_model as save_model
 from flowebm.models.tilted import EnergyModel as EnergyModel
+from flowebm.models.tilts import ConvTilt as ConvTilt
+from flowebm.models.tilts import MLPTilt as MLPTilt
+from flowebm.models.trainable import count_parameters as count_parameters
+from flowebm.models.trainable import partition_trainable as partition_trainable

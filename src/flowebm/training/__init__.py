@@ -1,0 +1,20 @@
+"""The loops: balanced training and its baseline, on one driver."""
+
+from flowebm.training.balanced import BalancedOptions as BalancedOptions
+from flowebm.training.balanced import BalancedTrainer as BalancedTrainer
+from flowebm.training.checkpoints import Checkpoints as Checkpoints
+from flowebm.training.driver import Limits as Limits
+from flowebm.training.driver import Observers as Observers
+from flowebm.training.driver import Outcome as Outcome
+from flowebm.training.driver import TrainingDiverged as TrainingDiverged
+from flowebm.training.driver import drive as drive
+from flowebm.training.fit_balanced import default_proposal as default_proposal
+from flowebm.training.fit_balanced import fit_balanced as fit_balanced
+from flowebm.training.fit_balanced import fit_persistent as fit_persistent
+from flowebm.training.flow import FlowTrainer as FlowTrainer
+from flowebm.training.flow import fit_flow as fit_flow
+from flowebm.training.metrics import MetricsFile as MetricsFile
+from flowebm.training.metrics import read_metrics as read_metrics
+from flowebm.training.progress import progress_observer as progress_observer
+from flowebm.training.result import FitResult as FitResult
+from flowebm.training.trainer import AbstractTrainer as AbstractTrainer
