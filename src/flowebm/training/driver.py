@@ -151,6 +151,12 @@ def _evaluate(trainer: AbstractTrainer, key: PRNGKeyArray, state: DriverState):
     return state, metrics
 
 
+def _strongly_typed(state: PyTree[Array]) -> PyTree[Array]:
+    """The same arrays without weak types, which the first block would change: the second would
+    then compile anew."""
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
+
+
 @eqx.filter_jit
 def _start(trainer: AbstractTrainer, key: PRNGKeyArray):
     inner = trainer.init(jr.fold_in(key, 0))
@@ -169,7 +175,7 @@ def _start(trainer: AbstractTrainer, key: PRNGKeyArray):
     )
     state, metrics = _evaluate(trainer, key, state)
     first_nll = metrics.get("nll", state.first_nll)
-    return eqx.tree_at(lambda s: s.first_nll, state, first_nll), metrics
+    return _strongly_typed(eqx.tree_at(lambda s: s.first_nll, state, first_nll)), metrics
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -192,7 +198,8 @@ def _run_block(frozen, state: DriverState, length: int, total: Scalar):
     (inner, iteration), metrics = jax.lax.scan(body, (state.inner, state.iteration), batches)
     state = eqx.tree_at(lambda s: (s.inner, s.iteration), state, (inner, iteration))
     state, evaluation = _evaluate(trainer, key, state)
-    return state, jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics) | evaluation
+    metrics = jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics) | evaluation
+    return _strongly_typed(state), metrics
 
 
 def _row(stage: str, metrics: dict[str, Scalar], iteration: int, started: float) -> dict[str, Any]:
@@ -267,15 +274,15 @@ def drive(
                     f"{MAX_RECOVERIES} returns to a good state with ever lower learning rates: "
                     "lower the learning rate, or look for outliers in the data."
                 )
-            factor = float(backup.learning_rate_factor) / 2
+            factor = backup.learning_rate_factor / 2
             state = eqx.tree_at(
                 lambda s: (s.learning_rate_factor, s.recoveries),
                 backup,
-                (jnp.asarray(factor), jnp.asarray(recoveries)),
+                (factor, backup.recoveries + 1),
             )
             observers.warn(
                 f"Stage {trainer.stage!r} diverged before iteration {row['iteration']}; going "
-                f"back to iteration {iteration} with the learning rate times {factor:g}."
+                f"back to iteration {iteration} with the learning rate times {float(factor):g}."
             )
             continue
         history.append(row)
@@ -304,7 +311,8 @@ def _stop_reason(limits: Limits, state: DriverState, row: dict[str, Any], total:
         return "all iterations done"
     if limits.time_budget is not None and row["seconds"] >= limits.time_budget:
         return "time budget spent"
-    if limits.patience is not None:
+    # Without a likelihood there is nothing that could fall.
+    if limits.patience is not None and "nll" in row:
         without = (iteration - int(state.best_iteration)) / limits.block_length
         if without >= limits.patience:
             return "validation NLL no longer falls"
