@@ -127,7 +127,8 @@ def _check_same(command: Train, old: dict[str, Any], new: dict[str, Any], consol
     if name is not None:
         console.print(
             f"Note: the run began with {name} {old['versions'].get(name)} and goes on with "
-            f"{new['versions'].get(name)}; the result may differ in its last digits."
+            f"{new['versions'].get(name)}; the result may differ in its last digits.",
+            soft_wrap=True,
         )
 
 
@@ -174,7 +175,7 @@ def _observed(
         return restored
 
     def warn(sentence):
-        console.print(f"Note: {sentence}", highlight=False, markup=False)
+        console.print(f"Note: {sentence}", highlight=False, markup=False, soft_wrap=True)
 
     with progress_observer(console, command.quiet) as on_block:
         yield Observers(
