@@ -31,7 +31,7 @@ def contrastive_likelihood(
         weights: Weights of the samples, adding up to one (waste-recycled estimate); equal
             ones by default.
         penalty: Factor $\lambda$ of $\lambda\, (\overline{E(x)^2} + \overline{E(y)^2})$,
-            which keeps the energies small.
+            which keeps the energies small; the samples' mean is the weighted one.
 
     Returns:
         The value, and as auxiliary output the energy gap (nats) and the energies of the data.
@@ -42,12 +42,14 @@ def contrastive_likelihood(
     # One batch for both: the products are larger and the program is half as long.
     energies = jax.vmap(model.energy)(jnp.concatenate([data, samples]))
     on_data, on_samples = energies[: data.shape[0]], energies[data.shape[0] :]
-    if weights is None:
-        expectation = jnp.mean(on_samples)
-    else:
-        expectation = jnp.sum(jax.lax.stop_gradient(weights) * on_samples)
-    gap = jnp.mean(on_data) - expectation
+
+    def model_mean(values):
+        if weights is None:
+            return jnp.mean(values)
+        return jnp.sum(jax.lax.stop_gradient(weights) * values)
+
+    gap = jnp.mean(on_data) - model_mean(on_samples)
     loss = gap
     if penalty:
-        loss = loss + penalty * (jnp.mean(on_data**2) + jnp.mean(on_samples**2))
+        loss = loss + penalty * (jnp.mean(on_data**2) + model_mean(on_samples**2))
     return loss, (gap, on_data)

@@ -1,0 +1,263 @@
+"""The driver: pure, resumable, compiled once; it keeps the best state and survives divergence."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from flowebm.training import driver
+from flowebm.training.driver import Limits, Observers, TrainingDiverged, drive, minibatches
+from flowebm.training.trainer import AbstractTrainer
+
+DATA = jr.normal(jr.key(9), (32, 2))
+
+
+class Descent(AbstractTrainer):
+    """Descent to the data's mean with a noise of its own in every iteration.
+
+    At a rate above 2 it overshoots by more than it was off.
+    """
+
+    data: jax.Array = eqx.field(default_factory=lambda: DATA)
+    start: jax.Array = eqx.field(default_factory=lambda: jnp.array([3.0, -2.0]))
+    rate: jax.Array = eqx.field(default_factory=lambda: jnp.array(0.1))
+    noise: jax.Array = eqx.field(default_factory=lambda: jnp.array(0.01))
+    batch_size: int = eqx.field(static=True, default=4)
+    stage: str = eqx.field(static=True, default="descent")
+    knows_nll: bool = eqx.field(static=True, default=True)
+    broken_above: float = eqx.field(static=True, default=float("inf"))
+    traces: list = eqx.field(static=True, default_factory=list)
+
+    def init(self, key):
+        # A weakly typed counter, as Python numbers make them.
+        return self.start, jnp.array(0.0)
+
+    def step(self, key, state, batch, learning_rate_factor):
+        self.traces.append(1)
+        x, n = state
+        rate = self.rate * learning_rate_factor
+        rate = jnp.where(rate > self.broken_above, jnp.nan, rate)
+        x = x + rate * (self.data[batch].mean(0) - x) + self.noise * jr.normal(key, (2,))
+        return (x, n + jnp.ones(())), {"size": jnp.abs(x).max()}
+
+    def evaluate(self, key, state):
+        if not self.knows_nll:
+            return {}, None
+        nll = jnp.sum((self.data - state[0]) ** 2, axis=1)
+        return {"nll": nll.mean()}, nll
+
+    def solution(self, state):
+        return state[0]
+
+    def schedule(self, progress):
+        return jnp.where(progress < 0.5, 1.0, 0.5)
+
+
+class Path(AbstractTrainer):
+    r"""State $t$ counts iterations; its NLL at validation point $i$ is $f_t + t s_i$."""
+
+    nll: jax.Array
+    spread: jax.Array
+    data: jax.Array = eqx.field(default_factory=lambda: DATA)
+    batch_size: int = eqx.field(static=True, default=4)
+    stage: str = eqx.field(static=True, default="path")
+
+    def init(self, key):
+        return jnp.zeros((), int)
+
+    def step(self, key, state, batch, learning_rate_factor):
+        return state + 1, {}
+
+    def evaluate(self, key, state):
+        points = self.nll[state] + state * self.spread
+        return {"nll": self.nll[state]}, points
+
+    def solution(self, state):
+        return state
+
+    def schedule(self, progress):
+        return jnp.ones_like(progress)
+
+
+def copied(tree):
+    """The driver donates its state to the next block: who keeps it copies it."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def without_seconds(history):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on by one second whenever somebody looks at it."""
+    now = [0.0]
+
+    def monotonic():
+        now[0] += 1.0
+        return now[0]
+
+    monkeypatch.setattr(driver.time, "monotonic", monotonic)
+
+
+def test_a_run_is_a_function_of_its_key():
+    runs = [
+        drive(jr.key(k), trainer, Limits(20, block_length=5))
+        for trainer in [Descent()]
+        for k in (0, 0, 1)
+    ]
+    assert eqx.tree_equal(runs[0].state, runs[1].state, typematch=True)
+    assert without_seconds(runs[0].history) == without_seconds(runs[1].history)
+    assert not eqx.tree_equal(runs[0].state.inner, runs[2].state.inner)
+
+
+def test_what_the_caller_passed_in_is_left_alone():
+    trainer = Descent()
+    key = jr.key(0)
+    drive(key, trainer, Limits(10, block_length=5))
+    # A donated buffer would be deleted here.
+    np.testing.assert_array_equal(trainer.start, [3.0, -2.0])
+    np.testing.assert_array_equal(trainer.data, DATA)
+    assert jr.uniform(key) >= 0
+
+
+def test_a_run_that_was_stopped_anywhere_resumes_to_the_same_end():
+    trainer, limits = Descent(), Limits(22, block_length=5)
+    saved = []
+
+    def save(stage, state, history):
+        saved.append((copied(state), list(history)))
+
+    whole = drive(jr.key(0), trainer, limits, Observers(save=save))
+    assert [int(state.iteration) for state, _ in saved] == [5, 10, 15, 20, 22]
+    for state, history in list(saved):
+        restored = (copied(state), list(history))
+        observers = Observers(restore=lambda stage, like, restored=restored: restored)
+        resumed = drive(jr.key(0), trainer, limits, observers)
+        assert eqx.tree_equal(resumed.state, whole.state, typematch=True)
+        assert without_seconds(resumed.history) == without_seconds(whole.history)
+    assert resumed.stop_reason == "nothing left to do"  # the last saved state was the end
+
+
+def test_observers_see_every_block_once():
+    seen = []
+    observers = Observers(on_block=[lambda *arguments: seen.append(arguments)])
+    outcome = drive(jr.key(0), Descent(), Limits(12, block_length=5), observers)
+    assert [row for _, row, _ in seen] == outcome.history
+    assert [row["iteration"] for row in outcome.history] == [0, 5, 10, 12]
+    assert {(stage, total) for stage, _, total in seen} == {("descent", 12)}
+    assert outcome.stop_reason == "all iterations done"
+
+
+def test_nothing_compiles_after_the_first_block():
+    """A traced `step` is a compilation; a recovery of the guard must not cost one either."""
+    trainer = Descent(rate=jnp.array(8.0))
+    warnings = []
+    drive(jr.key(0), trainer, Limits(40, block_length=5), Observers(warn=warnings.append))
+    assert warnings
+    assert len(trainer.traces) == 1
+
+
+def test_no_iterations_leave_the_start():
+    outcome = drive(jr.key(0), Descent(), Limits(0))
+    np.testing.assert_array_equal(outcome.state.best, [3.0, -2.0])
+    assert [row["iteration"] for row in outcome.history] == [0]
+
+
+def nll_path(*values, n=100, s=1.0):
+    """A path over NLLs, beyond which the last goes on, with paired differences of std s·Δt."""
+    spread = s * jnp.where(jnp.arange(n) % 2 == 0, 1.0, -1.0)
+    return Path(jnp.array(values + (values[-1],) * (40 - len(values))), spread)
+
+
+@pytest.mark.parametrize(
+    ("at_two", "at_three", "kept"),
+    [
+        (1.09, 3.0, 2),  # stderr of the difference to the best is 1/√100 = 0.1 there
+        (1.11, 3.0, 1),
+        (1.11, 1.19, 3),  # and 0.2 one iteration later
+        (1.09, 1.21, 2),
+        (0.50, 0.61, 2),  # the best is another, the difference to it 0.1 again
+    ],
+)
+def test_the_latest_within_one_standard_error_of_the_best_is_kept(at_two, at_three, kept):
+    outcome = drive(jr.key(0), nll_path(2.0, 1.0, at_two, at_three, 3.9), Limits(6, block_length=1))
+    assert outcome.state.best == kept
+    assert outcome.state.best_iteration == (2 if at_two < 1 else 1)
+    assert float(outcome.state.best_nll) == min(1.0, at_two)
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_patience_is_counted_from_the_best(patience):
+    trainer = nll_path(2.0, 1.0, 0.5, 0.9)
+    outcome = drive(jr.key(0), trainer, Limits(30, patience=patience, block_length=1))
+    assert outcome.history[-1]["iteration"] == 2 + patience
+    assert outcome.stop_reason == "validation NLL no longer falls"
+    assert outcome.state.finished
+
+
+def test_a_trainer_that_cannot_know_its_likelihood_runs_on_and_keeps_its_last_state():
+    trainer = Descent(knows_nll=False)
+    outcome = drive(jr.key(0), trainer, Limits(20, patience=1, block_length=5))
+    assert outcome.history[-1]["iteration"] == 20
+    np.testing.assert_array_equal(outcome.state.best, outcome.state.inner[0])
+
+
+@pytest.mark.parametrize("broken_above", [float("inf"), 2.0])
+def test_a_diverging_run_goes_back_with_half_the_rate(broken_above):
+    """At rate 12 it grows (or is NaN); 1.5 = 12/2³ is the first that is stable.
+
+    Iterations that diverged leave no trace: the run is that of the lower rate, bit for bit.
+    """
+    warnings = []
+    trainer = Descent(rate=jnp.array(12.0), broken_above=broken_above)
+    limits = Limits(20, block_length=5)
+    outcome = drive(jr.key(0), trainer, limits, Observers(warn=warnings.append))
+    low = drive(jr.key(0), Descent(rate=jnp.array(1.5), broken_above=broken_above), limits)
+    assert eqx.tree_equal(outcome.state.inner, low.state.inner)
+    assert without_seconds(outcome.history) == without_seconds(low.history)
+    assert int(outcome.state.recoveries) == 3
+    assert len(warnings) == 3
+    for warning, factor in zip(warnings, ("0.5", "0.25", "0.125"), strict=True):
+        assert "going back to iteration 0 " in warning
+        assert warning.endswith(f"the learning rate times {factor}.")
+
+
+def test_the_guard_gives_up_after_three_times():
+    with pytest.raises(TrainingDiverged, match=r"'descent' diverged at iteration 5 .* after 3 "):
+        drive(jr.key(0), Descent(rate=jnp.array(40.0)), Limits(20, block_length=5))
+
+
+def test_a_later_divergence_goes_back_to_its_own_block():
+    """The NLL leaves the start's by more than one nat a coordinate at iteration 4 only."""
+    warnings = []
+    trainer = nll_path(1.0, 1.0, 2.9, 2.9, 3.1)
+    with pytest.raises(TrainingDiverged):
+        drive(jr.key(0), trainer, Limits(6, block_length=1), Observers(warn=warnings.append))
+    assert len(warnings) == 3
+    assert all("diverged before iteration 4; going back to iteration 3" in w for w in warnings)
+
+
+def test_a_time_budget_ends_the_run_and_sets_the_expected_total(clock):
+    """Every block costs the same time, so that the total is known from the second block on."""
+    totals = []
+    observers = Observers(on_block=[lambda stage, row, total: totals.append(total)])
+    limits = Limits(10**6, time_budget=40.0, block_length=5)
+    outcome = drive(jr.key(0), Descent(), limits, observers)
+    seconds = [row["seconds"] for row in outcome.history]
+    assert outcome.stop_reason == "time budget spent"
+    assert seconds[-2] < 40 <= seconds[-1]
+    last = outcome.history[-1]["iteration"]
+    assert all(abs(total - last) <= 5 for total in totals[2:])
+
+
+def test_minibatches_take_every_row_once_an_epoch():
+    rows = np.asarray(minibatches(jr.key(0), 10, 4, 5)).ravel()
+    np.testing.assert_array_equal(np.sort(rows[:10]), np.arange(10))
+    np.testing.assert_array_equal(np.sort(rows[10:]), np.arange(10))
+    assert not np.array_equal(rows[:10], rows[10:])
+    batch = np.asarray(minibatches(jr.key(0), 3, 7, 2))
+    assert batch.shape == (2, 7)
+    np.testing.assert_array_equal(np.bincount(batch.ravel()[:12]), [4, 4, 4])
