@@ -128,8 +128,8 @@ def test_weights_are_shares_and_equal_ones_are_none(model, data):
 def test_the_penalty_adds_the_mean_squares_and_leaves_the_gap_alone(model, data):
     samples, penalty = data[:3] - 1, 0.3
     value, (gap, on_data) = contrastive_likelihood(model, data, samples, penalty=penalty)
-    squares = np.mean(np.square(on_data)) + np.mean(jax.vmap(model.energy)(samples) ** 2)
-    assert float(value - gap) == pytest.approx(penalty * squares, rel=1e-12)
+    squares = jnp.mean(on_data**2) + jnp.mean(jax.vmap(model.energy)(samples) ** 2)
+    assert float(value - gap) == pytest.approx(float(penalty * squares), rel=1e-12)
 
 
 def test_samples_and_weights_are_held_constant(model, data):
