@@ -146,6 +146,17 @@ def test_evaluate_agrees_with_the_runs_own_measures(finished, capsys):
         assert 0 < abs(values[name]["value"] - own[name]["value"]) < 5 * error
 
 
+def test_the_runs_own_data_are_evaluated_on_their_held_out_rows_alone(finished, tmp_path, capsys):
+    points = load("mixture", n=400).values
+    values = {}
+    for name, rows in (("own", points), ("others", points[::-1])):
+        np.save(tmp_path / f"{name}.npy", rows)
+        assert main(["evaluate", str(finished), str(tmp_path / f"{name}.npy"), "--json"]) == 0
+        values[name] = json.loads(capsys.readouterr().out)
+    assert values["own"]["test_points"] == 40
+    assert values["others"]["test_points"] == 400
+
+
 def test_the_table_says_what_json_says(finished, capsys):
     assert main(["evaluate", str(finished), "mixture"]) == 0
     table = capsys.readouterr().out

@@ -59,20 +59,17 @@ def run(arguments: Sequence[str]) -> None:
         seed=options["seed"],
         noise=options["dequantise"],
     )
-    test, notes = points.dataset.values, []
+    test, title = points.dataset.values, f"{command.run} on {points.dataset.name}"
     if points.dataset.target is not None:
         test = fresh_points(points.dataset.target, command.seed)
     elif points.sha256 == config["data"]["sha256"]:
+        # The other rows fitted the model and chose the best of it.
         _, test = hold_out(points, options["test_fraction"], options["seed"])
-        notes = [
-            f"These are the data that the run was given: the {len(test)} rows that it held out "
-            "were used."
-        ]
+        title += " (the rows that the run held out)"
     measures = measure(command.seed, estimator, test, target=points.dataset.target)
-    sentences = notes + measures.warnings
     if command.json:
         values = {"run": command.run, "data": command.data, **measures.values}
-        json.dump(plain({**values, "warnings": sentences}), sys.stdout)
+        json.dump(plain({**values, "warnings": measures.warnings}), sys.stdout)
         print()
     else:
-        print_measures(measures.values, sentences, title=f"{command.run} on {points.dataset.name}")
+        print_measures(measures.values, measures.warnings, title=title)
