@@ -190,8 +190,18 @@ class FlowEBM(DensityMixin, BaseEstimator):
             width=self.n_features_in_,
             allow_constant=True,
         )
-        rows = jnp.asarray(table.values.reshape(-1, *self.model_.shape), float)
-        log_prob = _unnormalized_log_prob(self.model_, rows, min(BATCH_SIZE, len(rows)))
+        saved = self.saved_
+        rows = table.values.reshape(-1, *saved.shape)
+        # Standardised in double precision: a column's offset may have more digits than single
+        # precision has.
+        standardised = jnp.asarray(saved.preprocessing.standardise_rows(rows), float)
+        log_prob = _log_prob(
+            saved.model,
+            saved.preprocessing,
+            standardised,
+            jnp.asarray(rows, float),
+            min(BATCH_SIZE, len(rows)),
+        )
         return np.asarray(log_prob, np.float64) - self.log_partition_
 
     def score(self, X: Any, y: None = None) -> float:
@@ -282,5 +292,11 @@ class FlowEBM(DensityMixin, BaseEstimator):
 
 
 @eqx.filter_jit
-def _unnormalized_log_prob(model: PreprocessedModel, rows: jax.Array, batch_size: int):
-    return jax.lax.map(model.unnormalized_log_prob, rows, batch_size=batch_size)
+def _log_prob(model, preprocessing, standardised, rows, batch_size: int):
+    """Unnormalised log-densities of rows whose standardised values are at hand."""
+
+    def one(points):
+        z, x = points
+        return model.unnormalized_log_prob(z) + preprocessing.transform_and_log_det(x)[1]
+
+    return jax.lax.map(one, (standardised, rows), batch_size=batch_size)

@@ -98,6 +98,8 @@ class BalancedOptions:
         for name in ("batch_size", "n_chains", "n_proposals", "n_local", "flow_interval"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more; got {getattr(self, name)}.")
+        if not self.full_ess > 0:
+            raise ValueError(f"full_ess must be positive; got {self.full_ess}.")
 
 
 class BalancedState(eqx.Module):

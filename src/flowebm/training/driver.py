@@ -216,10 +216,10 @@ def drive(
 ) -> Outcome:
     """Run a trainer to its end.
 
-    The host touches the loop once a block. A block whose metrics are non-finite, or whose
-    validation NLL is worse than at the start by more than one nat a coordinate, has diverged:
-    the run goes back to the block's start with half the learning rate, and gives up after
-    `MAX_RECOVERIES` times.
+    The host touches the loop once a block. A block whose metrics are non-finite, or whose NLL is
+    worse than at the start by more than one nat a coordinate, on validation data and on training
+    data, has diverged: the run goes back to the block's start with half the learning rate, and
+    gives up after `MAX_RECOVERIES` times.
 
     With a time budget, the iterations that fit are estimated anew after each block, so that
     schedules reach their end with the budget; without one, a run is a pure function of its
@@ -264,7 +264,10 @@ def drive(
         values = [v for v in row.values() if isinstance(v, float)]
         first_nll = float(state.first_nll)
         nll = row.get("nll", -math.inf)
-        diverged = not all(map(math.isfinite, values)) or nll > first_nll + divergence_margin
+        # A model that is bad on validation data and good on its own has overfitted, which is
+        # for patience to stop, not for a lower learning rate to mend.
+        excess = min(nll, row.get("train_nll", nll)) - first_nll
+        diverged = not all(map(math.isfinite, values)) or excess > divergence_margin
         if diverged:
             recoveries = int(backup.recoveries) + 1
             if recoveries > MAX_RECOVERIES:
