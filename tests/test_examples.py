@@ -7,6 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +19,17 @@ from flowebm.training import fit_flow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
+#: Twenty steps are over sooner than a program is optimised.
+pytestmark = pytest.mark.usefixtures("unoptimised")
+
 SMALL_FLOW = {"layers": 1, "width": 8, "depth": 1}
+
+
+@pytest.fixture
+def unoptimised():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture
@@ -77,6 +88,7 @@ def test_low_level_prints_an_interval_around_the_likelihood(run):
     assert "1000 samples" in printed
 
 
+@pytest.mark.slow  # It compiles three fits and integrates over a million points.
 def test_the_picture_is_drawn(run, tmp_path):
     printed = run("readme_picture.py", "--out", tmp_path / "readme.png")
     assert (tmp_path / "readme.png").read_bytes().startswith(b"\x89PNG")

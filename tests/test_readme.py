@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,6 +32,14 @@ def blocks(page, language):
 
 
 @pytest.fixture
+def unoptimised():
+    """Twenty steps are over sooner than a program is optimised."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
 def little_work(monkeypatch):
     """Small networks and few steps where the user's code names none."""
     estimator = importlib.import_module("flowebm.estimator")
@@ -48,7 +57,7 @@ def little_work(monkeypatch):
     monkeypatch.setattr(fit, "fit_flow", functools.partial(fit_flow, max_steps=20))
 
 
-def test_the_python_example_runs_and_its_density_is_normalised(little_work, capsys):
+def test_the_python_example_runs_and_its_density_is_normalised(little_work, unoptimised, capsys):
     (code,) = blocks(PAGES[0], "python")
     assert len([line for line in code.splitlines() if line]) <= 10
     names = {}
@@ -66,7 +75,7 @@ def test_the_python_example_runs_and_its_density_is_normalised(little_work, caps
     assert abs(np.log(mass)) < 5 * model.log_partition_stderr_ + 1e-3
 
 
-def test_the_commands_run_as_they_are_printed(tmp_path, monkeypatch, capsys):
+def test_the_commands_run_as_they_are_printed(tmp_path, monkeypatch, unoptimised, capsys):
     block = next(block for block in blocks(PAGES[0], "sh") if "flowebm train" in block)
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     assert len(commands) == 6
