@@ -80,8 +80,9 @@ def test_the_commands_run_as_they_are_printed(tmp_path, monkeypatch, unoptimised
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     assert len(commands) == 6
     monkeypatch.chdir(tmp_path)
-    pd.DataFrame(load("mixture", n=500).values).to_csv("cells.csv", index=False)
-    pd.DataFrame(load("mixture", n=50, seed=1).values).to_csv("new.csv", index=False)
+    for name, n, seed in (("cells.csv", 500, 0), ("new.csv", 50, 1)):
+        rows = load("mixture", n=n, seed=seed).values
+        pd.DataFrame(rows, columns=["length", "mass"]).to_csv(name, index=False)
     for program, *arguments in commands:
         assert program == "flowebm"
         if "--help" in arguments:
