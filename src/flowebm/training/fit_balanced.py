@@ -183,7 +183,7 @@ def fit_persistent(
         The fitted model with averaged parameters, its chains and history.
 
     Raises:
-        ValueError: If `options` has a global kernel.
+        ValueError: If `options` has a global kernel, or shapes do not fit.
 
     Source: Tieleman (2008), *Training restricted Boltzmann machines using approximations to
     the likelihood gradient*.
@@ -192,7 +192,7 @@ def fit_persistent(
         raise ValueError("fit_persistent makes local moves alone: set global_kernel to 'none'.")
     chain_key, train_key, log_z_key = jr.split(key, 3)
     observers, sentences = _collecting(observers)
-    data = jnp.asarray(data, float)
+    data = _points_of(model, data, "data's")
     # No proposal takes part in the training; a wide Gaussian tells log Z afterwards, as well as
     # it can.
     wide = paramax.non_trainable(gaussian_base(data, inflation=1.5))
@@ -215,22 +215,22 @@ def default_proposal(key: PRNGKeyArray, data: Float[Array, "n *shape"]) -> Defen
 
 
 def _training_and_validation(key, model, data, validation):
-    data = jnp.asarray(data, float)
-    if data.shape[1:] != model.shape:
-        raise ValueError(
-            f"The data's points have shape {data.shape[1:]}, the model's {model.shape}: they must "
-            "be the same."
-        )
+    data = _points_of(model, data, "data's")
     if validation is None:
         parts = split(key, np.asarray(data), 0.1)
         data, validation = parts.train, parts.validation
-    validation = jnp.asarray(validation, float)
-    if validation.shape[1:] != model.shape:
-        raise ValueError(
-            f"The validation points have shape {validation.shape[1:]}, the model's {model.shape}: "
-            "they must be the same."
-        )
+    validation = _points_of(model, validation, "validation")
     return jnp.asarray(data, float), validation
+
+
+def _points_of(model, points, whose: str) -> Array:
+    points = jnp.asarray(points, float)
+    if points.shape[1:] != model.shape:
+        raise ValueError(
+            f"The {whose} points have shape {points.shape[1:]}, the model's {model.shape}: they "
+            "must be the same."
+        )
+    return points
 
 
 def _trainer(key, model, proposal, data, validation, options: BalancedOptions) -> BalancedTrainer:
