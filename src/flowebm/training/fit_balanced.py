@@ -287,7 +287,7 @@ def _result(key, trainer, outcome, history, observers, sentences) -> FitResult:
 def _same_form(first: PyTree, second: PyTree) -> bool:
     """Whether two distributions differ in nothing but the values of their arrays."""
     return jax.tree.structure(first) == jax.tree.structure(second) and all(
-        jnp.shape(a) == jnp.shape(b)
+        np.shape(a) == np.shape(b)
         for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
     )
 
