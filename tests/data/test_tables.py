@@ -227,3 +227,17 @@ def test_a_constant_column_is_refused_unless_allowed():
     assert "'height'" in message
     assert "value 5" in message
     check_table(constant, NAMES, min_rows=1, allow_constant=True)
+
+
+def test_the_column_numbers_of_an_exported_data_frame_are_a_header(tmp_path):
+    path = tmp_path / "numbered.csv"
+    pd.DataFrame(np.arange(6.0).reshape(2, 3) + 7).to_csv(path, index=False)
+    table = read_table(path)
+    assert table.names == ("0", "1", "2")
+    np.testing.assert_array_equal(table.values, np.arange(6.0).reshape(2, 3) + 7)
+
+
+def test_a_first_row_that_only_begins_like_column_numbers_is_data(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("0,1,2.5\n3,4,5\n")
+    np.testing.assert_array_equal(read_table(path).values, [[0, 1, 2.5], [3, 4, 5]])

@@ -190,7 +190,7 @@ def _read_csv(path):
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             first = next((row for row in csv.reader(file) if any(c.strip() for c in row)), [])
-        header = any(cell.strip() and not _is_number(cell) for cell in first)
+        header = _is_header(first)
         with warnings.catch_warnings():
             # Values beyond the header's names would become row labels, or be dropped.
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -212,6 +212,18 @@ def _read_csv(path):
                 "it or name it."
             )
     return frame.to_numpy(), tuple(str(name).strip() for name in frame.columns)
+
+
+def _is_header(first):
+    """Whether a first row names the columns: any text, or the numbers of the columns in order.
+
+    A data frame without names is exported under the header 0, 1, 2, ...; taken for data, it
+    would be a point that nobody observed.
+    """
+    if any(cell.strip() and not _is_number(cell) for cell in first):
+        return True
+    numbers = [cell.strip() for cell in first]
+    return len(first) > 1 and numbers == [str(i) for i in range(len(first))]
 
 
 def _is_number(cell):
