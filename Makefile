@@ -10,7 +10,7 @@ train: $(READY)
 	$(BIN)/flowebm train --data mixture --out runs/mixture --overwrite
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
