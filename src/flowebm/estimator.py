@@ -133,7 +133,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         base = None
         if architecture.base == "flow":
             kind, key = architecture.base_flow, jr.fold_in(build_key, 1)
-            base = build_flow(architecture, kind, shape, data=train, key=key)
+            base = build_flow(architecture, kind, shape, key=key)
         steps = self.max_steps
         if steps is None:
             # A time budget ends the run; the bound on steps is then out of its way.

@@ -5,7 +5,6 @@ from flowebm.models.architecture import Components as Components
 from flowebm.models.architecture import build as build
 from flowebm.models.architecture import build_flow as build_flow
 from flowebm.models.bases import gaussian_base as gaussian_base
-from flowebm.models.bases import whitening as whitening
 from flowebm.models.defensive import DefensiveMixture as DefensiveMixture
 from flowebm.models.ebflow import EBFlow as EBFlow
 from flowebm.models.ebflow_architectures import convolutional_ebflow as convolutional_ebflow

@@ -8,7 +8,7 @@ import paramax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from flowebm.models.bases import gaussian_base, whitening
+from flowebm.models.bases import gaussian_base
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.flows import make_flow
 from flowebm.models.tilted import EnergyModel
@@ -113,11 +113,11 @@ def build(
     if architecture.base == "gaussian":
         base = gaussian_base(data, shape)
     else:
-        base = build_flow(architecture, architecture.base_flow, shape, data=data, key=base_key)
+        base = build_flow(architecture, architecture.base_flow, shape, key=base_key)
     if not architecture.train_base:
         base = paramax.non_trainable(base)
     wide = paramax.non_trainable(gaussian_base(data, shape, inflation=1.5))
-    flow = build_flow(architecture, architecture.flow, shape, data=data, key=flow_key)
+    flow = build_flow(architecture, architecture.flow, shape, key=flow_key)
     proposal = DefensiveMixture(flow, wide, architecture.defensive_fraction)
     return Components(EnergyModel(tilt, base), proposal)
 
@@ -127,20 +127,18 @@ def build_flow(
     kind: str,
     shape: tuple[int, ...],
     *,
-    data: Float[Array, "n *shape"] | None = None,
     key: PRNGKeyArray,
 ) -> AbstractDistribution:
-    """A flow of the architecture's size, unfitted: the Gaussian fitted to the data.
+    """A flow of the architecture's size, unfitted: close to the standard normal.
 
     Args:
         architecture: The flow's size.
         kind: Its kind.
         shape: Shape of one point.
-        data: Standardised points, by which the flow whitens.
         key: Random key of the initial weights.
 
     Returns:
-        The flow, trainable but for its whitening.
+        The flow.
 
     Raises:
         ValueError: If the kind is unknown.
@@ -152,6 +150,5 @@ def build_flow(
         width=architecture.flow_width,
         depth=architecture.flow_depth,
         knots=architecture.flow_knots,
-        whiten=whitening(data, shape),
         key=key,
     )

@@ -8,25 +8,46 @@ from flowjax.distributions import StandardNormal, Transformed
 from jaxtyping import Array, Float
 
 
-def whitening(
-    data: Float[Array, "n *shape"] | None, shape: tuple[int, ...], *, inflation: float = 1.0
-) -> AbstractBijection:
-    r"""The affine map that makes data uncorrelated with unit variances, $z = L^{-1}(x - \hat\mu)$.
+def gaussian_base(
+    data: Float[Array, "n *shape"] | None,
+    shape: tuple[int, ...] | None = None,
+    *,
+    inflation: float = 1.0,
+) -> Transformed:
+    r"""The Gaussian fitted to data, $b = \mathcal N(\hat\mu, c\,\hat\Sigma)$.
 
-    $L$ is the Cholesky factor of $c\,\hat\Sigma$, the covariance shrunk by Ledoit and Wolf's
-    optimal amount, so that it is of full rank also where there are more coordinates than points.
+    A base that is too wide or too narrow in idle directions would cost the tilt its effort
+    (`methods.md`, section 4). The covariance is shrunk by Ledoit and Wolf's optimal amount, so
+    that it is of full rank also where there are more coordinates than points. The density is
+    evaluated through the inverse Cholesky factor, a matrix product rather than a triangular
+    solve for each point; draws, which are rarer, pay the solve.
 
     Args:
-        data: Points, one a row; without them the map is the identity.
-        shape: Shape of one point.
-        inflation: The factor $c \geq 1$ on the covariance.
+        data: Points, one a row; without them the Gaussian is standard.
+        shape: Shape of one point; the data's by default.
+        inflation: The factor $c \geq 1$ on the covariance, for a wide base.
+
+    Returns:
+        A distribution over points, whose parameters are trainable until they are wrapped by
+        `paramax.non_trainable`.
 
     Raises:
-        ValueError: If there are fewer than two points.
+        ValueError: If there are fewer than two points, or neither data nor shape.
 
     Source: Ledoit and Wolf (2004), *A well-conditioned estimator for large-dimensional
     covariance matrices*.
     """
+    if shape is None:
+        if data is None:
+            raise ValueError("A Gaussian base needs data to fit, or the shape of a point.")
+        shape = data.shape[1:]
+    return Transformed(StandardNormal(shape), Invert(_whitening(data, shape, inflation)))
+
+
+def _whitening(
+    data: Float[Array, "n *shape"] | None, shape: tuple[int, ...], inflation: float
+) -> AbstractBijection:
+    r"""The affine map to a standard normal, $z = L^{-1}(x - \hat\mu)$, $LL^T = c\,\hat\Sigma$."""
     dimension = prod(shape)
     if data is None:
         mean, inverse_factor = jnp.zeros(dimension), jnp.eye(dimension)
@@ -40,36 +61,3 @@ def whitening(
         covariance = jnp.asarray(ledoit_wolf(rows)[0] * inflation, rows.dtype)
         inverse_factor = jnp.tril(jnp.linalg.inv(jnp.linalg.cholesky(covariance)))
     return Reshape(TriangularAffine(-inverse_factor @ mean, inverse_factor), shape)
-
-
-def gaussian_base(
-    data: Float[Array, "n *shape"] | None,
-    shape: tuple[int, ...] | None = None,
-    *,
-    inflation: float = 1.0,
-) -> Transformed:
-    r"""The Gaussian fitted to data, $b = \mathcal N(\hat\mu, c\,\hat\Sigma)$.
-
-    A base that is too wide or too narrow in idle directions would cost the tilt its effort
-    (`methods.md`, section 4). The density is evaluated through the inverse Cholesky factor, a
-    matrix product rather than a triangular solve for each point; draws, which are rarer, pay
-    the solve.
-
-    Args:
-        data: Points, one a row; without them the Gaussian is standard.
-        shape: Shape of one point; the data's by default.
-        inflation: The factor $c \geq 1$ on the covariance, for a wide base.
-
-    Returns:
-        A distribution over points, whose parameters are trainable until they are wrapped by
-        `paramax.non_trainable`.
-
-    Raises:
-        ValueError: If there are fewer than two points, or neither data nor shape.
-    """
-    if shape is None:
-        if data is None:
-            raise ValueError("A Gaussian base needs data to fit, or the shape of a point.")
-        shape = data.shape[1:]
-    whiten = whitening(data, shape, inflation=inflation)
-    return Transformed(StandardNormal(shape), Invert(whiten))

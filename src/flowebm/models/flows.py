@@ -4,8 +4,7 @@ from math import prod
 
 import equinox as eqx
 import jax
-import paramax
-from flowjax.bijections import AbstractBijection, Chain, Invert, RationalQuadraticSpline, Reshape
+from flowjax.bijections import RationalQuadraticSpline, Reshape
 from flowjax.distributions import StandardNormal, Transformed
 from flowjax.flows import coupling_flow, masked_autoregressive_flow
 from jaxtyping import PRNGKeyArray
@@ -23,7 +22,6 @@ def make_flow(
     depth: int = 2,
     knots: int = 8,
     interval: float = 5.0,
-    whiten: AbstractBijection | None = None,
     key: PRNGKeyArray,
 ) -> Transformed:
     """A normalizing flow over standardised points, from a standard normal.
@@ -45,8 +43,6 @@ def make_flow(
         knots: Inner knots of a spline.
         interval: Splines act on [-interval, interval] and are the identity outside, in units
             of the standardised data.
-        whiten: A map that whitens points, which the flow begins with and which stays fixed;
-            what remains for couplings to learn is the shape, not the correlations.
         key: Random key of the initial weights.
 
     Returns:
@@ -79,16 +75,14 @@ def make_flow(
     )
     flow = _nearly_identity(flow)
     bijection = flow.bijection if len(shape) == 1 else Reshape(flow.bijection, shape)
-    if whiten is not None:
-        bijection = Chain([bijection, Invert(paramax.non_trainable(whiten))])
     return Transformed(StandardNormal(shape), bijection)
 
 
 def _nearly_identity(flow: Transformed) -> Transformed:
     """The same flow with conditioners whose last layer is shrunk to a hundredth.
 
-    The flow then starts as its whitening alone, the Gaussian fitted to the data, rather than
-    as a random distortion of it.
+    The flow then starts as the standard normal, up to permutations, rather than as a random
+    distortion of it.
     """
 
     def is_mlp(node):

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from flowebm.data.split import split
 from flowebm.evaluation.log_partition import log_partition
-from flowebm.models.bases import gaussian_base, whitening
+from flowebm.models.bases import gaussian_base
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.flows import make_flow
@@ -210,7 +210,7 @@ def default_proposal(key: PRNGKeyArray, data: Float[Array, "n *shape"]) -> Defen
         data: Standardised points, one a row.
     """
     shape = data.shape[1:]
-    flow = make_flow("spline-coupling", shape, whiten=whitening(data, shape), key=key)
+    flow = make_flow("spline-coupling", shape, key=key)
     return DefensiveMixture(flow, paramax.non_trainable(gaussian_base(data, inflation=1.5)))
 
 
