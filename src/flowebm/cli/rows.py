@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,16 +46,49 @@ def write_rows(
         names: The columns' names.
         shape: Shape of one point, which array files keep.
     """
+    _write(
+        path,
+        lambda: pd.DataFrame(values, columns=list(names)),
+        values.reshape(-1, *shape),
+    )
+
+
+def write_draws(
+    path: Path, draws: np.ndarray, names: Sequence[str], shape: tuple[int, ...]
+) -> None:
+    """Write several draws of the same rows, all or nothing; one draw is written as rows are.
+
+    Args:
+        path: A `.csv` or `.parquet` file, in which a first column `draw`, from 0, tells the
+            draws apart, or a `.npy` or `.npz` file, in which they are the first axis.
+        draws: Shape `(draws, rows, columns)`.
+        names: The columns' names.
+        shape: Shape of one point, which array files keep.
+    """
+    number, rows, columns = draws.shape
+    if number == 1:
+        return write_rows(path, draws[0], names, shape)
+
+    def frame() -> pd.DataFrame:
+        table = pd.DataFrame(draws.reshape(-1, columns), columns=list(names))
+        table.insert(0, "draw", np.repeat(np.arange(number), rows))
+        return table
+
+    return _write(path, frame, draws.reshape(number, rows, *shape))
+
+
+def _write(path: Path, frame: Callable[[], pd.DataFrame], array: np.ndarray) -> None:
+    """Write a table or an array, as the file's name asks."""
     suffix = path.suffix.lower()
     content = io.BytesIO()
     if suffix == ".csv":
-        pd.DataFrame(values, columns=list(names)).to_csv(content, index=False)
+        frame().to_csv(content, index=False)
     elif suffix == ".parquet":
-        pd.DataFrame(values, columns=list(names)).to_parquet(content, index=False)
+        frame().to_parquet(content, index=False)
     elif suffix == ".npy":
-        np.save(content, values.reshape(-1, *shape))
+        np.save(content, array)
     else:
-        np.savez_compressed(content, X=values.reshape(-1, *shape))
+        np.savez_compressed(content, X=array)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(content.getvalue())
     os.replace(temporary, path)

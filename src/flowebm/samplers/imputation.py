@@ -1,0 +1,284 @@
+"""Missing entries of points, drawn from a model given the entries that were observed."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from blackjax.base import SamplingAlgorithm
+from blackjax.mcmc import mala
+from flowjax.bijections import AbstractBijection
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Scalar
+
+from flowebm.models.energy import AbstractEnergyModel, as_energy_model
+from flowebm.samplers import flow_isir, local_global
+from flowebm.samplers import step_size as step_sizes
+from flowebm.samplers.hot_deck import hot_deck
+from flowebm.samplers.model_samples import sample_model
+
+#: Samples of the model among which donors are sought.
+POOL = 4096
+
+
+class Imputation(NamedTuple):
+    """Points with their missing entries drawn.
+
+    Attributes:
+        draws: Complete points: independent chains' last states along the first axis.
+        global_acceptance: Each chain's mean probability of taking a fresh candidate in a global
+            move, after the warm-up. Its product with the number of steps is the expected number
+            of moves between modes; far below one, a draw is in the mode that it started in.
+        local_acceptance: Each chain's mean acceptance rate of Langevin steps, after the warm-up.
+    """
+
+    draws: Float[Array | np.ndarray, "draws n *shape"]
+    global_acceptance: Float[Array | np.ndarray, "draws n"]
+    local_acceptance: Float[Array | np.ndarray, "draws n"]
+
+
+def impute(
+    key: PRNGKeyArray,
+    model: AbstractEnergyModel | Callable[[Array], Scalar],
+    points: Float[Array, "n *shape"],
+    missing: Bool[Array, "n *shape"],
+    *,
+    n_draws: int = 1,
+    n_steps: int = 100,
+    n_local: int = 4,
+    n_candidates: int = 4,
+    proposal: AbstractDistribution | None = None,
+    donors: Float[Array, "pool *shape"] | None = None,
+    step_size: float = 0.1,
+    batch_size: int = 512,
+) -> Imputation:
+    r"""Draw the missing entries of points from the model's conditional distribution.
+
+    $$x_m \sim p(x_m \mid x_o) \propto e^{-E(x_m, x_o)}$$
+
+    Observed entries stay bit for bit. Every draw is the end of a chain of its own, each step of
+    which is a global move between modes and `n_local` of MALA on the missing entries alone.
+
+    What is missing often has several modes, and Langevin steps stay in the one where they start.
+    So each chain has a *hot deck*: donors chosen at random among samples of the model, the more
+    likely the closer their observed part is to the point's. It starts at a donor's missing part,
+    and its global moves are i-SIR with candidates from a density that is known exactly, Gaussian
+    kernels about the donors' missing parts mixed with one wide Gaussian. Both kinds of move leave
+    the conditional distribution invariant, so the weights of its modes become the model's own as
+    far as global moves are accepted. With many missing entries that depend on one another, as
+    half an image has, none is: the draws' mode weights then stay those of the donors, an estimate
+    by nearest neighbours, and within each mode the draws follow the model. `global_acceptance`
+    tells which.
+
+    Args:
+        key: Random key.
+        model: The model, or a function of one point that returns its log-density up to a
+            constant.
+        points: One a row, in the model's (preprocessed) space; missing entries may be anything.
+        missing: True where an entry is missing. A point with no entry observed becomes a sample.
+        n_draws: Draws of each point.
+        n_steps: Steps of a chain. MALA's step size adapts during the first half, for each chain,
+            and then stays.
+        n_local: MALA steps in each of them.
+        n_candidates: Candidates of a global move.
+        proposal: The model's flow, to draw the samples with; not needed where the model is
+            itself a distribution, as an EBFlow is.
+        donors: Complete points to choose donors from, in the place of the model's samples.
+        step_size: MALA's first step size.
+        batch_size: Chains that run at once; sets the memory in use.
+
+    Returns:
+        The draws and the acceptance rates.
+
+    Raises:
+        ValueError: If shapes do not fit, a number is too small, or there is nothing to draw
+            donors from.
+
+    Source: `methods.md`, section 3, for Langevin imputation; Samsonov et al. (2022), algorithm 2,
+    for its composition with i-SIR; Andridge, Little (2010), for hot decks.
+    """
+    points, missing = jnp.asarray(points, float), jnp.asarray(missing, bool)
+    if points.shape != missing.shape or points.ndim < 2:
+        raise ValueError(
+            f"points has shape {points.shape} and missing {missing.shape}: both must be "
+            "(n, *shape), one point a row."
+        )
+    least = {"n_draws": (n_draws, 1), "n_steps": (n_steps, 2), "n_local": (n_local, 1)}
+    least |= {"n_candidates": (n_candidates, 1), "batch_size": (batch_size, 1)}
+    for name, (value, minimum) in least.items():
+        if value < minimum:
+            raise ValueError(f"{name} must be {minimum} or more; got {value}.")
+    model = as_energy_model(model, points.shape[1:])
+    deck_key, chain_key = jr.split(key)
+    if donors is None:
+        donors = _model_samples(deck_key, model, proposal)
+    if donors.shape[1:] != points.shape[1:] or len(donors) < 2:
+        raise ValueError(
+            f"donors has shape {donors.shape}: it must have two rows or more of shape "
+            f"{points.shape[1:]}."
+        )
+    n_chains = n_draws * len(points)
+    return _impute(
+        chain_key,
+        model,
+        jnp.where(missing, 0.0, points),
+        missing,
+        jnp.asarray(donors, points.dtype),
+        jnp.asarray(step_size),
+        (n_draws, n_steps, n_local, n_candidates, min(batch_size, n_chains)),
+    )
+
+
+def impute_rows(
+    key: PRNGKeyArray,
+    model: AbstractEnergyModel,
+    proposal: AbstractDistribution,
+    preprocessing: AbstractBijection,
+    rows: Float[np.ndarray, "n *shape"],
+    *,
+    n_draws: int = 1,
+    n_steps: int = 100,
+) -> Imputation:
+    """`impute` in the units of the data, for rows whose missing entries are NaN.
+
+    Args:
+        key: Random key.
+        model: The model of preprocessed points.
+        proposal: Its flow, over the same points.
+        preprocessing: Entry by entry from the data's units to preprocessed points, with
+            `transform_rows` and `inverse_rows` (`Standardise`, `LogitPixels`).
+        rows: Points in the data's units, NaN where an entry is missing.
+        n_draws: Draws of each row.
+        n_steps: Steps of a chain.
+
+    Returns:
+        Draws in double precision, whose observed entries are those of `rows` bit for bit, and
+        the acceptance rates, which are NaN for rows with nothing missing.
+
+    Raises:
+        ValueError: If an observed entry is infinite or outside what the preprocessing takes, or
+            as `impute` does.
+    """
+    rows = np.asarray(rows, np.float64)
+    missing = np.isnan(rows)
+    incomplete = np.flatnonzero(missing.reshape(len(rows), -1).any(axis=1))
+    draws = np.repeat(rows[None], max(n_draws, 1), axis=0)
+    rates = np.full((2, *draws.shape[:2]), np.nan)
+    if not incomplete.size:
+        return Imputation(draws, *rates)
+    rows, missing = rows[incomplete], missing[incomplete]
+    # The middle of the preprocessed space stands in for what is missing: it is always inside
+    # the preprocessing's domain.
+    middle = preprocessing.inverse_rows(np.zeros((1, *rows.shape[1:])))  # pyright: ignore[reportAttributeAccessIssue]
+    with np.errstate(all="ignore"):
+        points = preprocessing.transform_rows(np.where(missing, middle, rows))  # pyright: ignore[reportAttributeAccessIssue]
+    if not np.isfinite(points).all():
+        row, *entry = np.argwhere(~np.isfinite(points))[0]
+        raise ValueError(
+            f"The value {rows[(row, *entry)]:g} in row {incomplete[row] + 1} is outside the range "
+            "of values that the model's data can have (rows counted from 1): correct it, or "
+            "leave it out as missing."
+        )
+    result = impute(
+        key,
+        model,
+        jnp.asarray(points, float),
+        jnp.asarray(missing),
+        n_draws=n_draws,
+        n_steps=n_steps,
+        proposal=proposal,
+    )
+    imputed = preprocessing.inverse_rows(np.asarray(result.draws, np.float64))  # pyright: ignore[reportAttributeAccessIssue]
+    draws[:, incomplete] = np.where(missing, imputed, rows)
+    rates[:, :, incomplete] = result.global_acceptance, result.local_acceptance
+    return Imputation(draws, *rates)
+
+
+def _model_samples(key, model, proposal):
+    if isinstance(model, AbstractDistribution):
+        return eqx.filter_jit(model.sample)(key, (POOL,))
+    if proposal is None:
+        raise ValueError(
+            "Donors are samples of the model, which needs a flow to be sampled: pass proposal= or "
+            "donors=."
+        )
+    return sample_model(key, model, proposal, POOL).positions
+
+
+@eqx.filter_jit
+def _impute(key, model, points, missing, donors, step_size, numbers):
+    n_draws, n_steps, n_local, n_candidates, batch_size = numbers
+    n_chains = n_draws * len(points)
+    n_batches = -(-n_chains // batch_size)
+
+    def chain(inputs):
+        key, row = inputs
+        return _chain(
+            key,
+            model,
+            points[row],
+            missing[row],
+            donors,
+            step_size,
+            (n_steps, n_local, n_candidates),
+        )
+
+    # Chains beyond the last fill up its batch, so that one program serves all batches.
+    inputs = (
+        jr.split(key, (n_batches, batch_size)),
+        (jnp.arange(n_batches * batch_size) % len(points)).reshape(n_batches, batch_size),
+    )
+    out = jax.lax.map(jax.vmap(chain), inputs)
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n_chains].reshape(
+            n_draws, len(points), *leaf.shape[2:]
+        ),
+        out,
+    )
+
+
+def _chain(key, model, point, missing, donors, step_size, numbers) -> Imputation:
+    """One chain of one point: its last state and its acceptance rates after the warm-up."""
+    n_steps, n_local, n_candidates = numbers
+    deck_key, key = jr.split(key)
+    proposal, start = hot_deck(deck_key, point, missing, donors)
+
+    def log_density(x):
+        return model.unnormalized_log_prob(jnp.where(missing, x, point))
+
+    local_kernel = mala.build_kernel()
+
+    def local_algorithm(step_size):
+        def step(key, state):
+            # The density does not depend on the observed entries of its argument. MALA lets
+            # them wander, with no part in the decision, and they are put back.
+            state, info = local_kernel(key, state, log_density, step_size)
+            return state._replace(position=jnp.where(missing, state.position, point)), info
+
+        return SamplingAlgorithm(lambda x, _: mala.init(x, log_density), step)
+
+    kernel = local_global.build_kernel(flow_isir.build_kernel(n_candidates))
+
+    def step(carry, inputs):
+        state, adaptation = carry
+        key, adapts = inputs
+        algorithm = local_algorithm(adaptation.step_size)
+        state, info = kernel(key, state, log_density, proposal, algorithm, n_local)
+        accepted = info.local_info.acceptance_rate
+        adaptation = jax.tree.map(
+            lambda new, old: jnp.where(adapts, new, old),
+            step_sizes.update(adaptation, accepted),
+            adaptation,
+        )
+        return (state, adaptation), (info.global_info.acceptance_rate, accepted.mean())
+
+    warm_up = n_steps // 2
+    adaptation = step_sizes.init(step_size)
+    state = local_global.init(start, log_density, local_algorithm(adaptation.step_size))
+    (state, _), rates = jax.lax.scan(
+        step, (state, adaptation), (jr.split(key, n_steps), jnp.arange(n_steps) < warm_up)
+    )
+    return Imputation(state.position, *(rate[warm_up:].mean() for rate in rates))
