@@ -1,0 +1,95 @@
+"""The whole report as one page that needs nothing but itself."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+from flowebm.report.page.checks import Check, Trust
+from flowebm.report.page.element import Markup, element, fragment
+from flowebm.report.page.images import saved_plots
+from flowebm.report.page.record import Record
+from flowebm.report.page.sections import (
+    checks_section,
+    comparison_section,
+    course_section,
+    fitted_section,
+    modes_section,
+    reproduce_section,
+)
+from flowebm.report.page.summary import key_numbers, title_number, verdict
+
+#: What tells a report from another file.
+GENERATOR = "flowebm report"
+
+#: Nothing is loaded and nothing runs, whatever a file of the run says.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def document(
+    record: Record,
+    checks: list[Check],
+    trust: Trust,
+    *,
+    defaults: Mapping[str, Any],
+    installed: str | None,
+    now: datetime,
+) -> str:
+    """The report of a run.
+
+    Args:
+        record: The run.
+        checks: Its checks.
+        trust: The answer that they give.
+        defaults: Options of the command line that are not worth mention, by name.
+        installed: This version of flowebm.
+        now: When the report is written.
+
+    Returns:
+        HTML.
+    """
+    name = record.config["data"]["name"].text or record.path.resolve().name
+    method = record.config["options"]["method"].text
+    plots, missing = saved_plots(record)
+    time = now.strftime("%Y-%m-%d %H:%M")
+    title = " · ".join(part for part in (name, title_number(record), "flowebm") if part)
+    style = Markup(files("flowebm.report.page").joinpath("style.css").read_text(encoding="utf-8"))
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="generator", content=GENERATOR),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("link", rel="icon", href="data:,"),
+        element("style", style),
+    )
+    body = element(
+        "body",
+        element(
+            "header",
+            element("h1", name),
+            element("p", f"Energy model, fitted by flowebm{f' ({method})' if method else ''}"),
+        ),
+        element(
+            "main",
+            verdict(record, trust, checks),
+            key_numbers(record),
+            comparison_section(plots, record),
+            modes_section(record, plots.get("mode_weights")),
+            course_section(record, plots.get("training")),
+            checks_section(checks),
+            fitted_section(record, defaults),
+            reproduce_section(record, defaults, installed),
+        ),
+        element(
+            "footer",
+            [element("p", sentence) for sentence in missing],
+            element(
+                "p",
+                f"Written {time} by flowebm {installed or ''} from the files of the run: every "
+                "number is one of theirs, rounded, and in full in this page's source.",
+            ),
+        ),
+    )
+    return fragment(Markup("<!DOCTYPE html>\n"), element("html", head, body, lang="en"), "\n")
