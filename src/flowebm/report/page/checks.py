@@ -1,7 +1,7 @@
 """Whether the numbers of a run are to be believed, in plain words."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from flowebm.evaluation.reliability import ESS_LIMIT, KHAT_LIMIT
@@ -125,28 +125,35 @@ def _log_partition(log_z: Tree) -> Iterator[Check]:
     if stderr is not None and stderr.value == 0:
         yield Check("log Z", "passed", "known exactly", "known")
         return
-    yield from _importance_weights(log_z, "log Z", ", and with it every log-density and the NLL,")
-    yield from _effective_draws(log_z)
+    weights = [
+        *_importance_weights(log_z, "log Z", ", and with it every log-density and the NLL,"),
+        *_effective_draws(log_z),
+    ]
+    # One cause, one sentence: the tail of the weights explains what follows from it.
+    told = False
+    for check in weights:
+        yield replace(check, sentence="") if told else check
+        told = told or check.level == "failed"
+    yield _log_partition_error(stderr, told)
+
+
+def _log_partition_error(stderr: Sourced | None, told: bool) -> Check:
+    name, wanted = "error of log Z", f"{LOG_Z_ERROR_LIMIT} or less"
     if stderr is None:
-        yield Check(
-            "error of log Z",
+        return Check(
+            name,
             "care",
             "unknown",
-            f"{LOG_Z_ERROR_LIMIT} nats or less",
-            "The error of log Z is not known: more draws or a longer training of the flow may "
-            "give it.",
+            wanted,
+            "The error of log Z is not known, and with it that of the NLL.",
         )
-    elif stderr.value > LOG_Z_ERROR_LIMIT:
-        yield Check(
-            "error of log Z",
-            "care",
-            written(stderr),
-            f"{LOG_Z_ERROR_LIMIT} nats or less",
-            f"log Z is known only to ± {nats(stderr.value)} nats: differences between rows' "
-            "log-densities are exact, their level is not. Train the flow longer.",
-        )
-    else:
-        yield Check("error of log Z", "passed", written(stderr), f"{LOG_Z_ERROR_LIMIT} or less")
+    if stderr.value <= LOG_Z_ERROR_LIMIT:
+        return Check(name, "passed", written(stderr), wanted)
+    sentence = (
+        f"log Z is known only to ± {nats(stderr.value)} nats: differences between rows' "
+        "log-densities are exact, their level is not. Train the flow longer (--max-steps)."
+    )
+    return Check(name, "care", written(stderr), wanted, "" if told else sentence)
 
 
 def _importance_weights(estimate: Tree, quantity: str, consequence: str = "") -> Iterator[Check]:
@@ -281,6 +288,7 @@ def _training(record: Record) -> Iterator[Check]:
             )
         elif _has_global_moves(record):
             yield Check("global acceptance", "passed", written(acceptance, share), wanted)
+    yield from _earlier_stage(record)
     fall = _last_fall(record)
     if record.state == "finished" and fall is not None and fall > STILL_FALLING:
         yield Check(
@@ -291,6 +299,34 @@ def _training(record: Record) -> Iterator[Check]:
             f"The validation NLL was still falling when the run ended (by {nats(fall)} nats in its "
             "last fifth): a longer run (--max-steps) gives a better model.",
         )
+
+
+def _earlier_stage(record: Record) -> Iterator[Check]:
+    """Whether what was fitted first, such as the flow, is better than what came of it."""
+    best: dict[str, tuple[Sourced, Sourced | None]] = {}
+    for row in record.rows:
+        stage, nll = row["stage"].text, row["nll"].number
+        if stage and nll and (stage not in best or nll.value < best[stage][0].value):
+            best[stage] = nll, row["nll_stderr"].number
+    if len(best) < 2 or record.state != "finished":
+        return
+    *earlier, last = best
+    (own, own_error), rival = best[last], min(earlier, key=lambda stage: best[stage][0].value)
+    nll, error = best[rival]
+    name, wanted = f"NLL against stage {rival!r}", f"{nats(nll.value)} or less"
+    # Errors of two fits on the same points: their difference has a smaller one than either.
+    if own.value - nll.value > max(e.value if e else 0.0 for e in (own_error, error)):
+        yield Check(
+            name,
+            "care",
+            written(own),
+            wanted,
+            f"Stage {rival!r} alone describes the validation data better (NLL "
+            f"{nats(nll.value)}) than the model itself ({nats(own.value)}): train the model longer "
+            "(--max-steps).",
+        )
+    else:
+        yield Check(name, "passed", written(own), wanted)
 
 
 def _has_global_moves(record: Record) -> bool:

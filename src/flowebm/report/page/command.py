@@ -26,22 +26,30 @@ def changed_options(record: Record, defaults: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def training_command(record: Record, defaults: Mapping[str, Any]) -> str:
-    """The command that repeats a run in a directory beside it.
+def training_command(record: Record, defaults: Mapping[str, Any], *, resume: bool = False) -> str:
+    """The command that repeats a run in a directory beside it, or goes on with it.
 
     Args:
         record: The run.
         defaults: The defaults of this version, which are not written out.
+        resume: Whether to go on with the run.
 
     Returns:
         A line for a POSIX shell.
     """
-    words = ["flowebm", "train"]
-    words += _option("data", record.config["data"]["name"].value)
-    words += _option("out", str(_beside(record.path)))
+    out = record.path if resume else _beside(record.path)
+    words = ["flowebm", "train", *_typed("data", record.config["data"]["name"].value)]
+    words += _typed("out", str(out))
     for name, value in changed_options(record, defaults).items():
-        words += _option(name, value)
-    return shlex.join(words)
+        # What is off or absent has no word of its own, unless the default is on.
+        if name in defaults or value not in (None, False):
+            words += _typed(name, value)
+    return shlex.join([*words, *["--resume"] * resume])
+
+
+def flag(name: str) -> str:
+    """An option as it is typed."""
+    return "--" + name.replace("_", "-")
 
 
 def _options(record: Record) -> dict[str, Any]:
@@ -57,18 +65,17 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}-again")
 
 
-def _option(name: str, value: Any) -> list[str]:
+def _typed(name: str, value: Any) -> list[str]:
     """An option as it is typed: flags alone, sequences as several words."""
-    flag = "--" + name.replace("_", "-")
     if value is True:
-        return [flag]
+        return [flag(name)]
     if value is False:
-        return [f"--no-{flag[2:]}"]
+        return [flag(f"no_{name}")]
     values = [str(part) for part in (value if isinstance(value, list) else [value])]
     # A word that begins with a dash would be taken for an option.
     if len(values) == 1 and values[0].startswith("-"):
-        return [f"{flag}={values[0]}"]
-    return [flag, *values]
+        return [f"{flag(name)}={values[0]}"]
+    return [flag(name), *values]
 
 
 def _same(value: Any, default: Any) -> bool:

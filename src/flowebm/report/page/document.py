@@ -17,7 +17,7 @@ from flowebm.report.page.sections import (
     modes_section,
     reproduce_section,
 )
-from flowebm.report.page.summary import key_numbers, title_number, verdict
+from flowebm.report.page.summary import key_numbers, likelihood, reasons, title_number, verdict
 
 #: What tells a report from another file.
 GENERATOR = "flowebm report"
@@ -74,6 +74,8 @@ def document(
         element(
             "main",
             verdict(record, trust, checks),
+            likelihood(record),
+            reasons(checks),
             key_numbers(record),
             comparison_section(plots, record),
             modes_section(record, plots.get("mode_weights")),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowebm.report.page.checks import Check
-from flowebm.report.page.command import changed_options, training_command
+from flowebm.report.page.command import changed_options, flag, training_command
 from flowebm.report.page.element import Content, Markup, element
 from flowebm.report.page.images import Image, course_plot, picture
 from flowebm.report.page.numbers import MISSING, count, nats, seconds, share, with_error, written
@@ -22,7 +22,7 @@ _SIGNS = {"passed": "✓ passed", "note": "i advice", "care": "! warning", "fail
 def checks_section(checks: list[Check]) -> Markup | None:
     """All checks as a table, also those that passed."""
     rows = [
-        [check.name, check.found, check.wanted, _SIGNS[check.level]]
+        [_SIGNS[check.level], check.name, check.found, check.wanted]
         for check in checks
         if check.found
     ]
@@ -30,11 +30,12 @@ def checks_section(checks: list[Check]) -> Markup | None:
         return None
     return _section(
         "Checks",
-        _table(["check", "found", "should be", "result"], rows),
+        _table(["result", "check", "found", "should be"], rows, class_="checks"),
         element(
             "p",
-            "No check sees mass that the model has where neither the data nor the flow's draws "
-            "are.",
+            "k̂ is the Pareto shape of the importance weights behind an estimate: above its limit "
+            "a few draws make up the whole, and the error is not to be believed. No check sees "
+            "mass that the model has where neither the data nor the flow's draws are.",
             class_="remark",
         ),
     )
@@ -64,14 +65,19 @@ def fitted_section(record: Record, defaults: Mapping[str, Any]) -> Markup:
         ("Run", str(record.path)),
     ]
     changed = changed_options(record, defaults)
+    caption = "Options that are not the default" if defaults else "Options"
     rows = [
-        [name, _plain(value), _plain(defaults[name]) if name in defaults else MISSING]
+        [
+            element("code", flag(name)),
+            _plain(value),
+            _plain(defaults[name]) if name in defaults else MISSING,
+        ]
         for name, value in changed.items()
     ]
     return _section(
         "What was fitted",
         _terms(terms),
-        _table(["option", "this run", "default"], rows, caption="Options that are not the default")
+        _table(["option", "this run", "default"], rows, caption=caption)
         if rows
         else element("p", "All options were the defaults."),
     )
@@ -185,6 +191,10 @@ def reproduce_section(record: Record, defaults: Mapping[str, Any], installed: st
             "differ, so that the command names every option."
         )
     sha256 = config["data"]["sha256"].text
+    go_on: Content = None
+    if record.state == "stopped":
+        command = training_command(record, defaults, resume=True)
+        go_on = [element("p", "To go on with it:"), element("pre", element("code", command))]
     return _section(
         "Repeat this run",
         element("pre", element("code", training_command(record, defaults))),
@@ -194,6 +204,7 @@ def reproduce_section(record: Record, defaults: Mapping[str, Any], installed: st
             "it gives the same model.",
         ),
         [element("p", remark) for remark in remarks],
+        go_on,
         _terms(
             [(name, _plain(version)) for name, version in versions.items()]
             + [("SHA-256 of the data's values", element("code", sha256) if sha256 else None)]

@@ -1,5 +1,7 @@
 """The first screen: is the model to be trusted, and how good is it?"""
 
+import re
+
 from flowebm.report.page.checks import Check, Trust
 from flowebm.report.page.element import Content, Markup, element
 from flowebm.report.page.numbers import (
@@ -21,9 +23,12 @@ _ANSWERS: dict[Trust, tuple[str, str, str]] = {
     "not yet": ("open", "…", "Not yet"),
 }
 
+#: How sentences begin, the gravest first.
+_LEVELS = {"failed": "Failed:", "care": "Warning:", "note": "Advice:"}
+
 
 def verdict(record: Record, trust: Trust, checks: list[Check]) -> Markup:
-    """The answer, with its reasons in plain words.
+    """The answer, in letters that nobody misses.
 
     Args:
         record: The run.
@@ -31,12 +36,6 @@ def verdict(record: Record, trust: Trust, checks: list[Check]) -> Markup:
         checks: The checks that it rests on.
     """
     kind, sign, words = _ANSWERS[trust]
-    order = {"failed": 0, "care": 1, "note": 2}
-    wrong = sorted((c for c in checks if c.sentence), key=lambda c: order.get(c.level, 3))
-    reasons = [
-        element("li", element("b", _LEVELS.get(check.level, "")), " ", check.sentence)
-        for check in wrong
-    ]
     return element(
         "section",
         element("p", "Is this model to be trusted?", class_="question"),
@@ -47,13 +46,29 @@ def verdict(record: Record, trust: Trust, checks: list[Check]) -> Markup:
             class_="answer",
         ),
         element("p", opening_sentence(record, trust, checks)),
-        element("ul", reasons) if reasons else None,
         class_=f"verdict {kind}",
         aria_label="verdict",
     )
 
 
-_LEVELS = {"failed": "Failed:", "care": "Warning:", "note": "Advice:"}
+def reasons(checks: list[Check]) -> Markup | None:
+    """What is wrong and what to do, the gravest first.
+
+    Args:
+        checks: The checks.
+    """
+    wrong = sorted((c for c in checks if c.sentence), key=lambda c: list(_LEVELS).index(c.level))
+    items = [
+        element("li", element("b", _LEVELS[check.level]), " ", _with_flags(check.sentence))
+        for check in wrong
+    ]
+    return element("ul", items, class_="reasons") if items else None
+
+
+def _with_flags(sentence: str) -> list[Content]:
+    """A sentence in which options of the command line never break apart."""
+    parts = re.split(r"(--[a-z][a-z-]*[a-z])", sentence)
+    return [element("code", part) if part.startswith("--") else part for part in parts]
 
 
 def opening_sentence(record: Record, trust: Trust, checks: list[Check]) -> str:
@@ -69,15 +84,8 @@ def opening_sentence(record: Record, trust: Trust, checks: list[Check]) -> str:
             if record.model.entries:
                 return "The training has ended; the model is being measured."
             return "The run is still going: these are its numbers so far."
-        if record.model.entries:
-            return (
-                "The run was stopped before its model was measured: repeat its command with "
-                "--resume."
-            )
-        return (
-            "The run was stopped before its end: repeat its command with --resume to go on. These "
-            "are its numbers so far."
-        )
+        ended = "its model was measured" if record.model.entries else "its end"
+        return f"The run was stopped before {ended}; the last part of this page says how to go on."
     if trust == "no":
         return "Its likelihoods are not to be used as they are."
     if trust == "with care":
@@ -86,34 +94,43 @@ def opening_sentence(record: Record, trust: Trust, checks: list[Check]) -> str:
     return f"All {passed} checks of this run passed."
 
 
-def key_numbers(record: Record) -> Markup:
-    """The likelihood in large letters, and what it rests on below it.
+def likelihood(record: Record) -> Markup:
+    """The likelihood with its error, in large letters.
+
+    Args:
+        record: The run.
+    """
+    if not record.evaluation.entries:
+        return _likelihood_so_far(record)
+    nll = record.evaluation["nll"]
+    points = record.evaluation["test_points"].number
+    fresh = record.evaluation["fresh_test_points"].value is True
+    kind = "fresh points of the truth" if fresh else "held-out rows"
+    lower, upper = nll["lower"].number, nll["upper"].number
+    return _tile(
+        "Held-out NLL",
+        with_error(nll["value"].number, nll["stderr"].number),
+        ["nats a point", [", on ", written(points, count), f" {kind}"] if points else ""],
+        ["95%: ", written(lower), " to ", written(upper)] if lower and upper else None,
+        class_="main",
+    )
+
+
+def key_numbers(record: Record) -> Markup | None:
+    """What the likelihood rests on, and what else is known.
 
     Args:
         record: The run.
     """
     tiles = _final(record.evaluation) if record.evaluation.entries else _so_far(record)
-    return element("section", tiles, class_="tiles", aria_label="key numbers")
+    return element("section", tiles, class_="tiles", aria_label="key numbers") if tiles else None
 
 
 def _final(evaluation: Tree) -> list[Markup | None]:
-    nll, log_z = evaluation["nll"], evaluation["log_partition"]
-    points = evaluation["test_points"].number
-    fresh = evaluation["fresh_test_points"].value is True
-    kind = "fresh points of the truth" if fresh else "held-out rows"
-    lower, upper = nll["lower"].number, nll["upper"].number
-    interval = ["95%: ", written(lower), " to ", written(upper)] if lower and upper else None
-    bits, kl = evaluation["bits_per_dimension"], evaluation["kl"]
+    log_z, bits, kl = (evaluation[n] for n in ("log_partition", "bits_per_dimension", "kl"))
     weights = evaluation["mode_weights"]
     shape, ess, draws = (log_z[name].number for name in ("khat", "ess", "n"))
     return [
-        _tile(
-            "Held-out NLL",
-            with_error(nll["value"].number, nll["stderr"].number),
-            ["nats a point", [", on ", written(points, count), f" {kind}"] if points else ""],
-            interval,
-            class_="main",
-        ),
         _tile(
             "Bits per dimension",
             with_error(bits["value"].number, bits["stderr"].number),
@@ -153,22 +170,26 @@ def _final(evaluation: Tree) -> list[Markup | None]:
     ]
 
 
+def _likelihood_so_far(record: Record) -> Markup:
+    evaluated = next((row for row in reversed(record.rows) if row["nll"].number), None)
+    if evaluated is None:
+        return _tile("Validation NLL", written(None), "no evaluation yet", class_="main")
+    return _tile(
+        "Validation NLL so far",
+        with_error(evaluated["nll"].number, evaluated["nll_stderr"].number),
+        "nats a point, of the preprocessed data",
+        ["iteration ", written(evaluated["iteration"].number, count), _stage(evaluated)],
+        class_="main",
+    )
+
+
 def _so_far(record: Record) -> list[Markup | None]:
-    """What the last rows of a run that has not ended say."""
+    """What the last row of a run that has not ended says."""
     if not record.rows:
-        return [_tile("Validation NLL", written(None), "no evaluation yet", class_="main")]
-    rows = record.rows
-    evaluated = next((row for row in reversed(rows) if row["nll"].number), rows[-1])
-    last = rows[-1]
+        return []
+    last = record.rows[-1]
     log_z = last["log_partition"].number
     return [
-        _tile(
-            "Validation NLL so far",
-            with_error(evaluated["nll"].number, evaluated["nll_stderr"].number),
-            "nats a point, of the preprocessed data",
-            ["iteration ", written(evaluated["iteration"].number, count), _stage(evaluated)],
-            class_="main",
-        ),
         _tile("log Z", with_error(log_z, last["log_partition_stderr"].number), "so far")
         if log_z
         else None,
