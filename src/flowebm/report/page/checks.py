@@ -1,5 +1,6 @@
 """Whether the numbers of a run are to be believed, in plain words."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -249,8 +250,8 @@ def _wrong_modes(weights: Tree, rows: Sourced | None) -> list[str]:
         stderr = weights["stderr"][index].number
         if true is None or fitted is None:
             continue
-        sampling = true.value * (1 - true.value) / rows.value if rows and rows.value > 0 else 0.0
-        error = (max(sampling, 0.0) + (stderr.value if stderr else 0.0) ** 2) ** 0.5
+        variance = true.value * (1 - true.value) / rows.value if rows and rows.value > 0 else 0.0
+        error = math.hypot(math.sqrt(max(variance, 0.0)), stderr.value if stderr else 0.0)
         if abs(fitted.value - true.value) > SIGNIFICANT * error:
             wrong.append(str(index + 1))
     return wrong

@@ -50,7 +50,7 @@ def document(
     """
     name = record.config["data"]["name"].text or record.path.resolve().name
     method = record.config["options"]["method"].text
-    plots, missing = saved_plots(record)
+    plots, missing = saved_plots(record) if record.state == "finished" else ({}, [])
     time = now.strftime("%Y-%m-%d %H:%M")
     title = " · ".join(part for part in (name, title_number(record), "flowebm") if part)
     style = Markup(files("flowebm.report.page").joinpath("style.css").read_text(encoding="utf-8"))

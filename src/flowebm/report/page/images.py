@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import struct
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ BUDGET = 2_100_000
 
 #: Width on the page for a pixel of a plot, whose 200 pixels an inch suit print and phones.
 _SCALE = 0.5
+
+#: Numbers from here on are left out of curves, whose axes have no room for their digits.
+_DRAWN = 1e9
 
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
@@ -79,7 +83,7 @@ def course_plot(record: Record, saved: Image | None) -> Image | None:
     Returns:
         The plot; `None` for a run without rows.
     """
-    if saved is not None and record.state == "finished":
+    if saved is not None:
         return saved
     history = [_plottable(row) for row in record.rows]
     if not any("nll" in row for row in history):
@@ -87,8 +91,11 @@ def course_plot(record: Record, saved: Image | None) -> Image | None:
     from flowebm.report.plots.training import training_curves
 
     buffer = io.BytesIO()
-    figure = training_curves(history)
-    figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+    with warnings.catch_warnings():
+        # A letter that a font lacks is no news for who reads a report.
+        warnings.simplefilter("ignore", UserWarning)
+        figure = training_curves(history)
+        figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
     return _parsed(buffer.getvalue())
 
 
@@ -112,9 +119,12 @@ def picture(image: Image, *, alt: str, caption: Content) -> Markup:
 
 
 def _plottable(row: Tree) -> dict[str, Any]:
-    """A row with nothing but numbers, whatever the file says."""
-    numbers = {name: number.value for name in row.entries if (number := row[name].number)}
-    return {"stage": row["stage"].text or "training", **numbers}
+    """A row with nothing but what can be drawn, whatever the file says."""
+    found = {name: row[name].number for name in row.entries}
+    numbers = {k: n.value for k, n in found.items() if n and abs(n.value) < _DRAWN}
+    # A dollar would begin a formula.
+    stage = "".join(c for c in row["stage"].text or "training" if c.isprintable() and c != "$")
+    return {"stage": stage[:20], **numbers}
 
 
 def _read_png(path: Path) -> Image | None:
