@@ -16,6 +16,7 @@ SHAPES = {
     "swirl": (50, 2),
     "checkerboard": (50, 2),
     "funnel": (50, 2),
+    "multimodal10": (50, 10),
     "digits": (1797, 64),
     "iris": (150, 4),
     "wine": (178, 13),

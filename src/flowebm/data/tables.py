@@ -2,13 +2,13 @@
 
 import csv
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from flowebm.data.numpy_file import read_numpy
 
 SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
 
@@ -246,18 +246,14 @@ def _read_parquet(path):
 
 
 def _read_numpy(path):
-    # Pickled arrays run code when they are loaded, so they are refused.
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded, None
-        with loaded:
-            names = loaded.files
-            chosen = names if len(names) == 1 else [n for n in ("X", "data") if n in names]
-            array = loaded[chosen[0]] if chosen else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _unreadable(path, "a NumPy file of numbers", error) from error
-    if array is None:
+    names = []
+
+    def choose(files):
+        names.extend(files)
+        return files if len(files) == 1 else [n for n in ("X", "data") if n in files][:1]
+
+    arrays = read_numpy(path, choose)
+    if not arrays:
         listed = ", ".join(repr(n) for n in names) or "none"
         raise ValueError(f"Of the arrays in {path} ({listed}) none is called 'X' or 'data'.")
-    return array, None
+    return next(iter(arrays.values())), None

@@ -1,0 +1,115 @@
+"""Files of published data sets from the network, checked by their SHA-256."""
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterable
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import urlopen
+
+_PIECE = 1 << 20
+_PATIENCE = 30
+
+
+def download(urls: Iterable[str], path: Path, sha256: str) -> None:
+    """Download a file, and let it appear under its name only when it is whole.
+
+    Args:
+        urls: Where it is published; the next is tried when one fails.
+        path: Where to put it; its folder is made.
+        sha256: Its checksum, in hexadecimal.
+
+    Raises:
+        ValueError: With one sentence, if no address gives the file with this checksum.
+        OSError: If the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    failures = []
+    try:
+        for url in urls:
+            try:
+                if _fetch(url, part) == sha256:
+                    os.replace(part, path)
+                    return
+                failures.append(f"the file at {url} has not the SHA-256 of the published one")
+            except _UnreachableError as error:
+                failures.append(f"{url}: {error}")
+    finally:
+        part.unlink(missing_ok=True)
+    raise ValueError(
+        f"Cannot download {path.name} ({'; '.join(failures)}): fetch it on a machine that can, "
+        f"and put it into {path.parent}."
+    )
+
+
+def download_members(
+    urls: Iterable[str], archive: Path, sha256: str, members: Iterable[str]
+) -> None:
+    """Download a tar archive and keep some of its files.
+
+    Args:
+        urls: Where it is published.
+        archive: Where to put it for the time it takes; the files go into the same folder, under
+            the names that they have in it.
+        sha256: Its checksum, in hexadecimal.
+        members: The names of the files to keep, as in the archive.
+
+    Raises:
+        ValueError: With one sentence, if the archive cannot be had or a file is not in it.
+        OSError: If a file cannot be written.
+    """
+    download(urls, archive, sha256)
+    try:
+        with tarfile.open(archive) as tar:
+            for name in members:
+                # Written here by a name that is ours, not by the archive's own idea of a path.
+                _keep(tar, name, archive.parent / name)
+    except (tarfile.TarError, KeyError, EOFError) as error:
+        raise ValueError(
+            f"Cannot unpack {archive.name} ({_reason(error)}): download it again."
+        ) from error
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+class _UnreachableError(Exception):
+    """The network's failure, which must not be mistaken for one of the disk."""
+
+
+def _fetch(url, path):
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for piece in _pieces(url):
+            digest.update(piece)
+            file.write(piece)
+    return digest.hexdigest()
+
+
+def _pieces(url):
+    try:
+        with urlopen(url, timeout=_PATIENCE) as response:
+            while piece := response.read(_PIECE):
+                yield piece
+    except (OSError, HTTPException) as error:
+        raise _UnreachableError(_reason(error)) from error
+
+
+def _reason(error):
+    return " ".join(str(error).split())[:120].rstrip(".") or type(error).__name__
+
+
+def _keep(tar, name, path):
+    source = tar.extractfile(name)
+    if source is None:
+        raise KeyError(f"{name} is not a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with source, part.open("wb") as file:
+            while piece := source.read(_PIECE):
+                file.write(piece)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,44 @@
+"""Arrays of NumPy's own files."""
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+
+def read_numpy(path: Path, choose: Callable[[list[str]], Iterable[str]]) -> dict[str, np.ndarray]:
+    """Read the array of an `.npy` file, or some of those of an `.npz` file.
+
+    Args:
+        path: The file.
+        choose: Which arrays to read, from the names of those in an `.npz` file.
+
+    Returns:
+        The arrays by name; that of an `.npy` file is called by the empty name.
+
+    Raises:
+        ValueError: With one sentence, if the file is damaged, or holds pickled objects, which run
+            code when they are loaded.
+    """
+    with _refused(path):
+        loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return {"": loaded}
+    with loaded:
+        names = list(choose(loaded.files))
+        with _refused(path):
+            return {name: loaded[name] for name in names}
+
+
+@contextmanager
+def _refused(path):
+    try:
+        yield
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())[:120].rstrip(".")
+        raise ValueError(
+            f"Cannot read {path} as a NumPy file of numbers ({reason}): write it again."
+        ) from error
