@@ -159,7 +159,7 @@ def persistent(estimator, dataset, seconds, key) -> dict:
     from flowebm.training.fit_balanced import fit_persistent
 
     truth, preprocessing = dataset.target, estimator.saved_.preprocessing
-    rows = jnp.asarray(preprocessing.standardise_rows(dataset.values), float)
+    rows = jnp.asarray(preprocessing.transform_rows(dataset.values), float)
     components = build(Architecture(), (2,), data=rows, key=jax.random.key(key))
     started = time.perf_counter()
     result = fit_persistent(
@@ -181,7 +181,7 @@ def persistent(estimator, dataset, seconds, key) -> dict:
     draws = truth.sample(jax.random.key(6), (N_MEASURE,))
     energies = -batched(model.unnormalized_log_prob, draws)
     kl = float(np.mean(np.asarray(truth.log_prob(draws), np.float64) + energies) + log_z)
-    chains = preprocessing.restore_rows(np.asarray(result.chains, np.float64))
+    chains = preprocessing.inverse_rows(np.asarray(result.chains, np.float64))
     on_chains = np.bincount(np.asarray(jax.vmap(truth.mode)(chains)), minlength=4) / len(chains)
     return {
         "seconds": elapsed,
@@ -206,7 +206,7 @@ def autoregressive(estimator, dataset, key) -> dict:
     truth, preprocessing = dataset.target, estimator.saved_.preprocessing
     parts = split(key, dataset.values, 0.1)
     train, validation = (
-        jnp.asarray(preprocessing.standardise_rows(part), float)
+        jnp.asarray(preprocessing.transform_rows(part), float)
         for part in (parts.train, parts.validation)
     )
     flow = make_flow("spline-autoregressive", train.shape[1:], key=jax.random.key(key))
@@ -214,7 +214,7 @@ def autoregressive(estimator, dataset, key) -> dict:
     flow, _ = fit_flow(jax.random.key(key + 100), flow, train, validation)
     elapsed = time.perf_counter() - started
     draws = truth.sample(jax.random.key(7), (N_MEASURE // 2,))
-    rows = preprocessing.standardise_rows(np.asarray(draws, np.float64))
+    rows = preprocessing.transform_rows(np.asarray(draws, np.float64))
     log_q = jax.lax.map(flow.log_prob, jnp.asarray(rows, float), batch_size=10_000)
     _, log_det = preprocessing.transform_and_log_det(draws[0])
     return {

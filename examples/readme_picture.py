@@ -49,7 +49,7 @@ def main():
     dataset = load("mixture")
     mode = dataset.target.mode
     standardise = Standardise.fit(dataset.values)
-    rows = jnp.asarray(standardise.standardise_rows(dataset.values), float)
+    rows = jnp.asarray(standardise.transform_rows(dataset.values), float)
     parts = build(Architecture(), (2,), data=rows, key=jax.random.key(0))
 
     key = jax.random.key(1)
@@ -65,7 +65,7 @@ def main():
     for name, result in (("PCD's model", persistent), ("flowebm's model", balanced)):
         model = PreprocessedModel(result.model, standardise)
         panels.append((name, *normalised(model, mode)))
-        chains = standardise.restore_rows(np.asarray(result.chains, np.float64))
+        chains = standardise.inverse_rows(np.asarray(result.chains, np.float64))
         on_chains = np.bincount(np.asarray(jax.vmap(mode)(chains)), minlength=4) / len(chains)
         steps = result.history[-1]["iteration"]
         print(f"{name}: {steps} steps, weights of its chains {np.round(on_chains, 3)}")

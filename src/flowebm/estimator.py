@@ -1,7 +1,9 @@
 """`FlowEBM`: the library behind scikit-learn's interface."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -10,14 +12,16 @@ import jax.random as jr
 import numpy as np
 from flowjax.bijections import Invert
 from flowjax.distributions import Transformed
-from jaxtyping import Float
+from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from flowebm.data import Standardise, check_table, read_table, split
+from flowebm.data import LogitPixels, Split, Standardise, check_table, dequantise, read_table, split
 from flowebm.models.architecture import Architecture, build, build_flow
 from flowebm.models.defensive import DefensiveMixture
+from flowebm.models.ebflow import EBFlow
+from flowebm.models.ebflow_architecture import EBFlowArchitecture, build_ebflow
 from flowebm.models.preprocessed import PreprocessedModel
 from flowebm.models.saved import SavedModel, load_model, save_model
 from flowebm.models.tilted import EnergyModel
@@ -25,12 +29,14 @@ from flowebm.samplers.model_samples import sample_model
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Observers
 from flowebm.training.fit_balanced import fit_balanced
+from flowebm.training.fit_score_matching import ScoreMatchingOptions, fit_score_matching
+from flowebm.training.result import FitResult
 
 #: Rows that a fit needs at least: fewer leave no validation part worth the name.
 MIN_ROWS = 50
 
 #: Iterations of a fit where neither steps nor a time budget are given.
-DEFAULT_STEPS = 1000
+DEFAULT_STEPS = {"balanced": 1000, "ebflow": 3000}
 
 #: Points whose densities are evaluated at once.
 BATCH_SIZE = 4096
@@ -43,14 +49,22 @@ class FlowEBM(DensityMixin, BaseEstimator):
     log-determinant are part of $E$, and $\log Z$ comes with a standard error.
 
     Args:
-        method: How the model is fitted; `"balanced"`: flow-assisted maximum likelihood.
-        max_steps: Iterations at most; 1000 where no time budget is given.
+        method: How the model is fitted; `"balanced"`: an energy model by flow-assisted maximum
+            likelihood; `"ebflow"`: an energy-based flow by score matching.
+        objective: What `"ebflow"` minimises: `"ssm"`, `"dsm"`, `"fdssm"`, `"exact"`, `"ml"` or
+            `"sml"`; short for that choice in `options`.
+        max_steps: Iterations at most; where no time budget is given 1000, and 3000 for
+            `"ebflow"`, whose iterations are cheaper.
         time_budget: Seconds at most, compilation included.
         patience: Evaluations (one every 50 iterations) without a better validation NLL before
             the fit stops; `None` uses all iterations and keeps the best.
-        architecture: Networks, base and flow; an `Architecture`.
-        options: Choices of the method; a `BalancedOptions`.
+        architecture: What the model is made of; an `Architecture`, or for `"ebflow"` an
+            `EBFlowArchitecture`.
+        options: Choices of the method; a `BalancedOptions`, or a `ScoreMatchingOptions`.
         point_shape: Shape of one point where rows are flattened images; `None` for a table.
+        pixel_levels: Number of levels (256) where the data are whole-number pixels. They are
+            made continuous by noise and taken to the line by a logit; densities are then those
+            of the whole numbers, and samples are whole numbers. For `"ebflow"`.
         validation_fraction: Share of the rows that choose the best model.
         observers: Progress, metrics and checkpoints; an `Observers`.
         random_state: Seed of everything random.
@@ -68,25 +82,29 @@ class FlowEBM(DensityMixin, BaseEstimator):
 
     def __init__(
         self,
-        method: Literal["balanced"] = "balanced",
+        method: Literal["balanced", "ebflow"] = "balanced",
         *,
+        objective: str | None = None,
         max_steps: int | None = None,
         time_budget: float | None = None,
         patience: int | None = None,
-        architecture: Architecture | None = None,
-        options: BalancedOptions | None = None,
+        architecture: Architecture | EBFlowArchitecture | None = None,
+        options: BalancedOptions | ScoreMatchingOptions | None = None,
         point_shape: tuple[int, ...] | None = None,
+        pixel_levels: int | None = None,
         validation_fraction: float = 0.1,
         observers: Observers | None = None,
         random_state: int | np.random.RandomState | None = None,
     ):
         self.method = method
+        self.objective = objective
         self.max_steps = max_steps
         self.time_budget = time_budget
         self.patience = patience
         self.architecture = architecture
         self.options = options
         self.point_shape = point_shape
+        self.pixel_levels = pixel_levels
         self.validation_fraction = validation_fraction
         self.observers = observers
         self.random_state = random_state
@@ -105,59 +123,31 @@ class FlowEBM(DensityMixin, BaseEstimator):
             ValueError: If the table or a parameter is refused, with one sentence that says why.
             TrainingDiverged: If training diverges again and again.
         """
-        if self.method != "balanced":
-            raise ValueError(f"Unknown method {self.method!r}: choose 'balanced'.")
+        fit = self._fit_of_the_method()
         if not self.validation_fraction > 0:
             raise ValueError(
                 f"validation_fraction must be above 0; got {self.validation_fraction}: without "
                 "validation rows nothing tells when to stop."
             )
         table = read_table(X)
-        check_table(table.values, table.names, min_rows=MIN_ROWS)
-        width = table.values.shape[1]
-        shape = self._shape(width)
+        check_table(
+            table.values,
+            table.names,
+            min_rows=MIN_ROWS,
+            # Pixels at the border of an image are often constant, which noise mends.
+            allow_constant=self.pixel_levels is not None,
+        )
+        shape = self._shape(table.values.shape[1])
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         split_key, build_key, fit_key = jr.split(jr.key(seed), 3)
-        parts = split(split_key, table.values, self.validation_fraction)
-        # Pixels are bounded: their distributions have peaks, not tails.
-        standardise = Standardise.fit(
-            parts.train.reshape(-1, *shape), bend_tails=self.point_shape is None
-        )
-
-        def standardised(rows: np.ndarray) -> jax.Array:
-            return jnp.asarray(standardise.standardise_rows(rows.reshape(-1, *shape)), float)
-
-        architecture = self.architecture or Architecture()
-        train = standardised(parts.train)
-        components = build(architecture, shape, data=train, key=build_key)
-        base = None
-        if architecture.base == "flow":
-            kind, key = architecture.base_flow, jr.fold_in(build_key, 1)
-            base = build_flow(architecture, kind, shape, key=key)
-        steps = self.max_steps
-        if steps is None:
-            # A time budget ends the run; the bound on steps is then out of its way.
-            steps = DEFAULT_STEPS if self.time_budget is None else 1_000_000
-        result = fit_balanced(
-            fit_key,
-            components.model,
-            train,
-            validation=standardised(parts.validation),
-            proposal=components.proposal,
-            options=self.options,
-            base=base,
-            train_base=architecture.train_base,
-            max_steps=steps,
-            time_budget=self.time_budget,
-            patience=self.patience,
-            observers=self.observers,
-        )
+        parts = split(split_key, table.values.reshape(-1, *shape), self.validation_fraction)
+        result, preprocessing, architecture = fit(build_key, fit_key, parts)
         names = table.names if hasattr(X, "columns") or isinstance(X, str | Path) else None
         self._set_fitted(
             SavedModel(
-                model=cast(EnergyModel, result.model),
-                proposal=cast(DefensiveMixture, result.flow),
-                preprocessing=standardise,
+                model=cast(EnergyModel | EBFlow, result.model),
+                proposal=cast(DefensiveMixture | EBFlow, result.flow),
+                preprocessing=preprocessing,
                 log_partition=result.log_partition.value,
                 log_partition_stderr=result.log_partition.stderr,
                 architecture=architecture,
@@ -168,6 +158,101 @@ class FlowEBM(DensityMixin, BaseEstimator):
         self.result_ = result
         self.history_ = result.history
         return self
+
+    def _fit_of_the_method(self) -> Callable[..., "_Fitted"]:
+        """The function that fits by `method`; refuses choices that belong to another."""
+        methods = {
+            "balanced": (self._fit_balanced, Architecture, BalancedOptions),
+            "ebflow": (self._fit_ebflow, EBFlowArchitecture, ScoreMatchingOptions),
+        }
+        if self.method not in methods:
+            raise ValueError(f"Unknown method {self.method!r}: choose one of {', '.join(methods)}.")
+        fit, *kinds = methods[self.method]
+        for name, kind in zip(("architecture", "options"), kinds, strict=True):
+            value = getattr(self, name)
+            if not isinstance(value, kind | None):
+                raise TypeError(
+                    f"The method {self.method!r} takes {name} of type {kind.__name__}; got a "
+                    f"{type(value).__name__}."
+                )
+        if self.method != "ebflow":
+            for name in ("objective", "pixel_levels"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} is for the method 'ebflow'; leave it out for {self.method!r}."
+                    )
+        return fit
+
+    def _fit_balanced(self, build_key: PRNGKeyArray, fit_key: PRNGKeyArray, parts: Split):
+        shape = parts.train.shape[1:]
+        # Pixels are bounded: their distributions have peaks, not tails.
+        standardise = Standardise.fit(parts.train, bend_tails=self.point_shape is None)
+        train, validation = (
+            jnp.asarray(standardise.transform_rows(rows), float)
+            for rows in (parts.train, parts.validation)
+        )
+        architecture = cast(Architecture, self.architecture or Architecture())
+        components = build(architecture, shape, data=train, key=build_key)
+        base = None
+        if architecture.base == "flow":
+            kind, key = architecture.base_flow, jr.fold_in(build_key, 1)
+            base = build_flow(architecture, kind, shape, key=key)
+        result = fit_balanced(
+            fit_key,
+            components.model,
+            train,
+            validation=validation,
+            proposal=components.proposal,
+            options=cast(BalancedOptions | None, self.options),
+            base=base,
+            train_base=architecture.train_base,
+            **self._limits(),
+        )
+        return _Fitted(result, standardise, architecture)
+
+    def _fit_ebflow(self, build_key: PRNGKeyArray, fit_key: PRNGKeyArray, parts: Split):
+        shape = parts.train.shape[1:]
+        architecture = cast(EBFlowArchitecture, self.architecture or EBFlowArchitecture())
+        model = build_ebflow(architecture, shape, key=build_key)
+        options = cast(ScoreMatchingOptions, self.options or ScoreMatchingOptions())
+        if self.objective is not None:
+            options = replace(options, objective=self.objective)
+        if self.pixel_levels is None:
+            preprocessing = Standardise.fit(parts.train, bend_tails=self.point_shape is None)
+            train, validation = (
+                jnp.asarray(preprocessing.transform_rows(rows), float)
+                for rows in (parts.train, parts.validation)
+            )
+            given = {}
+        else:
+            preprocessing = LogitPixels(shape, self.pixel_levels, options.pixel_smoothness)
+            train, validation = (
+                _pixels(rows, self.pixel_levels) for rows in (parts.train, parts.validation)
+            )
+            given = {"preprocessing": preprocessing, "noise": True}
+        result = fit_score_matching(
+            fit_key,
+            model,
+            train,
+            validation=validation,
+            options=options,
+            **given,
+            **self._limits(),
+        )
+        return _Fitted(result, preprocessing, architecture)
+
+    def _limits(self) -> dict[str, Any]:
+        """What ends a fit, and who watches it."""
+        steps = self.max_steps
+        if steps is None:
+            # A time budget ends the run; the bound on steps is then out of its way.
+            steps = DEFAULT_STEPS[self.method] if self.time_budget is None else 1_000_000
+        return {
+            "max_steps": steps,
+            "time_budget": self.time_budget,
+            "patience": self.patience,
+            "observers": self.observers,
+        }
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
         """Normalised log-density of every row, in nats and in the units of the data.
@@ -191,10 +276,10 @@ class FlowEBM(DensityMixin, BaseEstimator):
             allow_constant=True,
         )
         saved = self.saved_
-        rows = table.values.reshape(-1, *saved.shape)
+        rows = self._continuous(table.values.reshape(-1, *saved.shape))
         # Standardised in double precision: a column's offset may have more digits than single
         # precision has.
-        standardised = jnp.asarray(saved.preprocessing.standardise_rows(rows), float)
+        standardised = jnp.asarray(saved.preprocessing.transform_rows(rows), float)
         log_prob = _log_prob(
             saved.model,
             saved.preprocessing,
@@ -235,9 +320,14 @@ class FlowEBM(DensityMixin, BaseEstimator):
         seed = self.random_state if random_state is None else random_state
         seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
         saved = self.saved_
-        samples = sample_model(jr.key(seed), saved.model, saved.proposal, n_samples)
-        rows = np.asarray(samples.positions, np.float64)
-        return saved.preprocessing.restore_rows(rows).reshape(n_samples, -1)
+        if isinstance(saved.model, EBFlow):
+            positions = _exact_samples(jr.key(seed), saved.model, n_samples)
+        else:
+            positions = sample_model(jr.key(seed), saved.model, saved.proposal, n_samples).positions
+        rows = saved.preprocessing.inverse_rows(np.asarray(positions, np.float64))
+        if isinstance(saved.preprocessing, LogitPixels):
+            rows = np.clip(np.floor(rows), 0, saved.preprocessing.levels - 1)
+        return rows.reshape(n_samples, -1)
 
     def save(self, directory: str | Path) -> None:
         """Write the fitted model to `model.safetensors` and `model.json` in a folder.
@@ -263,6 +353,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             saved.metadata.get("method", "balanced"),
             architecture=saved.architecture,
             point_shape=None if len(saved.shape) == 1 else saved.shape,
+            pixel_levels=getattr(saved.preprocessing, "levels", None),
         )
         estimator._set_fitted(saved)
         return estimator
@@ -278,6 +369,15 @@ class FlowEBM(DensityMixin, BaseEstimator):
         if saved.columns is not None:
             self.feature_names_in_ = np.asarray(saved.columns, object)
 
+    def _continuous(self, rows: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
+        """Rows as the density takes them: of pixels, whole numbers get their noise."""
+        preprocessing = self.saved_.preprocessing
+        if not isinstance(preprocessing, LogitPixels):
+            return rows
+        _check_pixels(rows, preprocessing.levels)
+        whole = (rows == np.floor(rows)).all()
+        return dequantise(self.saved_.metadata.get("seed", 0), rows) if whole else rows
+
     def _shape(self, width: int) -> tuple[int, ...]:
         """The shape of one point in rows of `width` columns."""
         if self.point_shape is None:
@@ -289,6 +389,47 @@ class FlowEBM(DensityMixin, BaseEstimator):
                 f"{width}: they must agree."
             )
         return shape
+
+
+class _Fitted(NamedTuple):
+    """What a method's fit comes to."""
+
+    result: FitResult
+    preprocessing: Standardise | LogitPixels
+    architecture: Architecture | EBFlowArchitecture
+
+
+def _pixels(rows: Float[np.ndarray, "n *shape"], levels: int) -> jax.Array:
+    """Whole-number pixels in as few bytes as they take."""
+    _check_pixels(rows, levels)
+    if (rows != np.floor(rows)).any():
+        raise ValueError(
+            "With pixel_levels the data must be whole numbers, which the fit makes continuous by "
+            "itself; these are not: leave the noise out, or pixel_levels."
+        )
+    return jnp.asarray(rows.astype(np.uint8 if levels <= 256 else np.int32))
+
+
+def _check_pixels(rows: Float[np.ndarray, "n *shape"], levels: int) -> None:
+    if rows.min() < 0 or rows.max() >= levels:
+        raise ValueError(
+            f"Pixels of {levels} levels lie from 0 to {levels - 1}; these go from {rows.min():g} "
+            f"to {rows.max():g}: give the right number of levels."
+        )
+
+
+def _exact_samples(key: PRNGKeyArray, model: EBFlow, n: int) -> Float[Array, "n *shape"]:
+    """Samples of an energy-based flow, by batches of bounded memory."""
+    keys = jr.split(key, n)
+
+    @eqx.filter_jit
+    def sample(model, keys):
+        # Factorised once a batch, whatever the number of samples in it.
+        return jax.vmap(model.sample)(keys)
+
+    return jnp.concatenate(
+        [sample(model, keys[i : i + BATCH_SIZE]) for i in range(0, n, BATCH_SIZE)]
+    )
 
 
 @eqx.filter_jit

@@ -48,10 +48,10 @@ def test_a_density_of_standardised_points_becomes_one_of_the_data():
 
 def test_rows_on_the_host_agree_with_the_bijection():
     bijection = Standardise.fit(X)
-    Z = bijection.standardise_rows(X)
+    Z = bijection.transform_rows(X)
     assert Z.dtype == np.float64
     np.testing.assert_allclose(Z, jax.vmap(bijection.transform)(X), atol=1e-4)
-    np.testing.assert_allclose(bijection.restore_rows(Z), X, rtol=1e-13)
+    np.testing.assert_allclose(bijection.inverse_rows(Z), X, rtol=1e-13)
 
 
 def test_training_leaves_it_alone():
@@ -84,7 +84,7 @@ def test_bent_tails_are_a_bijection_with_the_jacobian_s_log_det():
     mixed = np.column_stack([HEAVY, np.random.default_rng(3).standard_normal(4000)])
     with jax.enable_x64(True):
         bijection = Standardise.fit(mixed, bend_tails=True)
-        Z = bijection.standardise_rows(mixed)
+        Z = bijection.transform_rows(mixed)
         np.testing.assert_allclose(Z.mean(axis=0), 0, atol=1e-12)
         np.testing.assert_allclose(Z.std(axis=0), 1, rtol=1e-12)
         bends = np.asarray(paramax.unwrap(bijection.bend))
@@ -100,7 +100,7 @@ def test_bent_tails_are_a_bijection_with_the_jacobian_s_log_det():
             np.testing.assert_allclose(inverse_log_det, -log_det, rtol=1e-11)
             np.testing.assert_allclose(back, x, rtol=1e-11)
             np.testing.assert_allclose(z, Z[row], rtol=1e-11)
-    np.testing.assert_allclose(bijection.restore_rows(Z), mixed, rtol=1e-10)
+    np.testing.assert_allclose(bijection.inverse_rows(Z), mixed, rtol=1e-10)
 
 
 def test_bending_a_heavy_tail_raises_the_gaussian_likelihood():
@@ -112,8 +112,8 @@ def test_bending_a_heavy_tail_raises_the_gaussian_likelihood():
     plain, bent = Standardise.fit(HEAVY), Standardise.fit(HEAVY, bend_tails=True)
     # WORTH_BENDING, for each of the two columns.
     assert gaussian_likelihood(bent) > gaussian_likelihood(plain) + 2 * 0.05
-    largest = np.abs(plain.standardise_rows(HEAVY)).max()
-    assert np.abs(bent.standardise_rows(HEAVY)).max() < largest
+    largest = np.abs(plain.transform_rows(HEAVY)).max()
+    assert np.abs(bent.transform_rows(HEAVY)).max() < largest
 
 
 @pytest.mark.parametrize(

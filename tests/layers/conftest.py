@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flowebm.data import LogitPixels
 from flowebm.layers import (
     ActNorm,
     AffineCoupling,
@@ -15,9 +16,9 @@ from flowebm.layers import (
     Conv2d,
     FullLinear,
     LeakyReLU,
-    Logit,
     LULinear,
     Permutation,
+    Preprocessing,
     SinhArcsinh,
     SmoothLeakyReLU,
     SplineCoupling,
@@ -93,7 +94,7 @@ LAYERS = {
     "spline coupling of images": lambda: randomized(
         SplineCoupling((2, 2, 2), _conv(1, SplineCoupling.n_parameters(4)), n_knots=4)
     ),
-    "logit": lambda: Logit((4,), smoothness=0.5, margin=0.01),
+    "preprocessing": lambda: Preprocessing(LogitPixels((4,), 2, 0.5, 0.01)),
     "split prior": lambda: SplitPrior(
         randomized(AffineCoupling((4, 2, 2), _conv(2, 4))),
         Chain([Squeeze((2, 2, 2)), Conv1x1(_normal(8, 8), (8, 1, 1)), SmoothLeakyReLU((8, 1, 1))]),
@@ -112,6 +113,6 @@ def layer(request):
 @pytest.fixture
 def x(layer):
     """An input of the layer, where it is defined."""
-    if isinstance(layer, Logit):
+    if isinstance(layer, Preprocessing):
         return jnp.array([0.001, 0.3, 0.5, 0.98])
     return jnp.asarray(3 * np.random.default_rng(7).standard_normal(layer.shape))

@@ -11,7 +11,6 @@ from flowebm.layers import (
     Conv2d,
     FullLinear,
     LeakyReLU,
-    Logit,
     LULinear,
     Permutation,
     SinhArcsinh,
@@ -40,8 +39,6 @@ REFUSED = {
     "its rest takes": lambda: SplitPrior(
         AffineCoupling((4, 2, 2), abs), Chain([LeakyReLU((4, 2, 2))])
     ),
-    "positive smoothness": lambda: Logit((1,), smoothness=0.0),
-    "margin in": lambda: Logit((1,), margin=0.5),
 }
 
 

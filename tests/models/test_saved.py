@@ -191,7 +191,7 @@ def test_arrays_that_are_not_safetensors_are_refused(folder, content):
         (b"[" * 100_000, "is not JSON"),
         (b'{"format_version": NaN}', "is not JSON"),
         (b"{}", "format version None"),
-        (b'{"format_version": 2}', "format version 2, and this flowebm reads 1"),
+        (b'{"format_version": 1}', "format version 1, and this flowebm reads 2"),
     ],
 )
 def test_values_that_are_not_ours_are_refused(folder, content, words):

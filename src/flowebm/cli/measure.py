@@ -96,7 +96,7 @@ def _likelihood(estimator: FlowEBM, test: np.ndarray, log_z: LogPartition) -> di
     saved = estimator.saved_
     points = test.reshape(-1, *saved.shape)
     in_data_units = held_out_nll(estimator.model_, jax.numpy.asarray(points, float), log_z)
-    standardised = saved.preprocessing.standardise_rows(points)
+    standardised = saved.preprocessing.transform_rows(points)
     values: dict[str, Any] = {
         "nll": _interval(in_data_units),
         "nll_standardised": _interval(

@@ -129,12 +129,12 @@ class Standardise(AbstractBijection):
         x = jnp.where(is_bent, self.center + stretched / safe, bent)
         return x, jnp.log(self.sd).sum() + 0.5 * jnp.log1p(stretched**2).sum()
 
-    def standardise_rows(self, X: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:
+    def transform_rows(self, X: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:
         """`transform` for many points in double precision on the host, before any rounding."""
         mean, sd, bend, center = self._double_precision()
         return (_bend(np.asarray(X, np.float64), bend, center) - mean) / sd
 
-    def restore_rows(self, Z: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:
+    def inverse_rows(self, Z: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:
         """`inverse` for many points in double precision on the host."""
         mean, sd, bend, center = self._double_precision()
         bent = np.asarray(Z, np.float64) * sd + mean

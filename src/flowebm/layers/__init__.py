@@ -18,8 +18,7 @@ from flowebm.layers.leaky_relu import LeakyReLU as LeakyReLU
 from flowebm.layers.lu_linear import LULinear as LULinear
 from flowebm.layers.monotone_inverse import invert_increasing as invert_increasing
 from flowebm.layers.permutation import Permutation as Permutation
-from flowebm.layers.preprocessing import Logit as Logit
-from flowebm.layers.preprocessing import dequantize as dequantize
+from flowebm.layers.preprocessing import Preprocessing as Preprocessing
 from flowebm.layers.sinh_arcsinh import SinhArcsinh as SinhArcsinh
 from flowebm.layers.smooth_leaky_relu import SmoothLeakyReLU as SmoothLeakyReLU
 from flowebm.layers.spline_coupling import SplineCoupling as SplineCoupling

@@ -7,6 +7,8 @@ from flowebm.models.architecture import build_flow as build_flow
 from flowebm.models.bases import gaussian_base as gaussian_base
 from flowebm.models.defensive import DefensiveMixture as DefensiveMixture
 from flowebm.models.ebflow import EBFlow as EBFlow
+from flowebm.models.ebflow_architecture import EBFlowArchitecture as EBFlowArchitecture
+from flowebm.models.ebflow_architecture import build_ebflow as build_ebflow
 from flowebm.models.ebflow_architectures import convolutional_ebflow as convolutional_ebflow
 from flowebm.models.ebflow_architectures import coupling_ebflow as coupling_ebflow
 from flowebm.models.ebflow_architectures import fully_connected_ebflow as fully_connected_ebflow

@@ -8,19 +8,28 @@ import os
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from flowebm.data.logit_pixels import LogitPixels
 from flowebm.data.standardise import Standardise
-from flowebm.models.architecture import Architecture, Components, build
+from flowebm.models.architecture import Architecture, build
 from flowebm.models.defensive import DefensiveMixture
-from flowebm.models.saved_values import FORMAT_VERSION, parse_architecture, parse_values
+from flowebm.models.ebflow import EBFlow
+from flowebm.models.ebflow_architecture import EBFlowArchitecture, build_ebflow
+from flowebm.models.saved_values import (
+    FORMAT_VERSION,
+    parse_architecture,
+    parse_preprocessing,
+    parse_values,
+)
 from flowebm.models.tilted import EnergyModel
 
 _ARRAYS_NAME = "model.safetensors"
@@ -32,9 +41,9 @@ class SavedModel:
     """A fitted model with all that its use needs.
 
     Attributes:
-        model: The energy model, over standardised points.
-        proposal: The proposal over standardised points.
-        preprocessing: From the data's units to standardised points.
+        model: The energy model, over preprocessed points.
+        proposal: The proposal over preprocessed points; for an EBFlow, itself.
+        preprocessing: From the data's units to the model's.
         log_partition: Estimate of the model's log Z (nats).
         log_partition_stderr: Its standard error (nats); infinite where it is not known.
         architecture: What the model and the proposal are made of.
@@ -42,12 +51,12 @@ class SavedModel:
         metadata: Anything else, as plain values.
     """
 
-    model: EnergyModel
-    proposal: DefensiveMixture
-    preprocessing: Standardise
+    model: EnergyModel | EBFlow
+    proposal: DefensiveMixture | EBFlow
+    preprocessing: Standardise | LogitPixels
     log_partition: float
     log_partition_stderr: float
-    architecture: Architecture
+    architecture: Architecture | EBFlowArchitecture
     columns: tuple[str, ...] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -72,14 +81,21 @@ def save_model(directory: str | Path, saved: SavedModel) -> None:
             the log-partition is not finite, or if the metadata are not plain values.
     """
     directory = Path(directory)
-    tree = _Arrays(saved.model, saved.proposal, saved.preprocessing)
+    pixels = _plain(saved.preprocessing) if isinstance(saved.preprocessing, LogitPixels) else None
+    scaling = saved.preprocessing if isinstance(saved.preprocessing, Standardise) else None
+    # An EBFlow is its own proposal, and is saved once.
+    proposal = None if isinstance(saved.proposal, EBFlow) else saved.proposal
+    tree = _Arrays(saved.model, proposal, scaling)
     arrays = {name: np.asarray(leaf) for name, leaf in _named(tree).items() if _is_array(leaf)}
-    _check(arrays, _named(_skeleton(saved.architecture, saved.shape)), "The model to save")
+    skeleton = _skeleton(saved.architecture, saved.shape, standardises=scaling is not None)
+    _check(arrays, _named(skeleton), "The model to save")
     stderr = float(saved.log_partition_stderr)
     values = {
         "format_version": FORMAT_VERSION,
         "arrays_sha256": "",
+        "model": type(saved.model).__name__,
         "architecture": dataclasses.asdict(saved.architecture),
+        "preprocessing": pixels,
         "shape": list(saved.shape),
         "columns": None if saved.columns is None else list(saved.columns),
         "log_partition": float(saved.log_partition),
@@ -128,19 +144,20 @@ def load_model(directory: str | Path) -> SavedModel:
         raise ValueError(
             f"{arrays_path} cannot be read as safetensors ({error}): save the model again."
         ) from error
-    architecture = parse_architecture(values_path, values["architecture"])
+    architecture = parse_architecture(values_path, values["model"], values["architecture"])
     shape = tuple(values["shape"])
+    preprocessing = parse_preprocessing(values_path, values["preprocessing"], shape)
     try:
-        _check(arrays, _named(_skeleton(architecture, shape)), str(arrays_path))
-        components = build(architecture, shape, key=jax.random.key(0))
-        tree = _filled(components, arrays)
+        skeleton = _skeleton(architecture, shape, standardises=preprocessing is None)
+        _check(arrays, _named(skeleton), str(arrays_path))
+        tree = _filled(architecture, shape, arrays, standardises=preprocessing is None)
     except ValueError as error:
         raise ValueError(f"The model in {directory} is refused: {error}") from error
     stderr, columns = values["log_partition_stderr"], values["columns"]
     return SavedModel(
         model=tree.model,
-        proposal=tree.proposal,
-        preprocessing=tree.preprocessing,
+        proposal=tree.model if isinstance(tree.model, EBFlow) else cast(Any, tree.proposal),
+        preprocessing=preprocessing or cast(Standardise, tree.preprocessing),
         log_partition=values["log_partition"],
         log_partition_stderr=math.inf if stderr is None else stderr,
         architecture=architecture,
@@ -152,26 +169,45 @@ def load_model(directory: str | Path) -> SavedModel:
 class _Arrays(eqx.Module):
     """What is saved array by array; field names are the first part of the arrays' names."""
 
-    model: EnergyModel
-    proposal: DefensiveMixture
-    preprocessing: Standardise
+    model: EnergyModel | EBFlow
+    proposal: DefensiveMixture | None
+    preprocessing: Standardise | None
 
 
-def _skeleton(architecture: Architecture, shape: tuple[int, ...]) -> _Arrays:
+def _untrained(
+    architecture: Architecture | EBFlowArchitecture, shape: tuple[int, ...], key: PRNGKeyArray
+) -> tuple[EnergyModel | EBFlow, DefensiveMixture | None]:
+    """A model and, if it has one, its proposal."""
+    if isinstance(architecture, EBFlowArchitecture):
+        return build_ebflow(architecture, shape, key=key), None
+    return build(architecture, shape, key=key)
+
+
+def _skeleton(
+    architecture: Architecture | EBFlowArchitecture, shape: tuple[int, ...], *, standardises: bool
+) -> _Arrays:
     """The tree of an architecture, with shapes and types in the place of arrays.
 
     For comparison only: flowjax's flows hold functions that remember arrays of their making,
     which here are none.
     """
-    components = eqx.filter_eval_shape(build, architecture, shape, key=jax.random.key(0))
+    model, proposal = eqx.filter_eval_shape(_untrained, architecture, shape, jax.random.key(0))
+    if not standardises:
+        return _Arrays(model, proposal, None)
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf,
         Standardise(jnp.zeros(shape), jnp.ones(shape)),
     )
-    return _Arrays(components.model, components.proposal, abstract)
+    return _Arrays(model, proposal, abstract)
 
 
-def _filled(components: Components, arrays: dict[str, np.ndarray]) -> _Arrays:
+def _filled(
+    architecture: Architecture | EBFlowArchitecture,
+    shape: tuple[int, ...],
+    arrays: dict[str, np.ndarray],
+    *,
+    standardises: bool,
+) -> _Arrays:
     """The saved arrays in the place of those that a fresh model begins with."""
     # Made by its constructor, which refuses what is no scaling.
     scaling = {
@@ -179,7 +215,8 @@ def _filled(components: Components, arrays: dict[str, np.ndarray]) -> _Arrays:
         for name, array in arrays.items()
         if name.startswith("preprocessing.")
     }
-    fresh = _Arrays(components.model, components.proposal, Standardise(**scaling))
+    model, proposal = _untrained(architecture, shape, jax.random.key(0))
+    fresh = _Arrays(model, proposal, Standardise(**scaling) if standardises else None)
     leaves = [
         # The file decides between single and double precision; indices have the process's type.
         jnp.asarray(arrays[name], None if _is_float(leaf) else leaf.dtype)
@@ -188,6 +225,10 @@ def _filled(components: Components, arrays: dict[str, np.ndarray]) -> _Arrays:
         for name, leaf in _named(fresh).items()
     ]
     return jax.tree.unflatten(jax.tree.structure(fresh), leaves)
+
+
+def _plain(preprocessing: LogitPixels) -> dict[str, Any]:
+    return {name: getattr(preprocessing, name) for name in ("levels", "smoothness", "margin")}
 
 
 def _named(tree: Any) -> dict[str, Any]:

@@ -5,10 +5,15 @@ import math
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from flowebm.data.logit_pixels import LogitPixels
 from flowebm.models.architecture import Architecture
+from flowebm.models.ebflow_architecture import EBFlowArchitecture
 
 #: Raised whenever an older reader would misread a newer file.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+#: What each kind of model is made from.
+_ARCHITECTURES = {"EnergyModel": Architecture, "EBFlow": EBFlowArchitecture}
 
 
 def parse_values(path: Path, content: bytes) -> dict[str, Any]:
@@ -45,7 +50,10 @@ def parse_values(path: Path, content: bytes) -> dict[str, Any]:
     columns, shape = values.get("columns"), values.get("shape")
     valid = {
         "arrays_sha256": isinstance(values.get("arrays_sha256"), str),
+        "model": values.get("model") in _ARCHITECTURES,
         "architecture": isinstance(values.get("architecture"), dict),
+        "preprocessing": "preprocessing" in values
+        and (values["preprocessing"] is None or isinstance(values["preprocessing"], dict)),
         "shape": isinstance(shape, list) and shape and all(map(_is_count, shape)),
         "columns": "columns" in values
         and (columns is None or (isinstance(columns, list) and _all_texts(columns))),
@@ -60,17 +68,21 @@ def parse_values(path: Path, content: bytes) -> dict[str, Any]:
     return values
 
 
-def parse_architecture(path: Path, values: dict[str, Any]) -> Architecture:
+def parse_architecture(
+    path: Path, model: str, values: dict[str, Any]
+) -> Architecture | EBFlowArchitecture:
     """The architecture of a saved model; a choice that the file does not name has its default.
 
     Args:
         path: The file, for messages.
+        model: The kind of the model.
         values: The choices by name.
 
     Raises:
         ValueError: If a choice or its value is unknown.
     """
-    hints = get_type_hints(Architecture)
+    architecture = _ARCHITECTURES[model]
+    hints = get_type_hints(architecture)
     for name, value in values.items():
         if name not in hints:
             raise ValueError(
@@ -82,6 +94,8 @@ def parse_architecture(path: Path, values: dict[str, Any]) -> Architecture:
             is_valid = value in get_args(hint)
         elif hint is int:
             is_valid = _is_count(value)
+        elif hint == int | None:
+            is_valid = value is None or _is_count(value)
         elif hint is float:
             is_valid = _is_number(value)
         else:
@@ -91,7 +105,32 @@ def parse_architecture(path: Path, values: dict[str, Any]) -> Architecture:
                 f"{path} has {value!r} for the architecture field {name!r}, which is not one of "
                 "its values: use the version of flowebm that wrote it."
             )
-    return Architecture(**values)
+    return architecture(**values)
+
+
+def parse_preprocessing(
+    path: Path, values: dict[str, Any] | None, shape: tuple[int, ...]
+) -> LogitPixels | None:
+    """The preprocessing of a saved model of pixels, or `None` for one of standardised points.
+
+    Args:
+        path: The file, for messages.
+        values: Its choices by name.
+        shape: Shape of one point.
+
+    Raises:
+        ValueError: If a choice or its value is unknown.
+    """
+    if values is None:
+        return None
+    try:
+        if not all(map(_is_number, values.values())) or not isinstance(values["levels"], int):
+            raise TypeError("its choices are numbers")
+        return LogitPixels(shape, **values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} has no valid 'preprocessing' ({error}): give a folder that flowebm wrote."
+        ) from error
 
 
 def _is_count(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The loops: balanced training and its baseline, on one driver."""
+"""The loops: balanced training, its baseline and score matching, on one driver."""
 
 from flowebm.training.balanced import BalancedOptions as BalancedOptions
 from flowebm.training.balanced import BalancedTrainer as BalancedTrainer
@@ -11,7 +11,8 @@ from flowebm.training.driver import drive as drive
 from flowebm.training.fit_balanced import default_proposal as default_proposal
 from flowebm.training.fit_balanced import fit_balanced as fit_balanced
 from flowebm.training.fit_balanced import fit_persistent as fit_persistent
-from flowebm.training.flow import FlowTrainer as FlowTrainer
+from flowebm.training.fit_score_matching import ScoreMatchingOptions as ScoreMatchingOptions
+from flowebm.training.fit_score_matching import fit_score_matching as fit_score_matching
 from flowebm.training.flow import fit_flow as fit_flow
 from flowebm.training.metrics import MetricsFile as MetricsFile
 from flowebm.training.metrics import read_metrics as read_metrics

@@ -25,7 +25,7 @@ from flowebm.models.tilted import EnergyModel
 from flowebm.training.balanced import BalancedOptions, BalancedTrainer
 from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.flow import fit_flow
-from flowebm.training.result import FitResult
+from flowebm.training.result import FitResult, collect_warnings
 
 #: Share of a time budget that fitting a flow by maximum likelihood may take.
 FLOW_BUDGET = 0.25
@@ -94,7 +94,7 @@ def fit_balanced(
     names = ("split", "base", "flow", "fit", "chains", "train", "log_z")
     keys = dict(zip(names, jr.split(key, len(names)), strict=True))
     data, validation = _training_and_validation(keys["split"], model, data, validation)
-    observers, sentences = _collecting(observers)
+    observers, sentences = collect_warnings(observers)
     started = time.monotonic()
 
     def budget(share: float = 1.0) -> float | None:
@@ -191,7 +191,7 @@ def fit_persistent(
     if options.global_kernel != "none":
         raise ValueError("fit_persistent makes local moves alone: set global_kernel to 'none'.")
     chain_key, train_key, log_z_key = jr.split(key, 3)
-    observers, sentences = _collecting(observers)
+    observers, sentences = collect_warnings(observers)
     data = _points_of(model, data, "data's")
     # No proposal takes part in the training; a wide Gaussian tells log Z afterwards, as well as
     # it can.
@@ -290,19 +290,6 @@ def _same_form(first: PyTree, second: PyTree) -> bool:
         np.shape(a) == np.shape(b)
         for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
     )
-
-
-def _collecting(observers: Observers | None) -> tuple[Observers, list[str]]:
-    """The observers, with a list of all that they are warned of."""
-    observers = observers or Observers()
-    sentences: list[str] = []
-    tell = observers.warn
-
-    def warn(sentence: str) -> None:
-        sentences.append(sentence)
-        tell(sentence)
-
-    return replace(observers, warn=warn), sentences
 
 
 def _tell_of_waiting(warn: Callable[[str], None]) -> Callable[[str, dict[str, Any], int], None]:

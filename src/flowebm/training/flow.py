@@ -1,85 +1,13 @@
 """Fitting a flow to data by maximum likelihood, stopped on validation data."""
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import optax
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from flowebm.models.trainable import partition_trainable
 from flowebm.objectives.maximum_likelihood import maximum_likelihood
-from flowebm.training.averaging import update_average
 from flowebm.training.driver import Limits, Observers, Outcome, drive
-from flowebm.training.schedules import constant
-from flowebm.training.trainer import AbstractTrainer, Metrics
-
-
-class FlowState(eqx.Module):
-    """State of a maximum-likelihood fit.
-
-    Attributes:
-        params: The trainable parameters.
-        average: Their exponential moving average, which is what is evaluated and kept.
-        optimizer: The optimizer's state.
-        iteration: Iterations done.
-    """
-
-    params: PyTree[Array]
-    average: PyTree[Array]
-    optimizer: PyTree[Array]
-    iteration: Scalar
-
-
-class FlowTrainer(AbstractTrainer):
-    """Maximum likelihood of a flow: Adam with clipped gradients, and a parameter average."""
-
-    flow: AbstractDistribution
-    data: Float[Array, "n *shape"]
-    validation: Float[Array, "m *shape"]
-    optimizer: optax.GradientTransformation = eqx.field(static=True)
-    batch_size: int = eqx.field(static=True, default=512)
-    average_decay: float = eqx.field(static=True, default=0.99)
-    stage: str = eqx.field(static=True, default="flow")
-
-    def init(self, key: PRNGKeyArray) -> FlowState:
-        params, _ = partition_trainable(self.flow)
-        return FlowState(
-            params, jax.tree.map(jnp.copy, params), self.optimizer.init(params), jnp.array(0)
-        )
-
-    def step(
-        self,
-        key: PRNGKeyArray,
-        state: FlowState,
-        batch: Int[Array, " batch"],
-        learning_rate_factor: Scalar,
-    ) -> tuple[FlowState, Metrics]:
-        static = partition_trainable(self.flow)[1]
-
-        def loss(params):
-            return maximum_likelihood(eqx.combine(params, static), self.data[batch])
-
-        value, gradient = jax.value_and_grad(loss)(state.params)
-        updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
-        updates = optax.tree.scale(learning_rate_factor, updates)
-        params = optax.apply_updates(state.params, updates)
-        average = update_average(state.average, params, state.iteration, self.average_decay)
-        return FlowState(params, average, optimizer, state.iteration + 1), {"train_nll": value}
-
-    def evaluate(self, key: PRNGKeyArray, state: FlowState) -> tuple[Metrics, Float[Array, " m"]]:
-        nll = -self.with_params(state.average).log_prob(self.validation)
-        return {"nll": jnp.mean(nll), "nll_stderr": jnp.std(nll) / jnp.sqrt(nll.size)}, nll
-
-    def solution(self, state: FlowState) -> PyTree[Array]:
-        return state.average
-
-    def schedule(self, progress: Scalar) -> Scalar:
-        return constant(progress)
-
-    def with_params(self, params: PyTree[Array]) -> AbstractDistribution:
-        """The flow with other parameters."""
-        return eqx.combine(params, partition_trainable(self.flow)[1])
+from flowebm.training.objective import ObjectiveTrainer
 
 
 def fit_flow(
@@ -119,14 +47,21 @@ def fit_flow(
     Returns:
         The fitted flow and the driver's outcome.
     """
-    trainer = FlowTrainer(
-        flow=flow,
+    trainer = ObjectiveTrainer(
+        model=flow,
         data=data,
         validation=validation,
+        validation_log_det=jnp.zeros(validation.shape[0]),
+        objective=_negative_log_likelihood,
         optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adam(learning_rate)),
         batch_size=min(batch_size, data.shape[0]),
+        loss_name="train_nll",
         stage=stage,
     )
     limits = Limits(max_steps, time_budget, patience, block_length)
     outcome = drive(key, trainer, limits, observers)
     return trainer.with_params(outcome.state.best), outcome
+
+
+def _negative_log_likelihood(flow, points, key):
+    return maximum_likelihood(flow, points)

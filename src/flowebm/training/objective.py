@@ -1,0 +1,129 @@
+"""Descending an objective over a model's parameters, with their average as the solution."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Real, Scalar
+
+from flowebm.models.ebflow import EBFlow
+from flowebm.models.trainable import partition_trainable
+from flowebm.objectives.objective import Objective
+from flowebm.training.averaging import update_average
+from flowebm.training.schedules import constant, warmup_cosine
+from flowebm.training.trainer import AbstractTrainer, Metrics
+
+#: Validation points that an EBFlow evaluates at once.
+EVALUATED_AT_ONCE = 500
+
+SCHEDULES = {"constant": constant, "cosine": warmup_cosine}
+
+
+class ObjectiveState(eqx.Module):
+    """State of a descent.
+
+    Attributes:
+        params: The trainable parameters.
+        average: Their exponential moving average, which is what is evaluated and kept.
+        optimizer: The optimizer's state.
+        iteration: Iterations done.
+    """
+
+    params: PyTree[Array]
+    average: PyTree[Array]
+    optimizer: PyTree[Array]
+    iteration: Scalar
+
+
+class ObjectiveTrainer(AbstractTrainer):
+    r"""Stochastic gradient descent of $\mathcal L(\theta)$, validated by the exact NLL.
+
+    Attributes:
+        model: The model to start from, with an exact `log_prob`.
+        data: Training points, one a row, as `prepare` takes them.
+        validation: Validation points as the model takes them.
+        validation_log_det: What the preprocessing adds to the log-density of each, in nats.
+        objective: $(\theta, x, \text{key}) \mapsto \mathcal L$.
+        optimizer: The optimizer, without a schedule.
+        prepare: `(key, rows) -> points`, what becomes of a minibatch before the model sees it.
+        batch_size: Points of a minibatch.
+        average_decay: Decay of the parameters' average.
+        schedule_name: Learning rate over the run.
+        epoch_decay: Factor on the learning rate after each epoch.
+        loss_name: The objective's name among the metrics; `"train_nll"` where it is the NLL.
+        stage: A word for progress and metrics.
+    """
+
+    model: AbstractDistribution
+    data: Real[Array, "n *shape"]
+    validation: Float[Array, "m *shape"]
+    validation_log_det: Float[Array, " m"]
+    objective: Objective = eqx.field(static=True)
+    optimizer: optax.GradientTransformation = eqx.field(static=True)
+    prepare: Callable[[PRNGKeyArray, Array], Array] | None = None
+    batch_size: int = eqx.field(static=True, default=512)
+    average_decay: float = eqx.field(static=True, default=0.99)
+    schedule_name: Literal["constant", "cosine"] = eqx.field(static=True, default="constant")
+    epoch_decay: float = eqx.field(static=True, default=1.0)
+    loss_name: str = eqx.field(static=True, default="loss")
+    stage: str = eqx.field(static=True, default="fit")
+
+    def init(self, key: PRNGKeyArray) -> ObjectiveState:
+        params, _ = partition_trainable(self.model)
+        return ObjectiveState(
+            params, jax.tree.map(jnp.copy, params), self.optimizer.init(params), jnp.array(0)
+        )
+
+    def step(
+        self,
+        key: PRNGKeyArray,
+        state: ObjectiveState,
+        batch: Int[Array, " batch"],
+        learning_rate_factor: Scalar,
+    ) -> tuple[ObjectiveState, Metrics]:
+        static = partition_trainable(self.model)[1]
+        objective_key, prepare_key = jax.random.split(key)
+        points = self.data[batch]
+        if self.prepare is not None:
+            points = self.prepare(prepare_key, points)
+
+        def loss(params):
+            return self.objective(eqx.combine(params, static), points, objective_key)
+
+        value, gradient = jax.value_and_grad(loss)(state.params)
+        updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
+        epoch = state.iteration * self.batch_size // self.data.shape[0]
+        factor = learning_rate_factor * self.epoch_decay**epoch
+        params = optax.apply_updates(state.params, optax.tree.scale(factor, updates))
+        average = update_average(state.average, params, state.iteration, self.average_decay)
+        return ObjectiveState(params, average, optimizer, state.iteration + 1), {
+            self.loss_name: value
+        }
+
+    def evaluate(
+        self, key: PRNGKeyArray, state: ObjectiveState
+    ) -> tuple[Metrics, Float[Array, " m"]]:
+        nll = _nll(self.with_params(state.average), self.validation) - self.validation_log_det
+        return {"nll": jnp.mean(nll), "nll_stderr": jnp.std(nll) / jnp.sqrt(nll.size)}, nll
+
+    def solution(self, state: ObjectiveState) -> PyTree[Array]:
+        return state.average
+
+    def schedule(self, progress: Scalar) -> Scalar:
+        return SCHEDULES[self.schedule_name](progress)
+
+    def with_params(self, params: PyTree[Array]) -> AbstractDistribution:
+        """The model with other parameters."""
+        return eqx.combine(params, partition_trainable(self.model)[1])
+
+
+def _nll(model: AbstractDistribution, points: Float[Array, "m *shape"]) -> Float[Array, " m"]:
+    """The NLL of every point; determinants are computed once for all."""
+    if isinstance(model, EBFlow):
+        at_once = min(EVALUATED_AT_ONCE, points.shape[0])
+        return jax.lax.map(model.energy, points, batch_size=at_once) + model.log_normalizer()
+    return -model.log_prob(points)
