@@ -7,6 +7,7 @@ from flowebm.data.dequantise import dequantise as dequantise
 from flowebm.data.image_catalogue import available_images as available_images
 from flowebm.data.image_catalogue import load_images as load_images
 from flowebm.data.images import Images as Images
+from flowebm.data.logit_pixels import LogitPixels as LogitPixels
 from flowebm.data.split import Split as Split
 from flowebm.data.split import split as split
 from flowebm.data.standardise import Standardise as Standardise
