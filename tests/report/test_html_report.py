@@ -449,7 +449,15 @@ def leaves(value, path=()):
 def test_entries_of_any_kind_are_borne(run, name):
     original = {
         "config": config(),
-        "evaluation": evaluation(),
+        "evaluation": evaluation()
+        | {
+            "mode_weights": {
+                "true": [0.5],
+                "fitted": [0.7],
+                "stderr": [0.01],
+                "total_variation": 0.1,
+            }
+        },
         "metrics": metrics()[:1] + metrics()[-1:],
         "model": {"shape": [2], "columns": ["a", "b"]},
     }[name]
