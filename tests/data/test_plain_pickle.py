@@ -71,6 +71,12 @@ def test_a_cut_off_pickle_is_refused(tmp_path, refused, end):
     refused("Cannot read", read_plain_pickle, path)
 
 
+def test_a_damaged_number_does_not_fill_the_memory(tmp_path, refused):
+    path = tmp_path / "batch"
+    path.write_bytes(b"\x80\x02]r\xff\xff\xff\x7f.")
+    refused("it numbers a value 2147483647", read_plain_pickle, path)
+
+
 def test_an_array_with_fewer_values_than_its_shape_is_refused(tmp_path, refused):
     path = tmp_path / "batch"
     whole = pickle.dumps({b"data": ARRAY}, 3)

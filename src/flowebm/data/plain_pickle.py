@@ -1,6 +1,8 @@
 """Pickles of plain values and arrays, read without running anything that they name."""
 
+import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,9 @@ def read_plain_pickle(path: Path) -> Any:
             array that is damaged or of another type.
     """
     try:
-        with path.open("rb") as file:
-            value = _PlainUnpickler(file, encoding="bytes").load()
+        content = path.read_bytes()
+        _check_memo(content)
+        value = _PlainUnpickler(io.BytesIO(content), encoding="bytes").load()
         if isinstance(value, dict):
             return {key: _array(v) if isinstance(v, _Kept) else v for key, v in value.items()}
         return value
@@ -66,6 +69,14 @@ class _PlainUnpickler(pickle.Unpickler):
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no array needs")
         return _Kept(name)
+
+
+def _check_memo(content):
+    # The unpickler makes room for as many remembered values as a file says, and would fill the
+    # machine's memory for a damaged number.
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(content):
+            raise pickle.UnpicklingError(f"it numbers a value {argument}, beyond all that it has")
 
 
 def _array(kept):

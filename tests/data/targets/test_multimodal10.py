@@ -132,7 +132,7 @@ def test_the_score_is_finite_on_and_off_the_edge(single):
 
 
 def test_the_catalogue_draws_inside_of_the_support():
-    """0.06 of these 450 coordinates are expected on the edge in double precision, 40 in single;
+    """Of these 450 coordinates 0.03 are expected on the edge in double precision, 50 in single;
     false-alarm rate 1e-6."""
     values = load("multimodal10", n=50).values
     on_edge = np.abs(values[:, 1:]) == np.abs(values[:, :-1] + 2 * 2.0 ** np.arange(1, 10))

@@ -23,7 +23,7 @@ class Multimodal10(AbstractTarget):
       \quad\text{for } |y_i| < |s_i|, \text{ and } -\infty \text{ elsewhere.}$$
 
     Half of the mass of a coordinate has $1 - |t_i|$ under 0.003, and what is within rounding of
-    the edge is as good as on it: a ninth of it in single precision, 0.014% in double. Such points
+    the edge is as good as on it: a ninth of it in single precision, 0.007% in double. Such points
     count as half a unit roundoff inside. Draw and evaluate in double precision where the value
     matters; `sample_and_log_prob` is exact in both, as it knows $x$.
 
