@@ -75,7 +75,7 @@ def _check_memo(content):
     # The unpickler makes room for as many remembered values as a file says, and would fill the
     # machine's memory for a damaged number.
     for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(content):
             raise pickle.UnpicklingError(f"it numbers a value {argument}, beyond all that it has")
 
 
