@@ -16,6 +16,7 @@ from flowebm.layers import (
     Conv2d,
     FullLinear,
     LeakyReLU,
+    LogisticMixtureCoupling,
     LULinear,
     Permutation,
     Preprocessing,
@@ -93,6 +94,9 @@ LAYERS = {
     ),
     "spline coupling of images": lambda: randomized(
         SplineCoupling((2, 2, 2), _conv(1, SplineCoupling.n_parameters(4)), n_knots=4)
+    ),
+    "logistic mixture coupling": lambda: randomized(
+        LogisticMixtureCoupling((3,), _mlp(1, 2 * LogisticMixtureCoupling.n_parameters(3)), 3)
     ),
     "preprocessing": lambda: Preprocessing(LogitPixels((4,), 2, 0.5, 0.01)),
     "split prior": lambda: SplitPrior(

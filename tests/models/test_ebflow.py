@@ -34,6 +34,12 @@ ARCHITECTURES = {
     ),
     "Glow": lambda: glow_ebflow(KEY, IMAGE, n_steps=1, width=4),
     "coupling": lambda: coupling_ebflow(KEY, 3, n_blocks=2, width=8),
+    "spline coupling": lambda: coupling_ebflow(
+        KEY, 3, n_blocks=1, width=8, transformer="spline", n_bins=3
+    ),
+    "logistic mixture coupling": lambda: coupling_ebflow(
+        KEY, 3, n_blocks=2, width=8, transformer="logistic-mixture", n_bins=3, mixing="reversal"
+    ),
 }
 
 
@@ -183,5 +189,9 @@ def test_latents_and_architectures_that_do_not_fit_are_refused():
         EBFlow([layer], StandardNormal((3,)))
     with pytest.raises(ValueError, match="choose full, lower, upper or lu"):
         fully_connected_ebflow((2,), linear="diagonal")
+    with pytest.raises(ValueError, match="choose affine, spline or logistic-mixture"):
+        coupling_ebflow(KEY, transformer="cubic")
+    with pytest.raises(ValueError, match="choose orthogonal or reversal"):
+        coupling_ebflow(KEY, mixing="none")
     with pytest.raises(ValueError, match="choose zero or circular"):
         convolutional_ebflow((1, 4, 4), padding="reflect")

@@ -15,6 +15,9 @@ from flowebm.layers.layer import AbstractConstantJacobianLayer as AbstractConsta
 from flowebm.layers.layer import AbstractDataDependentLayer as AbstractDataDependentLayer
 from flowebm.layers.layer import AbstractLayer as AbstractLayer
 from flowebm.layers.leaky_relu import LeakyReLU as LeakyReLU
+from flowebm.layers.logistic_mixture_coupling import (
+    LogisticMixtureCoupling as LogisticMixtureCoupling,
+)
 from flowebm.layers.lu_linear import LULinear as LULinear
 from flowebm.layers.monotone_inverse import invert_increasing as invert_increasing
 from flowebm.layers.permutation import Permutation as Permutation

@@ -19,6 +19,7 @@ def mlp_conditioner(
     width: int = 64,
     depth: int = 2,
     activation: Callable[[Array], Array] = jax.nn.silu,
+    input_scale: float = 1.0,
 ) -> eqx.nn.MLP:
     """A fully connected conditioner whose last layer is zero, so that couplings start trivial.
 
@@ -29,11 +30,18 @@ def mlp_conditioner(
         width: Units of each hidden layer.
         depth: Number of hidden layers.
         activation: A smooth one: score matching differentiates it twice.
+        input_scale: Factor on the first layer's initial weights and biases; a larger one follows
+            finer structure in what is read.
 
     Returns:
         A network from `(in_size,)` to `(out_size,)`.
     """
     network = eqx.nn.MLP(in_size, out_size, width, depth, activation, key=key)
+    network = eqx.tree_at(
+        lambda net: (net.layers[0].weight, net.layers[0].bias),
+        network,
+        replace_fn=lambda a: input_scale * a,
+    )
     return eqx.tree_at(lambda net: net.layers[-1], network, replace_fn=_zeros)
 
 
