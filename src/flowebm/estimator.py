@@ -276,7 +276,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             allow_constant=True,
         )
         saved = self.saved_
-        rows = self._continuous(table.values.reshape(-1, *saved.shape))
+        rows = self.continuous_rows(table.values.reshape(-1, *saved.shape))
         # Standardised in double precision: a column's offset may have more digits than single
         # precision has.
         standardised = jnp.asarray(saved.preprocessing.transform_rows(rows), float)
@@ -369,8 +369,15 @@ class FlowEBM(DensityMixin, BaseEstimator):
         if saved.columns is not None:
             self.feature_names_in_ = np.asarray(saved.columns, object)
 
-    def _continuous(self, rows: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
-        """Rows as the density takes them: of pixels, whole numbers get their noise."""
+    def continuous_rows(self, rows: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
+        """Rows as the density takes them: with pixel levels, whole numbers get their noise.
+
+        Args:
+            rows: Points in the units of the data.
+
+        Raises:
+            ValueError: If pixels lie outside their levels.
+        """
         preprocessing = self.saved_.preprocessing
         if not isinstance(preprocessing, LogitPixels):
             return rows

@@ -13,8 +13,8 @@ COMMANDS = {
     "train": "fit an energy model to data, in a run directory",
     "sample": "draw samples of a fitted model",
     "score": "log-density of every row of a table under a fitted model",
-    "impute": "fill missing entries with draws from a fitted model",
     "evaluate": "held-out likelihood of a fitted model, with its error",
+    "impute": "fill missing entries with draws from a fitted model",
     "report": "a page that says what a run is worth, and why",
 }
 

@@ -28,6 +28,7 @@ class Evaluate:
     Attributes:
         run: The run directory.
         data: Name of a built-in data set, or a .csv, .parquet, .npy or .npz file.
+        data_dir: The folder of the files of a set of images.
         seed: Seed of all draws.
         json: Print one JSON object instead of a table.
     """
@@ -35,6 +36,7 @@ class Evaluate:
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     seed: int = 0
+    data_dir: Path | None = None
     json: bool = False
 
 
@@ -58,6 +60,7 @@ def run(arguments: Sequence[str]) -> None:
         # Noise that is part of the data must be the run's, for them to be told apart.
         seed=options["seed"],
         noise=options["dequantise"],
+        folder=command.data_dir,
     )
     test, title = points.dataset.values, f"{command.run} on {points.dataset.name}"
     if points.dataset.target is not None:

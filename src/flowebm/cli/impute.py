@@ -5,25 +5,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import jax.random as jr
 import numpy as np
 import tyro
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from flowebm.cli.arguments import parse
 from flowebm.cli.fitted import load_fitted
+from flowebm.cli.masks import Mask, masked
 from flowebm.cli.points import read_points_of_width
 from flowebm.cli.rows import check_output, write_draws
-from flowebm.data import LogitPixels, check_table, dequantise, read_table
+from flowebm.data import check_table, read_table
 from flowebm.data.tables import SUFFIXES
 from flowebm.report.plots.figure import save_figure
 from flowebm.report.plots.images import image_grid
 from flowebm.run import plain
-from flowebm.samplers import Imputation, impute_rows
-
-Mask = Literal["left", "right", "top", "bottom", "center"]
+from flowebm.samplers import ImputedRows, impute_rows
 
 #: Images, and draws of each, that the picture shows.
 SHOWN_IMAGES, SHOWN_DRAWS = 10, 8
@@ -41,6 +40,7 @@ class Impute:
     Attributes:
         run: The run directory.
         data: Name of a built-in data set, or a .csv, .parquet, .npy or .npz file.
+        data_dir: The folder of the files of a set of images.
         output: The file: .csv, .parquet, .npy or .npz.
         draws: Draws of each row; their spread is the uncertainty of what is missing.
         steps: Steps of each draw's chain.
@@ -57,6 +57,7 @@ class Impute:
     draws: int = 1
     steps: int = 100
     seed: int = 0
+    data_dir: Path | None = None
     mask: Mask | None = None
     overwrite: bool = False
     json: bool = False
@@ -80,7 +81,7 @@ def run(arguments: Sequence[str]) -> None:
     estimator, config = load_fitted(command.run)
     shape = estimator.saved_.shape
     picture = _picture_path(command, shape)
-    values, names = _read(command.data, estimator.n_features_in_)
+    values, names = _read(command.data, estimator.n_features_in_, command.data_dir)
     _check_draw_column(command, names)
     missing = np.isnan(values)
     if command.mask is not None:
@@ -91,13 +92,23 @@ def run(arguments: Sequence[str]) -> None:
             f"No entry is missing in {command.data}: leave the entries to be imputed empty or "
             f"NaN{mask}."
         )
-    result = _impute(
-        command, estimator.saved_, values, missing, noise=config["options"]["dequantise"]
+    saved = estimator.saved_
+    observed = np.where(missing, np.nan, values)
+    result = impute_rows(
+        jr.key(command.seed),
+        saved.model,
+        saved.proposal,
+        saved.preprocessing,
+        observed.reshape(-1, *shape),
+        n_draws=command.draws,
+        n_steps=command.steps,
+        dequantised=config["options"].get("dequantise", False),
     )
-    write_draws(command.output, result.draws, names, shape)
+    draws = result.draws.reshape(command.draws, *values.shape)
+    write_draws(command.output, draws, names, shape)
     if picture:
         original = values if command.mask is not None else None
-        _draw_picture(picture, original, np.where(missing, np.nan, values), result.draws, shape)
+        _draw_picture(picture, original, observed, draws, shape)
     note = _note(result, command.steps)
     if command.json:
         written: dict[str, Any] = {
@@ -117,37 +128,6 @@ def run(arguments: Sequence[str]) -> None:
         print(f"Note: {note}", file=sys.stderr)
 
 
-def masked(mask: Mask, shape: tuple[int, ...]) -> Bool[np.ndarray, "..."]:
-    """Where a mask takes an image as missing.
-
-    Args:
-        mask: Its name.
-        shape: Shape of an image, (channels, height, width).
-
-    Raises:
-        ValueError: If the shape is not that of an image.
-    """
-    if len(shape) != 3:
-        raise ValueError(
-            f"--mask {mask} hides a part of images, and this run is of tables: leave --mask out, "
-            "and leave the entries to be imputed empty."
-        )
-    _, height, width = shape
-    rows, columns = {
-        "left": (slice(None), slice(0, width // 2)),
-        "right": (slice(None), slice(width - width // 2, None)),
-        "top": (slice(0, height // 2), slice(None)),
-        "bottom": (slice(height - height // 2, None), slice(None)),
-        "center": (
-            slice(height // 4, height - height // 4),
-            slice(width // 4, width - width // 4),
-        ),
-    }[mask]
-    hidden = np.zeros(shape, bool)
-    hidden[:, rows, columns] = True
-    return hidden
-
-
 def _picture_path(command: Impute, shape: tuple[int, ...]) -> Path | None:
     """The picture's file, where there is a picture to draw."""
     if command.mask is not None:
@@ -160,11 +140,13 @@ def _picture_path(command: Impute, shape: tuple[int, ...]) -> Path | None:
     return path
 
 
-def _read(data: str, width: int) -> tuple[Float[np.ndarray, "n d"], tuple[str, ...]]:
+def _read(
+    data: str, width: int, folder: Path | None
+) -> tuple[Float[np.ndarray, "n d"], tuple[str, ...]]:
     """The rows, NaN where an entry is missing, and the columns' names."""
     if Path(data).suffix.lower() not in SUFFIXES:
-        dataset = read_points_of_width(data, width).dataset
-        return dataset.values, tuple(dataset.names)
+        dataset = read_points_of_width(data, width, folder=folder).dataset
+        return dataset.values.astype(np.float64), tuple(dataset.names)
     table = read_table(data, images=True)
     check_table(
         np.where(np.isnan(table.values), 0.0, table.values),
@@ -189,36 +171,6 @@ def _check_draw_column(command: Impute, names: Sequence[str]) -> None:
         )
 
 
-def _impute(
-    command: Impute,
-    saved: Any,
-    values: Float[np.ndarray, "n d"],
-    missing: Bool[np.ndarray, "n d"],
-    *,
-    noise: bool,
-) -> Imputation:
-    """The imputation, its draws flattened to rows; of whole numbers it makes whole numbers."""
-    observed = np.where(missing, 0.0, values)
-    whole = noise and bool((observed == np.floor(observed)).all())
-    # The model is one of whole numbers with noise.
-    rows = dequantise(command.seed, observed) if whole else observed
-    result = impute_rows(
-        jr.key(command.seed),
-        saved.model,
-        saved.proposal,
-        saved.preprocessing,
-        np.where(missing, np.nan, rows).reshape(-1, *saved.shape),
-        n_draws=command.draws,
-        n_steps=command.steps,
-    )
-    draws = np.asarray(result.draws).reshape(command.draws, *values.shape)
-    if whole:
-        draws = np.floor(draws)
-        if isinstance(saved.preprocessing, LogitPixels):
-            draws = np.clip(draws, 0, saved.preprocessing.levels - 1)
-    return result._replace(draws=np.where(missing, draws, values))
-
-
 def _draw_picture(
     path: Path,
     original: np.ndarray | None,
@@ -239,9 +191,9 @@ def _draw_picture(
     save_figure(image_grid(page, len(columns), value_range=scale, title=title), path)
 
 
-def _note(result: Imputation, steps: int) -> str | None:
+def _note(result: ImputedRows, steps: int) -> str | None:
     """Why the draws' mode weights may not be the model's, where that is so."""
-    moves = np.asarray(result.global_acceptance) * steps
+    moves = result.global_acceptance * steps
     still, chains = int((moves < 1).sum()), int(np.isfinite(moves).sum())
     if not still:
         return None

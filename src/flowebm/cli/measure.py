@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
-from flowebm.data import AbstractTarget
+from flowebm.data import AbstractTarget, Standardise
 from flowebm.estimator import FlowEBM
 from flowebm.evaluation import (
     HeldOut,
@@ -21,6 +21,7 @@ from flowebm.evaluation import (
     mode_weights,
     total_variation,
 )
+from flowebm.models import EBFlow
 
 
 @dataclass
@@ -65,6 +66,8 @@ def measure(
     measures = Measures()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
+        if log_z is None and isinstance(saved.model, EBFlow):
+            log_z = LogPartition.exact(saved.log_partition)
         if log_z is None:
             log_z = log_partition(z_key, saved.model, saved.proposal)
         values = _likelihood(estimator, test, log_z)
@@ -94,15 +97,14 @@ def measure(
 
 def _likelihood(estimator: FlowEBM, test: np.ndarray, log_z: LogPartition) -> dict[str, Any]:
     saved = estimator.saved_
-    points = test.reshape(-1, *saved.shape)
+    points = estimator.continuous_rows(test.reshape(-1, *saved.shape))
     in_data_units = held_out_nll(estimator.model_, jax.numpy.asarray(points, float), log_z)
-    standardised = saved.preprocessing.transform_rows(points)
-    values: dict[str, Any] = {
-        "nll": _interval(in_data_units),
-        "nll_standardised": _interval(
+    values: dict[str, Any] = {"nll": _interval(in_data_units)}
+    if isinstance(saved.preprocessing, Standardise):
+        standardised = saved.preprocessing.transform_rows(points)
+        values["nll_standardised"] = _interval(
             held_out_nll(saved.model, jax.numpy.asarray(standardised, float), log_z)
-        ),
-    }
+        )
     if len(saved.shape) > 1:
         width = int(np.prod(saved.shape))
         values["bits_per_dimension"] = {

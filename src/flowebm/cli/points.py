@@ -9,7 +9,18 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
-from flowebm.data import AbstractTarget, Dataset, check_table, dequantise, load, read_table, split
+from flowebm.data import (
+    AbstractTarget,
+    Dataset,
+    Images,
+    check_table,
+    dequantise,
+    load,
+    load_images,
+    read_table,
+    split,
+)
+from flowebm.data.image_catalogue import image_set_name
 
 #: Points drawn from a known truth to measure a model with.
 FRESH_POINTS = 20_000
@@ -25,16 +36,31 @@ class Points:
     Attributes:
         dataset: The values, the columns' names and, for synthetic sets, the truth.
         shape: Shape of one point where it is an image, or `None`.
+        pixel_levels: Number of levels where the values are whole-number pixels, or `None`.
     """
 
     dataset: Dataset
     shape: tuple[int, ...] | None
+    pixel_levels: int | None = None
 
     @property
     def sha256(self) -> str:
         """Checksum of the values and of the table's shape."""
         values = np.ascontiguousarray(self.dataset.values)
         return hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()
+
+    def dequantised(self, seed: int) -> "Points":
+        """The same with uniform noise on the whole numbers.
+
+        Args:
+            seed: Seed of the noise.
+
+        Raises:
+            ValueError: If the values are not whole numbers.
+        """
+        return replace(
+            self, dataset=replace(self.dataset, values=dequantise(seed, self.dataset.values))
+        )
 
 
 def read_points(
@@ -43,21 +69,33 @@ def read_points(
     dim: int | None = None,
     n: int = 20_000,
     seed: int = 0,
-    noise: bool = False,
+    folder: Path | None = None,
+    download: bool = False,
 ) -> Points:
-    """Read a built-in data set or a file.
+    """Read a built-in data set, a file, or a folder of images.
 
     Args:
         data: A name or a path.
         dim: Coordinates of a synthetic set of any dimension.
         n: Points of a synthetic set.
         seed: Seed of synthetic points and of noise.
-        noise: Whether to make whole numbers continuous by uniform noise.
+        folder: The folder of the files of a set of images.
+        download: Whether to fetch files that the folder lacks.
 
     Raises:
         ValueError: If the data are refused, in one sentence.
     """
     path = Path(data)
+    if image_set_name(data) is not None:
+        # All that there is: the run holds out its own test part.
+        return _image_points(load_images(data, folder, part="all", download=download))
+    if folder is not None or download:
+        raise ValueError(
+            f"--data-dir and --download are for sets of images (mnist, ...); {data!r} is none: "
+            "leave them out."
+        )
+    if path.is_dir():
+        return _image_points(load_images(path))
     if path.suffix.lower() in (".npy", ".npz"):
         # Array files may hold images, which have a shape of their own.
         table = read_table(path, images=True)
@@ -67,13 +105,24 @@ def read_points(
     else:
         dataset = load(data, dim=dim, n=n, seed=seed)
         shape = None if path.exists() and path.suffix else _IMAGES.get(dataset.name)
-    if noise:
-        dataset = replace(dataset, values=dequantise(seed, dataset.values))
     return Points(dataset, shape)
 
 
+def _image_points(images: Images) -> Points:
+    values = images.pixels.reshape(len(images.pixels), -1)
+    names = tuple(f"pixel{i + 1}" for i in range(values.shape[1]))
+    dataset = Dataset(images.name, values, names, labels=images.labels)
+    return Points(dataset, images.pixels.shape[1:], pixel_levels=256)
+
+
 def read_points_of_width(
-    data: str, width: int, *, n: int = FRESH_POINTS, seed: int = 0, noise: bool = False
+    data: str,
+    width: int,
+    *,
+    n: int = FRESH_POINTS,
+    seed: int = 0,
+    noise: bool = False,
+    folder: Path | None = None,
 ) -> Points:
     """Read data for a model that is there, in its number of columns.
 
@@ -83,11 +132,12 @@ def read_points_of_width(
         n: Points of a synthetic set.
         seed: Seed of synthetic points and of noise.
         noise: Whether whole numbers are to be made continuous; other values stay.
+        folder: The folder of the files of a set of images.
 
     Raises:
         ValueError: If the data are refused or have another width.
     """
-    points = read_points(data, n=n, seed=seed)
+    points = read_points(data, n=n, seed=seed, folder=folder)
     if points.dataset.target is not None and points.dataset.values.shape[1] != width:
         # Sets of any dimension come in the model's; the others keep their own and are refused.
         with suppress(ValueError):
@@ -97,7 +147,7 @@ def read_points_of_width(
         dataset.values, dataset.names, min_rows=1, width=width, allow_constant=True, where=data
     )
     if noise and (dataset.values == np.floor(dataset.values)).all():
-        points = replace(points, dataset=replace(dataset, values=dequantise(seed, dataset.values)))
+        return points.dequantised(seed)
     return points
 
 

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
 from flowebm.cli.arguments import parse
-from flowebm.cli.train_options import NOT_THE_RUNS, Train
+from flowebm.cli.train_options import NOT_THE_RUNS, Train, options_of
 from flowebm.report.page import write_html_report
 
 
@@ -52,10 +52,15 @@ def run(arguments: Sequence[str]) -> None:
         print(f"- {sentence}")
 
 
-def default_options() -> dict[str, Any]:
-    """The options of `flowebm train` that belong to a run, with their defaults."""
+def default_options() -> dict[str, dict[str, Any]]:
+    """For every method, the options of `flowebm train` that belong to a run: their defaults."""
+    methods = get_args(get_type_hints(Train)["method"])
+    return {method: _defaults(options_of(["--method", method])) for method in methods}
+
+
+def _defaults(command: type[Train]) -> dict[str, Any]:
     defaults: dict[str, Any] = {}
-    for option in fields(Train):
+    for option in fields(command):
         if option.name in NOT_THE_RUNS:
             continue
         factory = option.default_factory
@@ -64,4 +69,5 @@ def default_options() -> dict[str, Any]:
             defaults |= asdict(value)
         else:
             defaults[option.name] = value
-    return defaults
+    # Every method but this one has to be named.
+    return defaults | {"method": Train.method}

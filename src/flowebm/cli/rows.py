@@ -11,19 +11,21 @@ import pandas as pd
 from flowebm.data.tables import SUFFIXES
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
+def check_output(path: Path, *, overwrite: bool, pictures: bool = False) -> None:
     """Refuse a file that cannot or must not be written, before any work is done for it.
 
     Args:
         path: The file.
         overwrite: Whether it may be there already.
+        pictures: Whether it may be a picture.
 
     Raises:
         ValueError: If its kind is unknown, it is there already, or its folder is not.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    suffixes = (*SUFFIXES, ".png") if pictures else SUFFIXES
+    if path.suffix.lower() not in suffixes:
         raise ValueError(
-            f"Cannot tell the kind of file of {path}: its name must end in {', '.join(SUFFIXES)}."
+            f"Cannot tell the kind of file of {path}: its name must end in {', '.join(suffixes)}."
         )
     if path.is_dir():
         raise ValueError(f"{path} is a directory: give the name of a file.")

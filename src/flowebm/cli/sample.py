@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from flowebm.cli.arguments import parse
 from flowebm.cli.fitted import load_fitted
 from flowebm.cli.rows import check_output, write_rows
+from flowebm.report.plots.figure import save_figure
+from flowebm.report.plots.images import image_grid
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Sample:
     Attributes:
         run: The run directory.
         n: Number of samples.
-        output: The file: .csv, .parquet, .npy or .npz.
+        output: The file: .csv, .parquet, .npy or .npz; or .png, a page of images.
         seed: Seed of the draws.
         overwrite: Replace the file if it is there.
         json: Print one JSON object that says what was written.
@@ -49,11 +52,28 @@ def run(arguments: Sequence[str]) -> None:
         raise ValueError(f"-n must be 1 or more; got {command.n}.")
     if command.seed < 0:
         raise ValueError(f"--seed must be 0 or more; got {command.seed}.")
-    check_output(command.output, overwrite=command.overwrite)
+    check_output(command.output, overwrite=command.overwrite, pictures=True)
     estimator, _ = load_fitted(command.run)
+    shape = estimator.saved_.shape
+    is_picture = command.output.suffix.lower() == ".png"
+    if is_picture and (len(shape) != 3 or shape[0] not in (1, 3)):
+        raise ValueError(
+            f"The run in {command.run} is not of images, which a page could show: give a .csv, "
+            ".parquet, .npy or .npz file."
+        )
     samples = estimator.sample(command.n, random_state=command.seed)
+    if is_picture:
+        levels = getattr(estimator.saved_.preprocessing, "levels", None)
+        scale = (0.0, levels - 1.0) if levels else tuple(np.quantile(samples, [0.001, 0.999]))
+        page = image_grid(samples.reshape(-1, *shape), value_range=scale)
+        save_figure(page, command.output)
+        return _tell(command)
     names = getattr(estimator, "feature_names_in_", [f"x{i + 1}" for i in range(samples.shape[1])])
-    write_rows(command.output, samples, names, estimator.saved_.shape)
+    write_rows(command.output, samples, names, shape)
+    return _tell(command)
+
+
+def _tell(command: Sample) -> None:
     if command.json:
-        json.dump({"samples": len(samples), "file": str(command.output)}, sys.stdout)
+        json.dump({"samples": command.n, "file": str(command.output)}, sys.stdout)
         print()

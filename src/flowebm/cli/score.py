@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from flowebm.cli.arguments import parse
 from flowebm.cli.fitted import load_fitted
 from flowebm.cli.points import read_points_of_width
 from flowebm.cli.rows import check_output, write_rows
+from flowebm.evaluation import bits_per_dimension
 from flowebm.run import plain
 
 
@@ -23,7 +25,9 @@ class Score:
     Attributes:
         run: The run directory.
         data: Name of a built-in data set, or a .csv, .parquet, .npy or .npz file.
-        output: The file for one log-density a row; standard output if not given.
+        data_dir: The folder of the files of a set of images.
+        output: The file for one log-density a row, of images with their bits per dimension;
+            standard output, log-densities alone, if not given.
         overwrite: Replace the file if it is there.
         json: Print one JSON object instead of lines.
     """
@@ -32,6 +36,7 @@ class Score:
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",), metavar="FILE")] = None
     overwrite: bool = False
+    data_dir: Path | None = None
     json: bool = False
 
 
@@ -49,19 +54,32 @@ def run(arguments: Sequence[str]) -> None:
         check_output(command.output, overwrite=command.overwrite)
     estimator, config = load_fitted(command.run)
     points = read_points_of_width(
-        command.data, estimator.n_features_in_, noise=config["options"]["dequantise"]
+        command.data,
+        estimator.n_features_in_,
+        noise=config["options"]["dequantise"],
+        folder=command.data_dir,
     )
     log_density = estimator.score_samples(points.dataset.values)
+    columns = {"log_density": log_density}
+    if len(estimator.saved_.shape) > 1:
+        width = estimator.n_features_in_
+        columns["bits_per_dimension"] = np.array(
+            [bits_per_dimension(-value, width) for value in log_density]
+        )
     if command.output is not None:
-        write_rows(command.output, log_density[:, None], ["log_density"], ())
+        listed = np.stack(list(columns.values()), axis=1)
+        shape = () if len(columns) == 1 else (len(columns),)
+        write_rows(command.output, listed, list(columns), shape)
     if command.json:
         values = {
             "log_partition_stderr": estimator.log_partition_stderr_,
             "rows": len(log_density),
             "mean": log_density.mean(),
         }
+        if "bits_per_dimension" in columns:
+            values["mean_bits_per_dimension"] = columns["bits_per_dimension"].mean()
         if command.output is None:
-            values["log_density"] = log_density
+            values |= columns
         json.dump(plain(values), sys.stdout)
         print()
     elif command.output is None:

@@ -33,13 +33,17 @@ def print_measures(values: dict[str, Any], warnings: list[str], *, title: str) -
 def _rows(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     held_out = f"held-out NLL ({values['test_points']:,} points)"
     yield held_out, f"{_interval(values['nll'])} nats, in the data's units"
-    yield "", f"{_interval(values['nll_standardised'])} nats, standardised"
+    if "nll_standardised" in values:
+        yield "", f"{_interval(values['nll_standardised'])} nats, standardised"
     if "bits_per_dimension" in values:
         yield "", f"{_interval(values['bits_per_dimension'])} bits a dimension"
     log_z = values["log_partition"]
-    yield "log Z", f"{_number(log_z['value'])} ± {_number(log_z['stderr'])} nats"
-    effective = f"{log_z['ess']:,.0f} of {log_z['n']:,} draws effective"
-    yield "", f"Pareto k̂ {log_z['khat']:.2f}, {effective}"
+    if log_z["n"] == 0:
+        yield "log Z", f"{_number(log_z['value'])} nats, exact"
+    else:
+        yield "log Z", f"{_number(log_z['value'])} ± {_number(log_z['stderr'])} nats"
+        effective = f"{log_z['ess']:,.0f} of {log_z['n']:,} draws effective"
+        yield "", f"Pareto k̂ {log_z['khat']:.2f}, {effective}"
     if "kl" in values:
         kl = values["kl"]
         yield "KL from the truth", f"{_number(kl['value'])} ± {_number(kl['stderr'])} nats"

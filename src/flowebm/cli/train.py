@@ -20,7 +20,14 @@ from flowebm.cli.arguments import parse
 from flowebm.cli.measure import measure
 from flowebm.cli.points import Points, hold_out, read_points
 from flowebm.cli.table import print_measures
-from flowebm.cli.train_options import NOT_THE_RUNS, Train, check, flag
+from flowebm.cli.train_options import (
+    NOT_THE_RUNS,
+    TrainBalanced,
+    TrainEBFlow,
+    check,
+    flag,
+    options_of,
+)
 from flowebm.data import check_table
 from flowebm.estimator import MIN_ROWS, FlowEBM
 from flowebm.report.plots import save_run_plots
@@ -29,6 +36,8 @@ from flowebm.training.checkpoints import Checkpoints
 from flowebm.training.driver import Observers
 from flowebm.training.metrics import MetricsFile
 from flowebm.training.progress import progress_observer
+
+Command = TrainBalanced | TrainEBFlow
 
 #: Points and samples that plots show.
 SHOWN = 4000
@@ -44,13 +53,20 @@ def run(arguments: Sequence[str]) -> None:
         ValueError: If an option, the data or the directory is refused.
         TrainingDiverged: If training diverges again and again.
     """
-    command = parse(Train, "train", arguments)
+    command: Command = parse(options_of(arguments), "train", arguments)
     check(command)
     directory = RunDirectory(command.out)
     directory.admit(resume=command.resume, overwrite=command.overwrite)
     points = read_points(
-        command.data, dim=command.dim, n=command.n, seed=command.seed, noise=command.dequantise
+        command.data,
+        dim=command.dim,
+        n=command.n,
+        seed=command.seed,
+        folder=command.data_dir,
+        download=command.download,
     )
+    if command.dequantise or (points.pixel_levels and not isinstance(command, TrainEBFlow)):
+        points = points.dequantised(command.seed)
     _check_points(command, points)
     config = _config(command, points)
     console = Console(stderr=True, quiet=command.quiet)
@@ -75,11 +91,19 @@ def run(arguments: Sequence[str]) -> None:
         print_measures(values, sentences, title=f"{points.dataset.name}: {command.out}")
 
 
-def _check_points(command: Train, points: Points) -> None:
+def _check_points(command: Command, points: Points) -> None:
     """Refuse what cannot be fitted or measured, before anything is written."""
     values, names = points.dataset.values, points.dataset.names
     kept = 1.0 if points.dataset.target is not None else 1.0 - command.test_fraction
-    check_table(values, names, min_rows=math.ceil(MIN_ROWS / kept), where=command.data)
+    pixels = isinstance(command, TrainEBFlow) and (command.pixel_levels or points.pixel_levels)
+    check_table(
+        values,
+        names,
+        min_rows=math.ceil(MIN_ROWS / kept),
+        # Pixels at the border of an image are often constant, which noise mends.
+        allow_constant=bool(pixels),
+        where=command.data,
+    )
     if points.dataset.target is None and round(len(values) * command.test_fraction) < 2:
         raise ValueError(
             f"--test-fraction {command.test_fraction} of {len(values)} rows is fewer than two rows "
@@ -87,10 +111,10 @@ def _check_points(command: Train, points: Points) -> None:
         )
 
 
-def _config(command: Train, points: Points) -> dict[str, Any]:
+def _config(command: Command, points: Points) -> dict[str, Any]:
     """What `config.json` holds: all that determines the run."""
     options = {name: value for name, value in asdict(command).items() if name not in NOT_THE_RUNS}
-    options |= options.pop("architecture") | options.pop("balanced")
+    options |= options.pop("architecture") | options.pop("training")
     rows, columns = points.dataset.values.shape
     names = ("flowebm", "jax", "equinox", "optax", "flowjax")
     return plain(
@@ -109,7 +133,9 @@ def _config(command: Train, points: Points) -> dict[str, Any]:
     )
 
 
-def _check_same(command: Train, old: dict[str, Any], new: dict[str, Any], console: Console) -> None:
+def _check_same(
+    command: Command, old: dict[str, Any], new: dict[str, Any], console: Console
+) -> None:
     """Refuse to go on with a run that had other options or data."""
     name = first_difference(old["options"], new["options"])
     if name is not None:
@@ -133,7 +159,7 @@ def _check_same(command: Train, old: dict[str, Any], new: dict[str, Any], consol
 
 
 def _fit(
-    command: Train,
+    command: Command,
     points: Points,
     train: np.ndarray,
     directory: RunDirectory,
@@ -141,14 +167,18 @@ def _fit(
     console: Console,
 ) -> FlowEBM:
     with _observed(command, directory, config, console) as observers:
+        pixel_levels = None
+        if isinstance(command, TrainEBFlow):
+            pixel_levels = command.pixel_levels or points.pixel_levels
         estimator = FlowEBM(
             command.method,
             max_steps=command.max_steps,
             time_budget=command.time_budget,
             patience=command.patience,
             architecture=command.architecture,
-            options=command.balanced,
+            options=command.training,
             point_shape=command.point_shape or points.shape,
+            pixel_levels=pixel_levels,
             validation_fraction=command.validation_fraction,
             observers=observers,
             random_state=command.seed,
@@ -158,7 +188,7 @@ def _fit(
 
 @contextmanager
 def _observed(
-    command: Train, directory: RunDirectory, config: dict[str, Any], console: Console
+    command: Command, directory: RunDirectory, config: dict[str, Any], console: Console
 ) -> Iterator[Observers]:
     """Observers that show and write the run.
 
@@ -187,7 +217,7 @@ def _observed(
 
 
 def _measured(
-    command: Train, points: Points, estimator: FlowEBM, test: np.ndarray
+    command: Command, points: Points, estimator: FlowEBM, test: np.ndarray
 ) -> tuple[dict[str, Any], list[str]]:
     """All numbers of the final table, and what is to be said about them."""
     result = estimator.result_
@@ -214,7 +244,7 @@ def _measured(
 
 
 def _plot(
-    command: Train, estimator: FlowEBM, train: np.ndarray, values: dict[str, Any], path: Path
+    command: Command, estimator: FlowEBM, train: np.ndarray, values: dict[str, Any], path: Path
 ) -> None:
     shape = estimator.saved_.shape
     weights = values.get("mode_weights", {})

@@ -1,5 +1,6 @@
 """The options of `flowebm train`, and the numbers that they may have."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Annotated, Literal
 import tyro
 
 from flowebm.models.architecture import Architecture
+from flowebm.models.ebflow_architecture import EBFlowArchitecture
 from flowebm.training.balanced import BalancedOptions
+from flowebm.training.fit_score_matching import ScoreMatchingOptions
 
 #: Options that may change from a run to its resumption.
-NOT_THE_RUNS = ("data", "out", "resume", "overwrite", "quiet", "json")
+NOT_THE_RUNS = ("data", "data_dir", "download", "out", "resume", "overwrite", "quiet", "json")
 
 #: The least and the greatest value of options; counts that are not here are 1 at least.
 _RANGES = {
@@ -21,6 +24,8 @@ _RANGES = {
     "n_evaluation": (2, inf),
     "weight_decay": (0, inf),
     "penalty": (0, inf),
+    "level_penalty": (0, inf),
+    "pixel_levels": (2, 2**31 - 1),
     "flow_data_fraction": (0, 1),
     "min_ess": (0, 1),
     "full_ess": (1e-6, 1),
@@ -36,6 +41,11 @@ _OPEN_RANGES = {
     "step_size": (0, inf),
     "average_decay": (0, 1),
     "defensive_fraction": (0, 1),
+    "sigma": (0, inf),
+    "finite_difference": (0, inf),
+    "clip": (0, inf),
+    "epoch_decay": (0, 1 + 1e-9),
+    "pixel_smoothness": (0, inf),
 }
 
 
@@ -44,13 +54,18 @@ class Train:
     """Fit an energy model to data and save it in a run directory.
 
     A run ends by measuring the model on points that it has not seen: held-out log-likelihood and
-    log Z with their errors and, where the truth is known, mode weights and KL divergence.
+    log Z with their errors and, where the truth is known, mode weights and KL divergence. The
+    options below are those of the method that --method names.
 
     Attributes:
-        data: Name of a built-in data set, or a .csv, .parquet, .npy or .npz file.
+        data: Name of a built-in data set; a .csv, .parquet, .npy or .npz file; or a folder of
+            images.
         out: The run directory.
-        method: How the model is fitted.
-        max_steps: Iterations at most; 1000 where no time budget is given.
+        data_dir: The folder of the files of mnist, fashion-mnist, kmnist or cifar-10.
+        download: Fetch files that the folder lacks.
+        method: How the model is fitted: "balanced", an energy model by flow-assisted maximum
+            likelihood; "ebflow", an energy-based flow by score matching.
+        max_steps: Iterations at most; where no time budget is given 1000, and 3000 for ebflow.
         time_budget: Seconds at most, compilation included.
         patience: Evaluations (one every 50 iterations) without a better validation NLL before
             the fit stops.
@@ -66,13 +81,13 @@ class Train:
         validation_fraction: Share of the other rows that choose the best model.
         quiet: Show no progress.
         json: Print one JSON object instead of a table.
-        architecture: Networks, base and flow.
-        balanced: The method.
     """
 
     data: Annotated[str, tyro.conf.arg(metavar="DATA")]
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
-    method: Literal["balanced"] = "balanced"
+    data_dir: Path | None = None
+    download: bool = False
+    method: Literal["balanced", "ebflow"] = "balanced"
     max_steps: int | None = None
     time_budget: float | None = None
     patience: int | None = None
@@ -87,11 +102,53 @@ class Train:
     validation_fraction: float = 0.1
     quiet: bool = False
     json: bool = False
+
+
+@dataclass(frozen=True)
+class TrainBalanced(Train):
+    __doc__ = (
+        (Train.__doc__ or "").rstrip()
+        + """
+        architecture: Networks, base and flow.
+        training: The method.
+    """
+    )
+
     architecture: Architecture = field(default_factory=Architecture)
-    balanced: BalancedOptions = field(default_factory=BalancedOptions)
+    training: BalancedOptions = field(default_factory=BalancedOptions)
 
 
-def check(command: Train) -> None:
+@dataclass(frozen=True)
+class TrainEBFlow(Train):
+    __doc__ = (
+        (Train.__doc__ or "").rstrip()
+        + """
+        pixel_levels: Number of levels where the data are whole-number pixels; 256 for sets and
+            folders of images.
+        architecture: Layers of the flow.
+        training: The method.
+    """
+    )
+
+    method: Literal["balanced", "ebflow"] = "ebflow"
+    pixel_levels: int | None = None
+    architecture: EBFlowArchitecture = field(default_factory=EBFlowArchitecture)
+    training: ScoreMatchingOptions = field(default_factory=ScoreMatchingOptions)
+
+
+def options_of(arguments: Sequence[str]) -> type[TrainBalanced] | type[TrainEBFlow]:
+    """The options of the method that the arguments name."""
+    method = "balanced"
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == "--method":
+            method = following
+        elif argument.startswith("--method="):
+            method = argument.removeprefix("--method=")
+    # A method that is not known is the parser's to refuse.
+    return TrainEBFlow if method == "ebflow" else TrainBalanced
+
+
+def check(command: TrainBalanced | TrainEBFlow) -> None:
     """Refuse numbers out of range, by the name of their option.
 
     Args:
@@ -100,7 +157,7 @@ def check(command: Train) -> None:
     Raises:
         ValueError: If a number is out of range.
     """
-    options = vars(command) | vars(command.architecture) | vars(command.balanced)
+    options = vars(command) | vars(command.architecture) | vars(command.training)
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue

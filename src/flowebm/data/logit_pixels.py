@@ -45,6 +45,7 @@ class LogitPixels(AbstractBijection):
             raise ValueError(f"LogitPixels needs at least two levels; got {self.levels}.")
 
     def transform_and_log_det(self, x, condition=None):
+        x = jnp.asarray(x)
         p = self.margin + (1 - 2 * self.margin) * x / self.levels
         log_p, log_q = jnp.log(p), jnp.log1p(-p)
         return (log_p - log_q) / self.smoothness, self._log_slope() * x.size - jnp.sum(
@@ -52,6 +53,7 @@ class LogitPixels(AbstractBijection):
         )
 
     def inverse_and_log_det(self, y, condition=None):
+        y = jnp.asarray(y)
         p = jax.nn.sigmoid(self.smoothness * y)
         log_p, log_q = (jax.nn.log_sigmoid(sign * self.smoothness * y) for sign in (1, -1))
         x = (p - self.margin) * self.levels / (1 - 2 * self.margin)
