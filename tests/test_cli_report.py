@@ -9,26 +9,36 @@ import pytest
 from flowebm.cli import main
 from flowebm.cli.arguments import parse
 from flowebm.cli.report import default_options
-from flowebm.cli.train_options import NOT_THE_RUNS, Train
+from flowebm.cli.train_options import NOT_THE_RUNS, options_of
+from flowebm.report.page.command import options_of as options_of_run
 from flowebm.report.page.command import training_command
 from flowebm.report.page.record import read_record
 
+DEFAULTS = default_options()
 
-def write_run(path, data="moons", versions=None, **options):
+
+def write_run(path, data="moons", method="balanced", versions=None, **options):
     """A run that has begun, with these options beside the defaults."""
     path.mkdir()
+    options = DEFAULTS[method] | {"method": method} | options
     config = {
         "flowebm_run": 1,
         "data": {"name": data, "sha256": "ab", "rows": 100, "columns": 2},
-        "options": default_options() | options,
+        "options": options,
         "versions": versions or {},
     }
     (path / "config.json").write_text(json.dumps(config))
     return path
 
 
-def options_of(command):
-    """All options of a command by name, as `config.json` has them."""
+def parsed(words):
+    """The options that a command line has."""
+    assert words[:2] == ["flowebm", "train"]
+    return parse(options_of(words), "train", words[2:])
+
+
+def named(command):
+    """All options of a run by name, as `config.json` has them."""
     options = {}
     for name, value in asdict(command).items():
         if name not in NOT_THE_RUNS:
@@ -44,7 +54,7 @@ def refused(capsys, *arguments):
     return err
 
 
-@pytest.mark.parametrize("defaults", [default_options(), {}], ids=["defaults known", "unknown"])
+@pytest.mark.parametrize("complete", [False, True], ids=["what differs", "all"])
 @pytest.mark.parametrize(
     ("data", "options"),
     [
@@ -54,23 +64,26 @@ def refused(capsys, *arguments):
         ("digits", {"time_budget": 12.5, "residual": True, "activation": "tanh", "patience": 3}),
         ("mixture", {"dim": 16, "learning_rate": 1e-7, "penalty": 0.25, "full_ess": 1.0}),
         ("mixture", {"global_kernel": "isir", "gradient": "recycled", "train_base": True}),
+        ("mnist", {"method": "ebflow"}),
+        ("x.npy", {"method": "ebflow", "match_after_preprocessing": False, "clip": 1e9}),
     ],
 )
-def test_the_command_has_the_options_of_the_run(tmp_path, data, options, defaults):
+def test_the_command_has_the_options_of_the_run(tmp_path, data, options, complete):
     record = read_record(write_run(tmp_path / "run 1", data, **options))
-    words = shlex.split(training_command(record, defaults))
-    assert words[:2] == ["flowebm", "train"]
-    command = parse(Train, "train", words[2:])
+    defaults = DEFAULTS[options.get("method", "balanced")]
+    named_options = options_of_run(record, defaults, complete=complete)
+    command = parsed(shlex.split(training_command(record, named_options)))
     assert command.data == data
     assert command.out == tmp_path / "run 1-again"
-    assert options_of(command) == record.config["options"].value
-    again = shlex.split(training_command(record, defaults, resume=True))
-    assert parse(Train, "train", again[2:]).out == tmp_path / "run 1"
+    assert named(command) == record.config["options"].value
+    again = parsed(shlex.split(training_command(record, named_options, resume=True)))
+    assert again.resume
+    assert again.out == tmp_path / "run 1"
 
 
 def test_defaults_are_not_typed(tmp_path):
     record = read_record(write_run(tmp_path / "run", seed=3))
-    command = training_command(record, default_options())
+    command = training_command(record, options_of_run(record, DEFAULTS["balanced"], complete=False))
     assert command == f"flowebm train --data moons --out {tmp_path}/run-again --seed 3"
 
 

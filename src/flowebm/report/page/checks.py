@@ -220,7 +220,7 @@ def _truth(evaluation: Tree, rows: Sourced | None) -> Iterator[Check]:
                 "longer.",
             )
         else:
-            yield Check("KL from the truth", "passed", written(kl), "0 or more, small")
+            yield Check("KL from the truth", "passed", written(kl), "0 or more")
     weights = evaluation["mode_weights"]
     yield from _importance_weights(weights, "the mode weights")
     variation = weights["total_variation"].number

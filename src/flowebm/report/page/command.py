@@ -3,35 +3,54 @@
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowebm.report.page.record import Record
 
 
-def changed_options(record: Record, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a run that are not the defaults.
+class Options(NamedTuple):
+    """The options of a run, as a report shows and types them.
+
+    Attributes:
+        values: Those that are named, in the configuration's order.
+        defaults: The defaults of this version; empty where it does not know the method.
+        complete: Whether all are named, because the defaults were others when the run began.
+    """
+
+    values: dict[str, Any]
+    defaults: Mapping[str, Any]
+    complete: bool
+
+
+def options_of(record: Record, defaults: Mapping[str, Any], *, complete: bool) -> Options:
+    """The options of a run that have to be named.
 
     Args:
         record: The run.
-        defaults: The defaults of this version; an option that is not among them counts as
-            changed.
-
-    Returns:
-        Their values by name, in the configuration's order.
+        defaults: The defaults of this version for the run's method.
+        complete: Whether to name those too that are the defaults. An option that is off or
+            absent by default has no word for that, and is named only where it differs.
     """
-    return {
+    every: dict[str, Any] = {}
+    for name, value in record.config["options"].entries.items():
+        # Options of groups stand beside the others, as they are typed.
+        every |= value if isinstance(value, dict) else {name: value}
+    named = {
         name: value
-        for name, value in _options(record).items()
-        if name not in defaults or not _same(value, defaults[name])
+        for name, value in every.items()
+        if name not in defaults
+        or not _same(value, defaults[name])
+        or (complete and value is not None and not isinstance(value, bool))
     }
+    return Options(named, defaults, complete)
 
 
-def training_command(record: Record, defaults: Mapping[str, Any], *, resume: bool = False) -> str:
+def training_command(record: Record, options: Options, *, resume: bool = False) -> str:
     """The command that repeats a run in a directory beside it, or goes on with it.
 
     Args:
         record: The run.
-        defaults: The defaults of this version, which are not written out.
+        options: Its options.
         resume: Whether to go on with the run.
 
     Returns:
@@ -40,24 +59,14 @@ def training_command(record: Record, defaults: Mapping[str, Any], *, resume: boo
     out = record.path if resume else _beside(record.path)
     words = ["flowebm", "train", *_typed("data", record.config["data"]["name"].value)]
     words += _typed("out", str(out))
-    for name, value in changed_options(record, defaults).items():
-        # What is off or absent has no word of its own, unless the default is on.
-        if name in defaults or value not in (None, False):
-            words += _typed(name, value)
+    for name, value in options.values.items():
+        words += _typed(name, value)
     return shlex.join([*words, *["--resume"] * resume])
 
 
 def flag(name: str) -> str:
     """An option as it is typed."""
     return "--" + name.replace("_", "-")
-
-
-def _options(record: Record) -> dict[str, Any]:
-    """All options by name; those of groups stand beside the others, as they are typed."""
-    options: dict[str, Any] = {}
-    for name, value in record.config["options"].entries.items():
-        options |= value if isinstance(value, dict) else {name: value}
-    return options
 
 
 def _beside(path: Path) -> Path:

@@ -1,11 +1,10 @@
 """The whole report as one page that needs nothing but itself."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from importlib.resources import files
-from typing import Any
 
 from flowebm.report.page.checks import Check, Trust
+from flowebm.report.page.command import Options
 from flowebm.report.page.element import Markup, element, fragment
 from flowebm.report.page.images import saved_plots
 from flowebm.report.page.record import Record
@@ -31,7 +30,7 @@ def document(
     checks: list[Check],
     trust: Trust,
     *,
-    defaults: Mapping[str, Any],
+    options: Options,
     installed: str | None,
     now: datetime,
 ) -> str:
@@ -41,7 +40,7 @@ def document(
         record: The run.
         checks: Its checks.
         trust: The answer that they give.
-        defaults: Options of the command line that are not worth mention, by name.
+        options: Its options.
         installed: This version of flowebm.
         now: When the report is written.
 
@@ -81,8 +80,8 @@ def document(
             modes_section(record, plots.get("mode_weights")),
             course_section(record, plots.get("training")),
             checks_section(checks),
-            fitted_section(record, defaults),
-            reproduce_section(record, defaults, installed),
+            fitted_section(record, options),
+            reproduce_section(record, options, installed),
         ),
         element(
             "footer",

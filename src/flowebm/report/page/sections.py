@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowebm.report.page.checks import Check
-from flowebm.report.page.command import changed_options, flag, training_command
+from flowebm.report.page.command import Options, flag, training_command
 from flowebm.report.page.element import Content, Markup, element
 from flowebm.report.page.images import Image, course_plot, picture
 from flowebm.report.page.numbers import MISSING, count, nats, seconds, share, with_error, written
@@ -28,22 +28,22 @@ def checks_section(checks: list[Check]) -> Markup | None:
     ]
     if not rows:
         return None
+    weighted = any(check.name.startswith("k̂") for check in checks)
+    remark = (
+        "k̂ is the Pareto shape of the importance weights behind an estimate: above its limit a "
+        "few draws make up the whole, and the error is not to be believed. No check sees mass "
+        "that the model has where neither the data nor the flow's draws are."
+    )
     return _section(
         "Checks",
         _table(["result", "check", "found", "should be"], rows, class_="checks"),
-        element(
-            "p",
-            "k̂ is the Pareto shape of the importance weights behind an estimate: above its limit "
-            "a few draws make up the whole, and the error is not to be believed. No check sees "
-            "mass that the model has where neither the data nor the flow's draws are.",
-            class_="remark",
-        ),
+        element("p", remark, class_="remark") if weighted else None,
     )
 
 
-def fitted_section(record: Record, defaults: Mapping[str, Any]) -> Markup:
+def fitted_section(record: Record, options: Options) -> Markup:
     """What was fitted to what."""
-    data, options = record.config["data"], record.config["options"]
+    data, defaults = record.config["data"], options.defaults
     shape = record.model["shape"] if record.model["shape"].length > 1 else data["shape"]
     names = record.model["columns"].texts
     listed = ", ".join(names[:NAMES]) + (f" and {len(names) - NAMES} more" * (len(names) > NAMES))
@@ -61,18 +61,18 @@ def fitted_section(record: Record, defaults: Mapping[str, Any]) -> Markup:
         ),
         ("Columns", listed if names and not is_image else None),
         ("Images of", " × ".join(map(_plain, shape.value)) if is_image else None),
-        ("Method", options["method"].text),
+        ("Method", record.config["options"]["method"].text),
         ("Run", str(record.path)),
     ]
-    changed = changed_options(record, defaults)
-    caption = "Options that are not the default" if defaults else "Options"
+    all_named = options.complete or not defaults
+    caption = "Options" if all_named else "Options that are not the default"
     rows = [
         [
             element("code", flag(name)),
             _plain(value),
             _plain(defaults[name]) if name in defaults else MISSING,
         ]
-        for name, value in changed.items()
+        for name, value in options.values.items()
     ]
     return _section(
         "What was fitted",
@@ -103,8 +103,9 @@ def course_section(record: Record, saved: Image | None) -> Markup:
         picture(
             plot,
             alt=_course_alt(record, best),
-            caption="Validation NLL (nats a point, of the preprocessed data; the band is one "
-            "standard error), and the quantities that tell why, over the iterations.",
+            caption="Validation NLL (nats a point, in the units of the training, which for tables "
+            "are standardised; the band is one standard error), and the quantities that tell why, "
+            "over the iterations.",
         )
         if plot
         else None,
@@ -174,42 +175,47 @@ def modes_section(record: Record, plot: Image | None) -> Markup | None:
     )
 
 
-def reproduce_section(record: Record, defaults: Mapping[str, Any], installed: str | None) -> Markup:
+def reproduce_section(record: Record, options: Options, installed: str | None) -> Markup:
     """The command that repeats the run, and what it needs to give the same."""
     config = record.config
     versions = config["versions"].entries
-    remarks = []
-    if config["options"]["time_budget"].number:
-        remarks.append(
-            "The run was limited by time: a repetition makes as many iterations as it has time "
-            "for, so that its result differs."
-        )
-    wrote = versions.get("flowebm")
-    if installed is not None and isinstance(wrote, str) and wrote != installed:
-        remarks.append(
-            f"The run is of flowebm {wrote}; this report is of {installed}, whose defaults may "
-            "differ, so that the command names every option."
-        )
     sha256 = config["data"]["sha256"].text
-    go_on: Content = None
-    if record.state == "stopped":
-        command = training_command(record, defaults, resume=True)
-        go_on = [element("p", "To go on with it:"), element("pre", element("code", command))]
     return _section(
         "Repeat this run",
-        element("pre", element("code", training_command(record, defaults))),
+        _commands(record, options)
+        if options.defaults
+        else element("p", "This version of flowebm does not know the run's options."),
         element(
             "p",
-            "In the folder in which it ran, on the same kind of machine and with these versions, "
-            "it gives the same model.",
-        ),
-        [element("p", remark) for remark in remarks],
-        go_on,
+            f"The run is of flowebm {config['versions']['flowebm'].text or 'unknown version'}, "
+            f"this report of {installed}: the command names every option, since the defaults may "
+            "have been others.",
+        )
+        if options.complete
+        else None,
         _terms(
             [(name, _plain(version)) for name, version in versions.items()]
             + [("SHA-256 of the data's values", element("code", sha256) if sha256 else None)]
         ),
     )
+
+
+def _commands(record: Record, options: Options) -> list[Content]:
+    """The command, what it takes to give the same, and how to go on with a stopped run."""
+    limited = record.config["options"]["time_budget"].number is not None
+    same = (
+        "In the folder in which it ran, with the same data and versions, and on the same kind of "
+        "machine, it gives the same model"
+    )
+    but = ", but for the time limit: it makes as many iterations as it has time for"
+    parts: list[Content] = [
+        element("pre", element("code", training_command(record, options))),
+        element("p", f"{same}{but if limited else ''}."),
+    ]
+    if record.state == "stopped":
+        command = training_command(record, options, resume=True)
+        parts += [element("p", "To go on with it:"), element("pre", element("code", command))]
+    return parts
 
 
 def _course_table(record: Record) -> Markup:

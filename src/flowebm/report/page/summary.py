@@ -85,7 +85,7 @@ def opening_sentence(record: Record, trust: Trust, checks: list[Check]) -> str:
                 return "The training has ended; the model is being measured."
             return "The run is still going: these are its numbers so far."
         ended = "its model was measured" if record.model.entries else "its end"
-        return f"The run was stopped before {ended}; the last part of this page says how to go on."
+        return f"The run was stopped before {ended}; the same command with --resume goes on."
     if trust == "no":
         return "Its likelihoods are not to be used as they are."
     if trust == "with care":
@@ -177,7 +177,7 @@ def _likelihood_so_far(record: Record) -> Markup:
     return _tile(
         "Validation NLL so far",
         with_error(evaluated["nll"].number, evaluated["nll_stderr"].number),
-        "nats a point, of the preprocessed data",
+        "nats a point, in the units of the training",
         ["iteration ", written(evaluated["iteration"].number, count), _stage(evaluated)],
         class_="main",
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flowebm.report.page.checks import Trust, checks_of, trust_in
+from flowebm.report.page.command import options_of
 from flowebm.report.page.document import GENERATOR, document
 from flowebm.report.page.record import State, read_record
 from flowebm.report.page.summary import opening_sentence
@@ -35,7 +36,7 @@ def write_html_report(
     run: str | Path,
     file: str | Path | None = None,
     *,
-    defaults: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Report:
     """Write one page that says what a run is worth, and why; it needs no other file.
 
@@ -45,8 +46,8 @@ def write_html_report(
         run: The run directory.
         file: The page; `report.html` in the run directory if not given. Only an earlier report
             is replaced by it.
-        defaults: Values of the command line's options by name; only others are shown and
-            typed in the command that repeats the run. All are, if not given.
+        defaults: For every method, the defaults of the command line's options by name. Without
+            them the page has no command that repeats the run.
 
     Returns:
         Where the report is, and what it says in short.
@@ -60,16 +61,16 @@ def write_html_report(
     record = read_record(run)
     _check_output(path)
     installed = _installed()
-    if record.config["versions"]["flowebm"].text != installed:
-        # The defaults of another version may be others.
-        defaults = None
+    usual = (defaults or {}).get(record.config["options"]["method"].text or "", {})
+    # The defaults of another version may have been others.
+    complete = record.config["versions"]["flowebm"].text != installed
     checks = checks_of(record)
     trust = trust_in(record, checks)
     page = document(
         record,
         checks,
         trust,
-        defaults=defaults or {},
+        options=options_of(record, usual, complete=complete),
         installed=installed,
         now=datetime.now().astimezone(),
     )

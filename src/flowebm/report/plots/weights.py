@@ -82,7 +82,8 @@ def mode_weight_bars(
         xlabel="mode",
         ylabel="weight (probability)",
     )
-    axes.legend(frameon=False, fontsize=TICK_SIZE)
-    axes.margins(y=0.12)
+    # Room above all bars, for their numbers and for the legend.
+    axes.margins(y=0.3)
     axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=TICK_SIZE, loc="upper right", ncols=2)
     return figure
