@@ -14,7 +14,8 @@ from flowebm.samplers.flow_imh import FlowIMHInfo as FlowIMHInfo
 from flowebm.samplers.flow_isir import FlowISIRInfo as FlowISIRInfo
 from flowebm.samplers.imputation import Imputation as Imputation
 from flowebm.samplers.imputation import impute as impute
-from flowebm.samplers.imputation import impute_rows as impute_rows
+from flowebm.samplers.imputed_rows import ImputedRows as ImputedRows
+from flowebm.samplers.imputed_rows import impute_rows as impute_rows
 from flowebm.samplers.local_global import LocalGlobalInfo as LocalGlobalInfo
 from flowebm.samplers.local_global import LocalGlobalState as LocalGlobalState
 from flowebm.samplers.proposal import FunctionProposal as FunctionProposal

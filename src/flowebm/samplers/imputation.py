@@ -7,10 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from blackjax.base import SamplingAlgorithm
 from blackjax.mcmc import mala
-from flowjax.bijections import AbstractBijection
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Scalar
 
@@ -35,9 +33,9 @@ class Imputation(NamedTuple):
         local_acceptance: Each chain's mean acceptance rate of Langevin steps, after the warm-up.
     """
 
-    draws: Float[Array | np.ndarray, "draws n *shape"]
-    global_acceptance: Float[Array | np.ndarray, "draws n"]
-    local_acceptance: Float[Array | np.ndarray, "draws n"]
+    draws: Float[Array, "draws n *shape"]
+    global_acceptance: Float[Array, "draws n"]
+    local_acceptance: Float[Array, "draws n"]
 
 
 def impute(
@@ -132,71 +130,6 @@ def impute(
     )
 
 
-def impute_rows(
-    key: PRNGKeyArray,
-    model: AbstractEnergyModel,
-    proposal: AbstractDistribution,
-    preprocessing: AbstractBijection,
-    rows: Float[np.ndarray, "n *shape"],
-    *,
-    n_draws: int = 1,
-    n_steps: int = 100,
-) -> Imputation:
-    """`impute` in the units of the data, for rows whose missing entries are NaN.
-
-    Args:
-        key: Random key.
-        model: The model of preprocessed points.
-        proposal: Its flow, over the same points.
-        preprocessing: Entry by entry from the data's units to preprocessed points, with
-            `transform_rows` and `inverse_rows` (`Standardise`, `LogitPixels`).
-        rows: Points in the data's units, NaN where an entry is missing.
-        n_draws: Draws of each row.
-        n_steps: Steps of a chain.
-
-    Returns:
-        Draws in double precision, whose observed entries are those of `rows` bit for bit, and
-        the acceptance rates, which are NaN for rows with nothing missing.
-
-    Raises:
-        ValueError: If an observed entry is infinite or outside what the preprocessing takes, or
-            as `impute` does.
-    """
-    rows = np.asarray(rows, np.float64)
-    missing = np.isnan(rows)
-    incomplete = np.flatnonzero(missing.reshape(len(rows), -1).any(axis=1))
-    draws = np.repeat(rows[None], max(n_draws, 1), axis=0)
-    rates = np.full((2, *draws.shape[:2]), np.nan)
-    if not incomplete.size:
-        return Imputation(draws, *rates)
-    rows, missing = rows[incomplete], missing[incomplete]
-    # The middle of the preprocessed space stands in for what is missing: it is always inside
-    # the preprocessing's domain.
-    middle = preprocessing.inverse_rows(np.zeros((1, *rows.shape[1:])))  # pyright: ignore[reportAttributeAccessIssue]
-    with np.errstate(all="ignore"):
-        points = preprocessing.transform_rows(np.where(missing, middle, rows))  # pyright: ignore[reportAttributeAccessIssue]
-    if not np.isfinite(points).all():
-        row, *entry = np.argwhere(~np.isfinite(points))[0]
-        raise ValueError(
-            f"The value {rows[(row, *entry)]:g} in row {incomplete[row] + 1} is outside the range "
-            "of values that the model's data can have (rows counted from 1): correct it, or "
-            "leave it out as missing."
-        )
-    result = impute(
-        key,
-        model,
-        jnp.asarray(points, float),
-        jnp.asarray(missing),
-        n_draws=n_draws,
-        n_steps=n_steps,
-        proposal=proposal,
-    )
-    imputed = preprocessing.inverse_rows(np.asarray(result.draws, np.float64))  # pyright: ignore[reportAttributeAccessIssue]
-    draws[:, incomplete] = np.where(missing, imputed, rows)
-    rates[:, :, incomplete] = result.global_acceptance, result.local_acceptance
-    return Imputation(draws, *rates)
-
-
 def _model_samples(key, model, proposal):
     if isinstance(model, AbstractDistribution):
         return eqx.filter_jit(model.sample)(key, (POOL,))
@@ -252,13 +185,19 @@ def _chain(key, model, point, missing, donors, step_size, numbers) -> Imputation
     local_kernel = mala.build_kernel()
 
     def local_algorithm(step_size):
-        def step(key, state):
+        def init(position, rng_key):
+            del rng_key
+            return mala.init(position, log_density)
+
+        def step(rng_key, state):
             # The density does not depend on the observed entries of its argument. MALA lets
             # them wander, with no part in the decision, and they are put back.
-            state, info = local_kernel(key, state, log_density, step_size)
-            return state._replace(position=jnp.where(missing, state.position, point)), info
+            state, info = local_kernel(rng_key, state, log_density, step_size)
+            return state._replace(
+                position=jnp.where(missing, jnp.asarray(state.position), point)
+            ), info
 
-        return SamplingAlgorithm(lambda x, _: mala.init(x, log_density), step)
+        return SamplingAlgorithm(init, step)
 
     kernel = local_global.build_kernel(flow_isir.build_kernel(n_candidates))
 
@@ -281,4 +220,4 @@ def _chain(key, model, point, missing, donors, step_size, numbers) -> Imputation
     (state, _), rates = jax.lax.scan(
         step, (state, adaptation), (jr.split(key, n_steps), jnp.arange(n_steps) < warm_up)
     )
-    return Imputation(state.position, *(rate[warm_up:].mean() for rate in rates))
+    return Imputation(jnp.asarray(state.position), *(rate[warm_up:].mean() for rate in rates))
