@@ -273,6 +273,7 @@ def test_a_good_run_is_trusted(run):
         ({"log_partition__stderr": None}, "with care", "error of log Z is not known"),
         ({"log_partition__value": None}, "no", "log Z is not finite"),
         ({"nll__value": None}, "no", "held-out NLL is not finite"),
+        ({"nll__value": True}, "no", "held-out NLL is not finite"),
         ({"kl__value": -0.5}, "no", "cannot be: log Z is too small"),
         ({"mode_weights__khat": 1.2}, "no", "k̂ = 1.20 .* the mode weights is not to be trusted"),
         (

@@ -88,6 +88,4 @@ def _typed(name: str, value: Any) -> list[str]:
 
 
 def _same(value: Any, default: Any) -> bool:
-    default = list(default) if isinstance(default, tuple) else default
-    # Python's True is 1, a run's is not.
-    return value == default and isinstance(value, bool) == isinstance(default, bool)
+    return value == (list(default) if isinstance(default, tuple) else default)
