@@ -1,0 +1,180 @@
+"""What an optimizer step of an EBFlow with full linear layers costs, against the dimension.
+
+    python benchmarks/ebflow_scaling.py                    # D = 64 ... 4096
+    python benchmarks/ebflow_scaling.py --only 64 128      # some dimensions
+    python benchmarks/ebflow_scaling.py --table            # the table of what has been measured
+
+The model is `fully_connected_ebflow((D,))`, the batch 100, the optimizer RMSprop. Each D is a
+process of its own, in which the objectives take turns, so that whatever else the machine does
+falls on all of them: the ratios are measured side by side, the seconds are of this machine on
+that day. Memory is that of the compiled step: arguments, results and temporary arrays, without
+what the runtime and LAPACK take beside. Results are kept as they come, and what is there already
+is not measured again (unless --again).
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import date
+from importlib.metadata import version
+from math import log2
+from pathlib import Path
+from statistics import linear_regression, median
+
+RESULTS = Path(__file__).parent / "results" / "ebflow_scaling.json"
+
+DIMENSIONS = (64, 128, 256, 512, 1024, 2048, 4096)
+OBJECTIVES = ("ml", "sml", "ssm", "dsm", "fdssm")
+BATCH_SIZE = 100
+
+#: Exponents are fitted from this dimension on, where the products outweigh the overheads.
+FITTED_FROM = 512
+
+#: Seconds each objective is timed for, and the fewest and most turns that it gets.
+SECONDS = 3.0
+TURNS = (5, 50)
+
+
+def cell(dim: int) -> dict:
+    """Seconds and bytes of one optimizer step of each objective, in turns."""
+    import equinox as eqx
+    import jax
+    import numpy as np
+    import optax
+
+    from flowebm import objectives
+    from flowebm.models import fully_connected_ebflow
+    from flowebm.models.trainable import partition_trainable
+
+    batch = jax.random.normal(jax.random.key(0), (BATCH_SIZE, dim))
+    optimizer = optax.rmsprop(1e-4)
+    start, static = partition_trainable(fully_connected_ebflow((dim,)).initialized(batch))
+
+    def compiled_step(name):
+        objective = getattr(objectives, name)()
+
+        def step(params, state, key):
+            def loss(params):
+                return objective(eqx.combine(params, static), batch, key)
+
+            value, gradient = jax.value_and_grad(loss)(params)
+            updates, state = optimizer.update(gradient, state, params)
+            return optax.apply_updates(params, updates), state, value
+
+        jitted = jax.jit(step, donate_argnums=(0, 1))
+        return jitted.lower(start, optimizer.init(start), jax.random.key(1)).compile()
+
+    steps = {name: compiled_step(name) for name in OBJECTIVES}
+
+    def run(name, n):
+        params = jax.tree.map(jax.numpy.copy, start)
+        state, key = optimizer.init(params), jax.random.key(1)
+        jax.block_until_ready((params, state))
+        started, value = time.perf_counter(), None
+        for _ in range(n):
+            params, state, value = steps[name](params, state, key)
+        value = jax.block_until_ready((params, state, value))[-1]
+        seconds = (time.perf_counter() - started) / n
+        if not np.isfinite(value):
+            raise RuntimeError(f"The loss of {name} at D={dim} is {value}.")
+        return seconds
+
+    # A turn is as many steps as take a tenth of a second, so that the clock does not matter.
+    in_a_turn = {name: max(1, round(0.1 / run(name, 2))) for name in OBJECTIVES}
+    slowest = max(run(name, 1) * in_a_turn[name] for name in OBJECTIVES)
+    turns = min(max(round(SECONDS / slowest), TURNS[0]), TURNS[1])
+    times = {name: [] for name in OBJECTIVES}
+    for _ in range(turns):
+        for name in OBJECTIVES:
+            times[name].append(run(name, in_a_turn[name]))
+    result = {}
+    for name in OBJECTIVES:
+        memory = steps[name].memory_analysis()
+        result[name] = {
+            "seconds": median(times[name]),
+            "fastest": min(times[name]),
+            "slowest": max(times[name]),
+            "bytes": memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes,
+        }
+    return result | {"turns": turns}
+
+
+def measure(dim: int) -> dict:
+    """One dimension, in a process of its own."""
+    command = [sys.executable, __file__, "--cell", str(dim)]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def exponent(cells: dict[int, dict], objective: str, quantity: str) -> float:
+    """The slope of log quantity over log D, by least squares."""
+    fitted = [dim for dim in cells if dim >= FITTED_FROM]
+    slope, _ = linear_regression(
+        [log2(dim) for dim in fitted], [log2(cells[dim][objective][quantity]) for dim in fitted]
+    )
+    return slope
+
+
+def table(results: dict) -> str:
+    """Seconds, ratios and memory, a row a dimension, as markdown."""
+    cells = {int(dim): results[dim] for dim in sorted(results, key=int)}
+    lines = [
+        "| D | " + " | ".join(f"{name}: ms, MB" for name in OBJECTIVES) + " | ml/ssm | ml/dsm |",
+        "|---" * (len(OBJECTIVES) + 3) + "|",
+    ]
+    for dim, measured in cells.items():
+        costs = " | ".join(
+            f"{1e3 * measured[name]['seconds']:.3g}, {measured[name]['bytes'] / 1e6:.3g}"
+            for name in OBJECTIVES
+        )
+        ratios = " | ".join(
+            f"{measured['ml']['seconds'] / measured[name]['seconds']:.2f}"
+            for name in ("ssm", "dsm")
+        )
+        lines.append(f"| {dim} | {costs} | {ratios} |")
+    if sum(dim >= FITTED_FROM for dim in cells) > 1:
+        exponents = " | ".join(
+            f"{exponent(cells, name, 'seconds'):.2f}, {exponent(cells, name, 'bytes'):.2f}"
+            for name in OBJECTIVES
+        )
+        lines.append(f"| exponent, D ≥ {FITTED_FROM} | {exponents} | | |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", type=int, default=list(DIMENSIONS), metavar="D")
+    parser.add_argument("--again", action="store_true", help="measure what is there already too")
+    parser.add_argument("--table", action="store_true", help="print the table and stop")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where results are kept")
+    parser.add_argument("--cell", type=int, metavar="D", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.cell:
+        print(json.dumps(cell(arguments.cell)))
+        return
+    path = arguments.results
+    content = json.loads(path.read_text()) if path.exists() else {"results": {}}
+    results = content["results"]
+    if not arguments.table:
+        for dim in map(str, arguments.only):
+            if dim in results and not arguments.again:
+                continue
+            results[dim] = measure(int(dim))
+            content["machine"] = {"cores": os.cpu_count(), "platform": platform.machine()}
+            content["date"] = date.today().isoformat()
+            content["versions"] = {name: version(name) for name in ("flowebm", "jax", "optax")}
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+            print(f"D = {dim}: {json.dumps(results[dim])}", file=sys.stderr)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
