@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowebm.data import load as load
+    from flowebm.data import load_images as load_images
     from flowebm.estimator import FlowEBM as FlowEBM
     from flowebm.evaluation import EstimateWarning as EstimateWarning
     from flowebm.evaluation import NearestMode as NearestMode
@@ -21,16 +22,21 @@ if TYPE_CHECKING:
     from flowebm.models import AbstractEnergyModel as AbstractEnergyModel
     from flowebm.models import Architecture as Architecture
     from flowebm.models import EBFlow as EBFlow
+    from flowebm.models import EBFlowArchitecture as EBFlowArchitecture
     from flowebm.models import EnergyModel as EnergyModel
     from flowebm.models import LogDensity as LogDensity
     from flowebm.models import load_model as load_model
     from flowebm.models import save_model as save_model
+    from flowebm.samplers import Imputation as Imputation
+    from flowebm.samplers import impute as impute
     from flowebm.samplers.model_samples import sample_model as sample_model
     from flowebm.training import BalancedOptions as BalancedOptions
     from flowebm.training import FitResult as FitResult
+    from flowebm.training import ScoreMatchingOptions as ScoreMatchingOptions
     from flowebm.training import TrainingDiverged as TrainingDiverged
     from flowebm.training import fit_balanced as fit_balanced
     from flowebm.training import fit_persistent as fit_persistent
+    from flowebm.training import fit_score_matching as fit_score_matching
 
     __version__: str
 
@@ -40,18 +46,24 @@ _ORIGINS = {
     "Architecture": "flowebm.models",
     "BalancedOptions": "flowebm.training",
     "EBFlow": "flowebm.models",
+    "EBFlowArchitecture": "flowebm.models",
     "EnergyModel": "flowebm.models",
     "EstimateWarning": "flowebm.evaluation",
     "FitResult": "flowebm.training",
     "FlowEBM": "flowebm.estimator",
+    "Imputation": "flowebm.samplers",
     "LogDensity": "flowebm.models",
     "NearestMode": "flowebm.evaluation",
+    "ScoreMatchingOptions": "flowebm.training",
     "TrainingDiverged": "flowebm.training",
     "fit_balanced": "flowebm.training",
     "fit_persistent": "flowebm.training",
+    "fit_score_matching": "flowebm.training",
     "held_out_nll": "flowebm.evaluation",
     "kl_divergence": "flowebm.evaluation",
+    "impute": "flowebm.samplers",
     "load": "flowebm.data",
+    "load_images": "flowebm.data",
     "load_model": "flowebm.models",
     "log_partition": "flowebm.evaluation",
     "log_partition_bracket": "flowebm.evaluation",
@@ -78,19 +90,25 @@ __all__ = [
     "Architecture",
     "BalancedOptions",
     "EBFlow",
+    "EBFlowArchitecture",
     "EnergyModel",
     "EstimateWarning",
     "FitResult",
     "FlowEBM",
+    "Imputation",
     "LogDensity",
     "NearestMode",
+    "ScoreMatchingOptions",
     "TrainingDiverged",
     "__version__",
     "fit_balanced",
     "fit_persistent",
+    "fit_score_matching",
     "held_out_nll",
+    "impute",
     "kl_divergence",
     "load",
+    "load_images",
     "load_model",
     "log_partition",
     "log_partition_bracket",

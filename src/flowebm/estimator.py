@@ -25,6 +25,7 @@ from flowebm.models.ebflow_architecture import EBFlowArchitecture, build_ebflow
 from flowebm.models.preprocessed import PreprocessedModel
 from flowebm.models.saved import SavedModel, load_model, save_model
 from flowebm.models.tilted import EnergyModel
+from flowebm.samplers.imputed_rows import impute_rows
 from flowebm.samplers.model_samples import sample_model
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Observers
@@ -328,6 +329,45 @@ class FlowEBM(DensityMixin, BaseEstimator):
         if isinstance(saved.preprocessing, LogitPixels):
             rows = np.clip(np.floor(rows), 0, saved.preprocessing.levels - 1)
         return rows.reshape(n_samples, -1)
+
+    def impute(
+        self, X: Any, n_draws: int = 1, *, random_state: int | None = None
+    ) -> Float[np.ndarray, "draws n d"]:
+        """Draw the missing entries of rows from the model, given the entries that are there.
+
+        Args:
+            X: An array or data frame of shape (n, d), NaN where an entry is missing, or the path
+                of a table with empty entries.
+            n_draws: Draws of each row; their spread is the uncertainty of what is missing.
+            random_state: Seed; the fit's own by default.
+
+        Returns:
+            Complete rows, one set of them a draw; observed entries are those of `X`.
+
+        Raises:
+            ValueError: If the table is refused or its width is not the model's.
+        """
+        check_is_fitted(self, "model_")
+        table = read_table(X)
+        check_table(
+            np.where(np.isnan(table.values), 0.0, table.values),
+            table.names,
+            min_rows=1,
+            width=self.n_features_in_,
+            allow_constant=True,
+        )
+        seed = self.random_state if random_state is None else random_state
+        seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
+        saved = self.saved_
+        imputed = impute_rows(
+            jr.key(seed),
+            saved.model,
+            saved.proposal,
+            saved.preprocessing,
+            table.values.reshape(-1, *saved.shape),
+            n_draws=n_draws,
+        )
+        return imputed.draws.reshape(n_draws, *table.values.shape)
 
     def save(self, directory: str | Path) -> None:
         """Write the fitted model to `model.safetensors` and `model.json` in a folder.

@@ -20,6 +20,7 @@ _CONTENTS = (
     "model.json",
     "evaluation.json",
     "plots",
+    "report.html",
 )
 
 

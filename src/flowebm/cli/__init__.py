@@ -1,3 +1,3 @@
-"""The command line: `flowebm train`, `sample`, `score` and `evaluate`."""
+"""The command line: `flowebm train`, `sample`, `score`, `evaluate`, `impute` and `report`."""
 
 from flowebm.cli.entry import main as main

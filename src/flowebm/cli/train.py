@@ -122,6 +122,7 @@ def _config(command: Command, points: Points) -> dict[str, Any]:
             "flowebm_run": 1,
             "data": {
                 "name": command.data,
+                "folder": command.data_dir,
                 "sha256": points.sha256,
                 "rows": rows,
                 "columns": columns,

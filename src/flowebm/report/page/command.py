@@ -58,6 +58,9 @@ def training_command(record: Record, options: Options, *, resume: bool = False) 
     """
     out = record.path if resume else _beside(record.path)
     words = ["flowebm", "train", *_typed("data", record.config["data"]["name"].value)]
+    folder = record.config["data"]["folder"].value
+    if folder is not None:
+        words += _typed("data_dir", folder)
     words += _typed("out", str(out))
     for name, value in options.values.items():
         words += _typed(name, value)

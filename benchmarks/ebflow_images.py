@@ -1,0 +1,189 @@
+"""EBFlows on MNIST: every objective at equal epochs, fully connected and convolutional.
+
+    python benchmarks/ebflow_images.py --data-dir DIR            # everything
+    python benchmarks/ebflow_images.py --data-dir DIR --only fc  # one architecture
+    python benchmarks/ebflow_images.py --table                   # the table of what was measured
+
+DIR holds a file of at least 10,000 MNIST images, of which 8,000 train, 1,000 choose the model and
+1,000 measure it. Pixels are made continuous anew in every iteration, scaled, and taken to the
+line by a logit of smoothness 0.5 (fc) or 0.75 (cnn); NLLs are those of the whole numbers, bits per
+dimension NLL / (784 ln 2). Batches of 100, act-norms started from data, Adam with cosine decay,
+parameters averaged. With MaP (match after preprocessing) the objective sees the points on the line
+alone; without, the logit's determinant is in the energy and the noise of dsm is in pixels.
+
+Each fit is a process of its own. Seconds are those of the training blocks without compilation,
+beside whatever the machine does, so that only ratios taken in one run mean anything. Results are
+kept as they come, and what is there already is not measured again (unless --again).
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results" / "ebflow_images.json"
+
+SHAPE = (1, 28, 28)
+SPLIT = (8_000, 1_000, 1_000)
+BATCH_SIZE = 100
+
+#: Smoothness of the logit, epochs, and learning rate.
+ARCHITECTURES = {"fc": (0.5, 20, 2e-3), "cnn": (0.75, 3, 2e-3)}
+
+#: Noise of dsm and length of finite differences, on the line and in pixels.
+SIGMA = {"fc": 1.0, "cnn": 0.3}
+STEP = 0.1
+PIXELS_PER_UNIT = 16.0
+
+OBJECTIVES = ("ssm", "fdssm", "dsm", "sml", "ml")
+
+
+def cells(architectures) -> list[str]:
+    """What is measured; without MaP likelihoods are the same, so that it is not repeated."""
+    listed = []
+    for architecture in architectures:
+        listed += [f"{architecture} {objective} MaP" for objective in OBJECTIVES]
+        listed += [f"{architecture} {objective} plain" for objective in ("ssm", "fdssm", "dsm")]
+    return listed
+
+
+def fit(architecture: str, objective: str, after: bool, folder: str) -> dict:
+    """One fit and its test NLL."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from flowebm.data import LogitPixels, dequantise, load_images
+    from flowebm.models import convolutional_ebflow, fully_connected_ebflow
+    from flowebm.training import ScoreMatchingOptions, fit_score_matching
+
+    smoothness, epochs, learning_rate = ARCHITECTURES[architecture]
+    images = load_images("mnist", folder, part="all").pixels
+    order = np.random.default_rng(0).permutation(len(images))[: sum(SPLIT)]
+    train, validation, test = np.split(images[order], np.cumsum(SPLIT)[:-1])
+    build = {"fc": fully_connected_ebflow, "cnn": convolutional_ebflow}[architecture]
+    logit = LogitPixels(SHAPE, smoothness=smoothness)
+    scale = 1.0 if after else PIXELS_PER_UNIT
+    steps_per_epoch = len(train) // BATCH_SIZE
+    result = fit_score_matching(
+        jax.random.key(0),
+        build(SHAPE),
+        train,
+        validation=validation,
+        preprocessing=logit,
+        noise=True,
+        options=ScoreMatchingOptions(
+            objective=objective,
+            sigma=scale * SIGMA[architecture],
+            finite_difference=scale * STEP,
+            learning_rate=learning_rate,
+            batch_size=BATCH_SIZE,
+            match_after_preprocessing=after,
+        ),
+        max_steps=epochs * steps_per_epoch,
+        block_length=steps_per_epoch // 2,
+    )
+    noisy = jnp.asarray(dequantise(1, test), float)
+    z, log_det = jax.vmap(logit.transform_and_log_det)(noisy)
+    energies = jax.lax.map(result.model.energy, z, batch_size=100)
+    nll = np.asarray(energies - log_det, np.float64) + result.log_partition.value
+    rows = result.history
+    # The first block holds the compilation.
+    seconds = (rows[-1]["seconds"] - rows[1]["seconds"]) / (epochs - 0.5)
+    return {
+        "test_nll": float(nll.mean()),
+        "test_nll_stderr": float(nll.std() / np.sqrt(len(nll))),
+        "bits_per_dimension": float(nll.mean() / (np.prod(SHAPE) * np.log(2))),
+        "seconds_per_epoch": seconds,
+        "epochs": [row["iteration"] / steps_per_epoch for row in rows],
+        "validation_nll": [row["nll"] for row in rows],
+        "warnings": list(result.warnings),
+    }
+
+
+def measure(cell: str, folder: str) -> dict:
+    """One cell, in a process of its own."""
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / "flowebm-benchmark-cache")
+    }
+    command = [sys.executable, __file__, "--data-dir", folder, "--cell", *cell.split()]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        return {"failed": "training diverged" if done.returncode == 3 else "failed"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(results: dict) -> str:
+    """A row a fit, as markdown; beside each score matching what ml needed."""
+    lines = [
+        "| model | objective | MaP | test NLL (nats) | bits/dim | seconds an epoch | of ml's | "
+        "epochs to ml's final validation NLL |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for cell, found in results.items():
+        architecture, objective, after = cell.split()
+        if "failed" in found:
+            lines.append(f"| {architecture} | {objective} | {after} | {found['failed']} ||||")
+            continue
+        ml = results.get(f"{architecture} ml MaP", {})
+        ratio, reached = "–", "–"
+        if "failed" not in ml and ml:
+            ratio = f"1/{ml['seconds_per_epoch'] / found['seconds_per_epoch']:.1f}"
+            pairs = zip(found["epochs"], found["validation_nll"], strict=True)
+            epochs = [epoch for epoch, nll in pairs if nll <= ml["validation_nll"][-1]]
+            reached = f"{epochs[0]:g}" if epochs else "not reached"
+        lines.append(
+            f"| {architecture} | {objective} | {'yes' if after == 'MaP' else 'no'} | "
+            f"{found['test_nll']:.1f} ± {found['test_nll_stderr']:.1f} | "
+            f"{found['bits_per_dimension']:.3f} | {found['seconds_per_epoch']:.1f} | {ratio} | "
+            f"{reached} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", help="folder of MNIST's files")
+    parser.add_argument("--only", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("--again", action="store_true", help="measure what is there already too")
+    parser.add_argument("--table", action="store_true", help="print the table and stop")
+    parser.add_argument("--cell", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if not arguments.table and not arguments.data_dir:
+        parser.error("--data-dir is missing: name the folder of MNIST's files")
+    if arguments.cell:
+        from flowebm import TrainingDiverged
+
+        architecture, objective, after = arguments.cell
+        try:
+            print(json.dumps(fit(architecture, objective, after == "MaP", arguments.data_dir)))
+        except TrainingDiverged as error:
+            print(error, file=sys.stderr)
+            sys.exit(3)
+        return
+    content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"results": {}}
+    results = content["results"]
+    if not arguments.table:
+        for cell in cells(arguments.only):
+            if cell in results and not arguments.again:
+                continue
+            results[cell] = measure(cell, arguments.data_dir)
+            content["machine"] = {"cores": os.cpu_count(), "platform": platform.machine()}
+            content["date"] = date.today().isoformat()
+            content["versions"] = {
+                name: version(name) for name in ("flowebm", "jax", "flowjax", "optax")
+            }
+            RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+            shown = {k: v for k, v in results[cell].items() if not isinstance(v, list)}
+            print(f"{cell}: {json.dumps(shown)}", file=sys.stderr)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
