@@ -34,7 +34,7 @@ N_TRAIN = 20_000
 N_VALIDATION = 2_000
 BATCH_SIZE = 500
 MAX_STEPS = 3_000
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 1e-2
 
 #: Draws for the entropy of the truth.
 N_ENTROPY = 100_000
@@ -60,7 +60,7 @@ def cell(kind: str, key: int) -> dict:
     started = time.perf_counter()
     result = fit_score_matching(
         jax.random.key(key),
-        fully_connected_ebflow((10,), n_linear=N_LINEAR, linear=kind),
+        from_identity(fully_connected_ebflow((10,), n_linear=N_LINEAR, linear=kind)),
         rows[:N_TRAIN],
         validation=rows[N_TRAIN:],
         options=ScoreMatchingOptions(
@@ -88,6 +88,21 @@ def cell(kind: str, key: int) -> dict:
         - log_det,
         "entropy": entropy,
     }
+
+
+def from_identity(model):
+    """The model with its full linear layers at I, where the other kinds start, instead of -I."""
+    import equinox as eqx
+    import jax
+
+    from flowebm.layers import FullLinear
+
+    def reflected(layer):
+        if not isinstance(layer, FullLinear):
+            return layer
+        return eqx.tree_at(lambda full: full.weight, layer, -layer.weight)
+
+    return jax.tree.map(reflected, model, is_leaf=lambda node: isinstance(node, FullLinear))
 
 
 def covariance_nll(rows, n_train: int) -> float:

@@ -6,12 +6,12 @@
 
 The model is `fully_connected_ebflow((D,))`, the batch 100, the optimizer RMSprop. Each D is a
 process of its own, in which the objectives take turns, so that whatever else the machine does
-falls on all of them: the ratios are measured side by side, the seconds are of this machine on
-that day. Each time is the median over the turns; since a factorisation waits longer for a busy
-core than a product does, exponents and ratios are those of the fastest turns, and the ratios of
-the medians stand beside them. Memory is that of the compiled step: arguments, results and temporary arrays, without
-what the runtime and LAPACK take beside. Results are kept as they come, and what is there already
-is not measured again (unless --again).
+falls on all of them: the ratios are measured side by side, the seconds are of this machine on that
+day. Each time is the median over the turns; since a factorisation waits longer for a busy core
+than a product does, exponents and ratios are those of the fastest turns, and the ratios of the
+medians stand beside them. Memory is that of the compiled step: arguments, results and temporary
+arrays, without what the runtime and LAPACK take beside. Results are kept as they come, and what is
+there already is not measured again (unless --again).
 """
 
 import argparse
