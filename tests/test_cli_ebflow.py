@@ -10,10 +10,11 @@ from flowebm.cli import main
 from flowebm.training.metrics import read_metrics
 
 LEVELS = 8
-TINY = """
-    --method ebflow --architecture fc --objective ml --learning-rate 0.02 --average-decay 0.9
-    --max-steps 100 --batch-size 64
-""".split()
+TINY = [
+    *("--method", "ebflow", "--architecture", "fc", "--objective", "ml"),
+    *("--learning-rate", "0.02", "--average-decay", "0.9"),
+    *("--max-steps", "100", "--batch-size", "64"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import functools
 import importlib
 import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -26,6 +27,18 @@ SMALL_TRAINING = """
 """
 
 
+@dataclass(frozen=True)
+class SmallArchitecture(Architecture):
+    """An architecture with other defaults."""
+
+    width: int = 16
+    depth: int = 1
+    flow: str = "affine-coupling"
+    flow_layers: int = 1
+    flow_width: int = 8
+    flow_depth: int = 1
+
+
 def blocks(page, language):
     """The code blocks of a page in one language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
@@ -44,13 +57,8 @@ def little_work(monkeypatch):
     """Small networks and few steps where the user's code names none."""
     estimator = importlib.import_module("flowebm.estimator")
     fit = importlib.import_module("flowebm.training.fit_balanced")
-    small = {"width": 16, "depth": 1, "flow": "affine-coupling", "flow_layers": 1}
-    monkeypatch.setattr(
-        estimator,
-        "Architecture",
-        functools.partial(Architecture, **small, flow_width=8, flow_depth=1),
-    )
-    monkeypatch.setattr(estimator, "DEFAULT_STEPS", 20)
+    monkeypatch.setattr(estimator, "Architecture", SmallArchitecture)
+    monkeypatch.setattr(estimator, "DEFAULT_STEPS", {"balanced": 20, "ebflow": 20})
     monkeypatch.setattr(
         fit, "BalancedOptions", functools.partial(BalancedOptions, n_chains=128, flow_batch=128)
     )
@@ -78,11 +86,13 @@ def test_the_python_example_runs_and_its_density_is_normalised(little_work, unop
 def test_the_commands_run_as_they_are_printed(tmp_path, monkeypatch, unoptimised, capsys):
     block = next(block for block in blocks(PAGES[0], "sh") if "flowebm train" in block)
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
-    assert len(commands) == 6
+    assert len(commands) == 8
     monkeypatch.chdir(tmp_path)
     for name, n, seed in (("cells.csv", 500, 0), ("new.csv", 50, 1)):
         rows = load("mixture", n=n, seed=seed).values
         pd.DataFrame(rows, columns=["length", "mass"]).to_csv(name, index=False)
+    rows.ravel()[::5] = np.nan
+    pd.DataFrame(rows, columns=["length", "mass"]).to_csv("gaps.csv", index=False)
     for program, *arguments in commands:
         assert program == "flowebm"
         if "--help" in arguments:
@@ -95,6 +105,10 @@ def test_the_commands_run_as_they_are_printed(tmp_path, monkeypatch, unoptimised
 
     assert pd.read_csv("samples.csv").shape == (10_000, 2)
     assert np.isfinite(pd.read_csv("log_density.csv")["log_density"]).sum() == 50
+    filled = pd.read_csv("filled.csv")
+    assert len(filled) == 5 * 50
+    assert np.isfinite(filled).all(axis=None)
+    assert (tmp_path / "runs" / "cells" / "report.html").is_file()
     printed = capsys.readouterr().out
     meanings = PAGES[0].read_text(encoding="utf-8").partition("## What the numbers mean")[2]
     for number in ("held-out NLL", "log Z", "Pareto k̂", "draws effective", "proposals effective"):
