@@ -17,9 +17,11 @@ class SplineCoupling(AbstractDataDependentLayer):
     r"""$y = (x_1,\; f_{x_1}(x_2))$ with a rational quadratic spline for each entry of $x_2$.
 
     The splines are flowjax's, with slope 1 at both ends: the identity where the conditioner
-    returns zero, and outside `[-interval, interval]`. Their slope has kinks at the knots, and
-    the trace of $\partial s / \partial x$ does not see those: `exact`, `ssm` and `fdssm` are
-    slightly wrong for this layer; `dsm` and `ml` are not.
+    returns zero, and outside `[-interval, interval]`. Their slope has kinks at the knots, where
+    the score jumps, and the trace of $\partial s / \partial x$ does not see jumps: `exact` and
+    `ssm` are wrong for this layer, and their descent can make use of it. `fdssm` sees them in
+    expectation, as differences of energies do; `dsm`, `ml` and `sml` have no such trace. For
+    score matching take `LogisticMixtureCoupling`, which is smooth.
 
     Args:
         shape: Shape of one point, `(c, ...)`; $x_1$ is its first `c // 2` channels.
