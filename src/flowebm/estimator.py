@@ -39,6 +39,9 @@ MIN_ROWS = 50
 #: Iterations of a fit where neither steps nor a time budget are given.
 DEFAULT_STEPS = {"balanced": 1000, "ebflow": 3000}
 
+#: Evaluations without improvement before a fit stops, where none are given.
+DEFAULT_PATIENCE = {"balanced": None, "ebflow": 20}
+
 #: Points whose densities are evaluated at once.
 BATCH_SIZE = 4096
 
@@ -52,13 +55,14 @@ class FlowEBM(DensityMixin, BaseEstimator):
     Args:
         method: How the model is fitted; `"balanced"`: an energy model by flow-assisted maximum
             likelihood; `"ebflow"`: an energy-based flow by score matching.
-        objective: What `"ebflow"` minimises: `"ssm"`, `"dsm"`, `"fdssm"`, `"exact"`, `"ml"` or
-            `"sml"`; short for that choice in `options`.
+        objective: What `"ebflow"` minimises: `"ml"`, `"sml"`, `"exact"`, `"ssm"`, `"dsm"` or
+            `"fdssm"`; short for that choice in `options`, which tells the default.
         max_steps: Iterations at most; where no time budget is given 1000, and 3000 for
             `"ebflow"`, whose iterations are cheaper.
         time_budget: Seconds at most, compilation included.
         patience: Evaluations (one every 50 iterations) without a better validation NLL before
-            the fit stops; `None` uses all iterations and keeps the best.
+            the fit stops; `None` uses all iterations and keeps the best, and for `"ebflow"`,
+            which overfits small tables fast, is 20.
         architecture: What the model is made of; an `Architecture`, or for `"ebflow"` an
             `EBFlowArchitecture`.
         options: Choices of the method; a `BalancedOptions`, or a `ScoreMatchingOptions`.
@@ -251,7 +255,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         return {
             "max_steps": steps,
             "time_budget": self.time_budget,
-            "patience": self.patience,
+            "patience": DEFAULT_PATIENCE[self.method] if self.patience is None else self.patience,
             "observers": self.observers,
         }
 

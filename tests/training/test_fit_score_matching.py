@@ -17,7 +17,7 @@ from flowebm.training import ScoreMatchingOptions, fit_score_matching
 
 MEAN, FACTOR = np.array([1.0, -2.0]), np.array([[0.7, 0.0], [0.9, 0.4]])
 DATA = MEAN + np.random.default_rng(0).standard_normal((4000, 2)) @ FACTOR.T
-OPTIONS = ScoreMatchingOptions(learning_rate=0.02, average_decay=0.98)
+OPTIONS = ScoreMatchingOptions(objective="ssm", learning_rate=0.02, average_decay=0.98)
 
 
 def linear_flow():
@@ -74,7 +74,10 @@ def pixel_fits():
             preprocessing=LOGIT,
             noise=True,
             options=ScoreMatchingOptions(
-                learning_rate=0.01, average_decay=0.98, match_after_preprocessing=after
+                objective="ssm",
+                learning_rate=0.01,
+                average_decay=0.98,
+                match_after_preprocessing=after,
             ),
             max_steps=100,
             block_length=50,
@@ -94,6 +97,8 @@ def test_the_nll_of_pixels_is_in_their_own_units(pixel_fits, after):
     z, log_det = jax.vmap(LOGIT.transform_and_log_det)(noisy)
     nll = -np.asarray(result.model.log_prob(z) + log_det)
     kept = min(result.history, key=lambda row: row["nll"])
+    # 512 of the training points, of which the fit has seen no more than of these.
+    assert abs(kept["train_nll"] - nll.mean()) < 3.9 * nll.std() / np.sqrt(512)
     bound = 3.9 * np.hypot(kept["nll_stderr"], nll.std() / np.sqrt(len(nll)))
     assert abs(nll.mean() - kept["nll"]) < bound
 
@@ -127,6 +132,25 @@ def test_every_objective_lowers_the_exact_nll(objective):
 def test_a_given_objective_stands_before_the_named_one(gaussian):
     result = fit(objective=ssm(), options=ScoreMatchingOptions(**(vars(OPTIONS) | {"sigma": 9.0})))
     assert result.history[-1]["loss"] == gaussian.history[-1]["loss"]
+
+
+def test_overfitting_is_not_taken_for_divergence():
+    """Validation points far from the data get ever worse without a return to an earlier state."""
+    far = DATA[:100] + 40.0
+    result = fit(validation=far, options=ScoreMatchingOptions(learning_rate=0.02), max_steps=1000)
+    assert max(row["nll"] for row in result.history) > result.history[0]["nll"] + 2
+    assert result.warnings == ()
+
+
+def test_few_entries_are_fitted_by_likelihood_and_many_by_score_matching():
+    by_name = {name: ScoreMatchingOptions(objective=name) for name in ("auto", "ml", "ssm")}
+    model, points = linear_flow(), jnp.asarray(DATA[:8], jnp.float32)
+
+    def loss(name, size):
+        return float(by_name[name].make_objective(size)(model, points, jr.key(0)))
+
+    assert loss("auto", 2) == loss("ml", 2)
+    assert loss("auto", 784) == loss("ssm", 2) != loss("ml", 2)
 
 
 def test_what_cannot_be_fitted_is_refused():

@@ -68,7 +68,7 @@ class Train:
         max_steps: Iterations at most; where no time budget is given 1000, and 3000 for ebflow.
         time_budget: Seconds at most, compilation included.
         patience: Evaluations (one every 50 iterations) without a better validation NLL before
-            the fit stops.
+            the fit stops; where none are given it uses all iterations, and for ebflow 20.
         resume: Go on with the run in the directory from its last checkpoint.
         overwrite: Replace the run in the directory.
         seed: Seed of everything random.

@@ -1,5 +1,6 @@
 """`fit_score_matching`: an energy-based flow from points, without a determinant in its steps."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -22,8 +23,12 @@ from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.objective import ObjectiveTrainer
 from flowebm.training.result import FitResult, collect_warnings
 
-#: Points that act-norms start from.
+#: Training points that act-norms start from, and whose exact NLL is reported.
 N_INITIAL = 512
+
+#: Entries of a point up to which a step of `ml` takes about as long as one of `ssm`
+#: (`benchmarks/ebflow_scaling.py`).
+CHEAP_DETERMINANTS = 256
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,9 @@ class ScoreMatchingOptions:
     r"""Choices of `fit_score_matching`.
 
     Attributes:
-        objective: What is minimised, where no function is given: `ssm`, `dsm`, `fdssm`, `exact`,
-            `ml` or `sml`.
+        objective: What is minimised, where no function is given: `ml`, `sml`, `exact`, `ssm`,
+            `dsm` or `fdssm`; `auto` is `ml` for points of up to 256 entries, whose determinants
+            cost next to nothing and which it fits best, and `ssm` beyond.
         n_slices: Directions that `ssm` draws for each point.
         sigma: Standard deviation of the noise of `dsm`, in the model's units.
         finite_difference: Length of the steps of `fdssm`, in the model's units.
@@ -51,7 +57,7 @@ class ScoreMatchingOptions:
         pixel_smoothness: $\tau$ of the logit that takes pixels to the line.
     """
 
-    objective: Literal["ssm", "dsm", "fdssm", "exact", "ml", "sml"] = "ssm"
+    objective: Literal["auto", "ml", "sml", "exact", "ssm", "dsm", "fdssm"] = "auto"
     n_slices: int = 1
     sigma: float = 0.1
     finite_difference: float = 0.1
@@ -69,8 +75,11 @@ class ScoreMatchingOptions:
     horizontal_flips: bool = False
     pixel_smoothness: float = 1.0
 
-    def make_objective(self) -> Objective:
+    def make_objective(self, size: int) -> Objective:
         """The objective of these choices.
+
+        Args:
+            size: Entries of one point.
 
         Raises:
             ValueError: If the objective is unknown, or one of its choices out of range.
@@ -84,11 +93,14 @@ class ScoreMatchingOptions:
             "ml": lambda: ml(penalty),
             "sml": lambda: sml(penalty),
         }
-        if self.objective not in objectives:
+        name = self.objective
+        if name == "auto":
+            name = "ml" if size <= CHEAP_DETERMINANTS else "ssm"
+        if name not in objectives:
             raise ValueError(
-                f"Unknown objective {self.objective!r}: choose one of {', '.join(objectives)}."
+                f"Unknown objective {name!r}: choose auto or one of {', '.join(objectives)}."
             )
-        return objectives[self.objective]()
+        return objectives[name]()
 
 
 def fit_score_matching(
@@ -145,12 +157,12 @@ def fit_score_matching(
     Source: Chao et al. (2023); `methods.md`, section 3.
     """
     options = options or ScoreMatchingOptions()
-    objective = objective or options.make_objective()
     if not isinstance(model, EBFlow):
         raise TypeError(
             f"fit_score_matching fits an EBFlow, whose likelihood is known; got a "
             f"{type(model).__name__}."
         )
+    objective = objective or options.make_objective(math.prod(model.shape))
     names = ("split", "validation noise", "initial", "train")
     keys = dict(zip(names, jr.split(key, len(names)), strict=True))
     if validation is None:
@@ -177,8 +189,13 @@ def fit_score_matching(
     # Kept in their own type: pixels take a byte each.
     rows = jnp.asarray(train)
     initial_key, prepare_key = jr.split(keys["initial"])
-    first = rows[jr.permutation(initial_key, len(train))[:N_INITIAL]]
-    model = eqx.filter_jit(lambda m, x: m.initialized(x))(model, prepare(prepare_key, first))
+    rows_seen = rows[jr.permutation(initial_key, len(train))[:N_INITIAL]]
+    points_seen = prepare(prepare_key, rows_seen)
+    model = eqx.filter_jit(lambda m, x: m.initialized(x))(model, points_seen)
+    log_det_seen = jnp.zeros(points_seen.shape[0])
+    if preprocessing is not None and not inside:
+        # That of the inverse, because the noise of these points is known to `prepare` alone.
+        log_det_seen = -jax.vmap(preprocessing.inverse_and_log_det)(points_seen)[1]
 
     trainer = ObjectiveTrainer(
         model=model,
@@ -187,6 +204,7 @@ def fit_score_matching(
         validation_log_det=log_det,
         objective=objective,
         optimizer=_optimizer(options),
+        seen=(points_seen, log_det_seen),
         prepare=prepare,
         batch_size=min(options.batch_size, len(train)),
         average_decay=options.average_decay,

@@ -47,6 +47,8 @@ class ObjectiveTrainer(AbstractTrainer):
         data: Training points, one a row, as `prepare` takes them.
         validation: Validation points as the model takes them.
         validation_log_det: What the preprocessing adds to the log-density of each, in nats.
+        seen: Training points whose exact NLL is reported beside, as `validation` and
+            `validation_log_det`; none where the loss is the NLL.
         objective: $(\theta, x, \text{key}) \mapsto \mathcal L$.
         optimizer: The optimizer, without a schedule.
         prepare: `(key, rows) -> points`, what becomes of a minibatch before the model sees it.
@@ -64,6 +66,7 @@ class ObjectiveTrainer(AbstractTrainer):
     validation_log_det: Float[Array, " m"]
     objective: Objective = eqx.field(static=True)
     optimizer: optax.GradientTransformation = eqx.field(static=True)
+    seen: tuple[Float[Array, "k *shape"], Float[Array, " k"]] | None = None
     prepare: Callable[[PRNGKeyArray, Array], Array] | None = None
     batch_size: int = eqx.field(static=True, default=512)
     average_decay: float = eqx.field(static=True, default=0.99)
@@ -107,8 +110,17 @@ class ObjectiveTrainer(AbstractTrainer):
     def evaluate(
         self, key: PRNGKeyArray, state: ObjectiveState
     ) -> tuple[Metrics, Float[Array, " m"]]:
-        nll = _nll(self.with_params(state.average), self.validation) - self.validation_log_det
-        return {"nll": jnp.mean(nll), "nll_stderr": jnp.std(nll) / jnp.sqrt(nll.size)}, nll
+        points, log_det = self.validation, self.validation_log_det
+        if self.seen is not None:
+            # Together, because the determinants are then computed once for all.
+            points = jnp.concatenate([points, self.seen[0]])
+            log_det = jnp.concatenate([log_det, self.seen[1]])
+        every_nll = _nll(self.with_params(state.average), points) - log_det
+        nll = every_nll[: self.validation.shape[0]]
+        metrics = {"nll": jnp.mean(nll), "nll_stderr": jnp.std(nll) / jnp.sqrt(nll.size)}
+        if self.seen is not None:
+            metrics["train_nll"] = jnp.mean(every_nll[nll.size :])
+        return metrics, nll
 
     def solution(self, state: ObjectiveState) -> PyTree[Array]:
         return state.average
