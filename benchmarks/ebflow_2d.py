@@ -214,6 +214,8 @@ def cell(dataset: str, model_name: str, objective: str, key: int) -> dict:
 def measure(*name: str) -> dict:
     """One cell, in a process of its own."""
     environment = os.environ | {
+        # The matrices are 2×2: more threads only wait for one another, ever longer beside others.
+        "OPENBLAS_NUM_THREADS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / "flowebm-benchmark-cache")
     }
     command = [sys.executable, __file__, "--cell", *name]

@@ -34,7 +34,7 @@ SPLIT = (8_000, 1_000, 1_000)
 BATCH_SIZE = 100
 
 #: Smoothness of the logit, epochs, and learning rate.
-ARCHITECTURES = {"fc": (0.5, 20, 2e-3), "cnn": (0.75, 3, 2e-3)}
+ARCHITECTURES = {"fc": (0.5, 10, 2e-3), "cnn": (0.75, 3, 2e-3)}
 
 #: Noise of dsm and length of finite differences, on the line and in pixels.
 SIGMA = {"fc": 1.0, "cnn": 0.3}
