@@ -131,11 +131,12 @@ def test_pixels_with_noise_already_on_them_are_refused(pixels):
 
 
 def test_each_kind_of_point_has_an_architecture_by_default():
-    def layers(shape):
-        model = build_ebflow(EBFlowArchitecture(), shape, key=jax.random.key(0))
+    def layers(shape, **choices):
+        model = build_ebflow(EBFlowArchitecture(**choices), shape, key=jax.random.key(0))
         return {type(layer).__name__ for layer in model.layers}
 
-    assert any("Coupling" in name for name in layers((3,)))
+    assert "AffineCoupling" in layers((3,))
+    assert "SplineCoupling" in layers((3,), transformer="spline")
     for shape in [(1,), (1, 4, 4)]:
         assert "FullLinear" in layers(shape)
         assert not any("Coupling" in name for name in layers(shape))

@@ -26,6 +26,9 @@ class EBFlowArchitecture:
         n_blocks: Blocks of `coupling`, linear layers of `fc`, blocks of `cnn`, steps of a level
             of `glow`; each has its own default (10, 2, 3, 16).
         linear: Kind of the linear layers of `fc`.
+        transformer: What the couplings of `coupling` do to a column: an affine map, a rational
+            quadratic spline, or the map of a mixture of logistics. Mixtures fit large tables
+            better, affine maps small ones, and splines mislead `ssm` and `exact`.
         conditioner_width: Units or channels of a coupling's hidden layers; by default 64 for
             `coupling` and 512 for `glow`.
     """
@@ -33,6 +36,7 @@ class EBFlowArchitecture:
     architecture: Literal["auto", "coupling", "fc", "cnn", "glow"] = "auto"
     n_blocks: int | None = None
     linear: Literal["full", "lower", "upper", "lu"] = "full"
+    transformer: Literal["affine", "spline", "logistic-mixture"] = "affine"
     conditioner_width: int | None = None
 
 
@@ -67,7 +71,12 @@ def build_ebflow(
                 f"The architecture coupling is for points of two columns or more; got {shape}: "
                 "choose fc."
             )
-        return coupling_ebflow(key, shape[0], **_given(n_blocks=blocks, width=width))
+        return coupling_ebflow(
+            key,
+            shape[0],
+            transformer=architecture.transformer,
+            **_given(n_blocks=blocks, width=width),
+        )
     if kind == "fc":
         return fully_connected_ebflow(shape, linear=architecture.linear, **_given(n_linear=blocks))
     if kind == "cnn":
