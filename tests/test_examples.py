@@ -14,7 +14,7 @@ import pytest
 
 import flowebm
 from flowebm.data import load
-from flowebm.models import Architecture, make_flow
+from flowebm.models import make_flow
 from flowebm.training import fit_flow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -33,7 +33,7 @@ def unoptimised():
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(monkeypatch, capsys, small_architecture):
     """Run an example in this process, with a small flow that is hardly fitted."""
     fit = importlib.import_module("flowebm.training.fit_balanced")
     estimator = importlib.import_module("flowebm.estimator")
@@ -43,8 +43,6 @@ def run(monkeypatch, capsys):
 
     monkeypatch.setattr(fit, "make_flow", small_flow)
     monkeypatch.setattr(fit, "fit_flow", functools.partial(fit_flow, max_steps=20))
-    small = {"flow": "affine-coupling"} | {f"flow_{k}": v for k, v in SMALL_FLOW.items()}
-    small_architecture = functools.partial(Architecture, width=16, depth=1, **small)
     for module in (estimator, flowebm):
         monkeypatch.setattr(module, "Architecture", small_architecture)
 

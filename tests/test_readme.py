@@ -4,7 +4,6 @@ import functools
 import importlib
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -14,7 +13,6 @@ import pytest
 
 from flowebm.cli import main
 from flowebm.data import load
-from flowebm.models import Architecture
 from flowebm.training import BalancedOptions, fit_flow
 
 ROOT = Path(__file__).parents[1]
@@ -25,18 +23,6 @@ SMALL_TRAINING = """
     --max-steps 20 --n-chains 64 --batch-size 64 --width 8 --depth 1 --flow affine-coupling
     --flow-layers 1 --flow-width 8 --flow-depth 1 --flow-batch 64 --n-evaluation 128
 """
-
-
-@dataclass(frozen=True)
-class SmallArchitecture(Architecture):
-    """An architecture with other defaults."""
-
-    width: int = 16
-    depth: int = 1
-    flow: str = "affine-coupling"
-    flow_layers: int = 1
-    flow_width: int = 8
-    flow_depth: int = 1
 
 
 def blocks(page, language):
@@ -53,11 +39,11 @@ def unoptimised():
 
 
 @pytest.fixture
-def little_work(monkeypatch):
+def little_work(monkeypatch, small_architecture):
     """Small networks and few steps where the user's code names none."""
     estimator = importlib.import_module("flowebm.estimator")
     fit = importlib.import_module("flowebm.training.fit_balanced")
-    monkeypatch.setattr(estimator, "Architecture", SmallArchitecture)
+    monkeypatch.setattr(estimator, "Architecture", small_architecture)
     monkeypatch.setattr(estimator, "DEFAULT_STEPS", {"balanced": 20, "ebflow": 20})
     monkeypatch.setattr(
         fit, "BalancedOptions", functools.partial(BalancedOptions, n_chains=128, flow_batch=128)
