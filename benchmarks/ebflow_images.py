@@ -41,7 +41,7 @@ SIGMA = {"fc": 1.0, "cnn": 0.3}
 STEP = 0.1
 PIXELS_PER_UNIT = 16.0
 
-OBJECTIVES = ("ssm", "fdssm", "dsm", "sml", "ml")
+OBJECTIVES = ("ssm", "ml", "fdssm", "dsm", "sml")
 
 
 def cells(architectures) -> list[str]:
