@@ -14,8 +14,8 @@ Fisher divergences and noise levels are in units of standard deviations.
 Score matching asks for a density that is differentiable and vanishes at the edge of its support.
 These three are not: sine and checkerboard jump, and the score of the swirl has no second moment.
 There, by theory, `ssm` and `fdssm` on the points themselves are unbounded below, and the Fisher
-divergence to the truth is infinite for the models that have the right edges, however it comes out on so many
-draws. So score matching is measured twice: `ssm` and `fdssm` on the points, and with normal noise
+divergence to the truth is infinite for the models that have the right edges, however it comes
+out on so many draws. So score matching is measured twice: on the points, and with normal noise
 of 0.05 on them (`noised-`), where it is well-posed and learns the truth convolved with that noise,
 as `dsm` does. For these three, divergences are given to that exactly smoothed truth as well, and
 `floor` is how far it is itself from the truth: no model that learns it exactly can do better.
