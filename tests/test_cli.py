@@ -306,7 +306,7 @@ def with_value(value, row=7):
         ({"b": with_value(None)}, "Row 8 of column 'b'"),
         ({"b": with_value("seven")}, "Row 8 of column 'b' .* 'seven', not a number"),
         ({"c": np.ones(80)}, "Column 'c' .* has the value 1 in every row"),
-        ({"a": np.arange(20), "b": np.arange(20)}, "Too few rows .* got 20, needs at least 56"),
+        ({"a": np.arange(7), "b": np.arange(7)}, "Too few rows .*=7, needs at least 9"),
     ],
 )
 def test_a_table_that_cannot_be_fitted_is_refused_where_it_is_wrong(
@@ -357,6 +357,13 @@ def test_a_table_of_another_width_is_refused(finished, tmp_path, capsys, command
     path = table(tmp_path, c=np.arange(80))
     assert "Expected 2 columns" in refused(capsys, command, finished, path)
     assert "Expected 2 columns" in refused(capsys, command, finished, "iris")
+
+
+@pytest.mark.parametrize("command", ["score", "evaluate"])
+def test_the_models_columns_in_another_order_are_refused(finished, tmp_path, capsys, command):
+    path = tmp_path / "swapped.csv"
+    pd.DataFrame({"x2": np.arange(80.0), "x1": np.arange(80.0)}).to_csv(path, index=False)
+    assert "column 1 is 'x2' where the model has 'x1'" in refused(capsys, command, finished, path)
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """`FlowEBM`: the library behind scikit-learn's interface."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -15,13 +16,26 @@ from flowjax.distributions import Transformed
 from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from flowebm.data import LogitPixels, Split, Standardise, check_table, dequantise, read_table, split
+from flowebm.data import (
+    LogitPixels,
+    Split,
+    Standardise,
+    Table,
+    check_table,
+    check_weights,
+    dequantise,
+    effective_rows,
+    read_table,
+    split,
+)
+from flowebm.evaluation.estimate import EstimateWarning
 from flowebm.models.architecture import Architecture, build, build_flow
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.ebflow import EBFlow
 from flowebm.models.ebflow_architecture import EBFlowArchitecture, build_ebflow
+from flowebm.models.pickled import from_bytes, to_bytes
 from flowebm.models.preprocessed import PreprocessedModel
 from flowebm.models.saved import SavedModel, load_model, save_model
 from flowebm.models.tilted import EnergyModel
@@ -32,9 +46,13 @@ from flowebm.training.driver import Observers
 from flowebm.training.fit_balanced import fit_balanced
 from flowebm.training.fit_score_matching import ScoreMatchingOptions, fit_score_matching
 from flowebm.training.result import FitResult
+from flowebm.training.row_weights import rows_in_proportion
 
-#: Rows that a fit needs at least: fewer leave no validation part worth the name.
-MIN_ROWS = 50
+#: Rows that a fit needs at least: fewer can hardly be parted into training and validation rows.
+MIN_ROWS = 8
+
+#: Rows under which a fit warns: the validation part is then a handful.
+FEW_ROWS = 50
 
 #: Iterations of a fit where neither steps nor a time budget are given.
 DEFAULT_STEPS = {"balanced": 1000, "ebflow": 3000}
@@ -42,8 +60,10 @@ DEFAULT_STEPS = {"balanced": 1000, "ebflow": 3000}
 #: Evaluations without improvement before a fit stops, where none are given.
 DEFAULT_PATIENCE = {"balanced": None, "ebflow": 20}
 
-#: Points whose densities are evaluated at once.
-BATCH_SIZE = 4096
+#: Points whose densities are evaluated at once, many or few. Rows are filled up to one of these
+#: numbers: two programs serve tables of any length, and a row's density does not depend on the
+#: rows beside it.
+BATCH_SIZE, SMALL_BATCH_SIZE = 4096, 256
 
 
 class FlowEBM(DensityMixin, BaseEstimator):
@@ -82,7 +102,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         history_: One row of metrics a block.
         result_: The `FitResult`, over standardised points.
         n_features_in_: Number of columns.
-        feature_names_in_: Their names, if the data had names.
+        feature_names_in_: Their names, if all columns of the data had one.
     """
 
     def __init__(
@@ -114,12 +134,15 @@ class FlowEBM(DensityMixin, BaseEstimator):
         self.observers = observers
         self.random_state = random_state
 
-    def fit(self, X: Any, y: None = None) -> "FlowEBM":
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "FlowEBM":
         """Fit the density to a table.
 
         Args:
             X: An array or data frame of shape (n, d), or the path of a table.
             y: Ignored.
+            sample_weight: How much each row counts, 0 or more, in any unit. The weighted
+                distribution is what is fitted, and what the validation likelihood measures;
+                a row of weight zero is as if it were not there.
 
         Returns:
             The estimator itself.
@@ -135,19 +158,26 @@ class FlowEBM(DensityMixin, BaseEstimator):
                 "validation rows nothing tells when to stop."
             )
         table = read_table(X)
+        values, weights = _rows_that_count(table, sample_weight)
         check_table(
-            table.values,
+            values,
             table.names,
             min_rows=MIN_ROWS,
             # Pixels at the border of an image are often constant, which noise mends.
             allow_constant=self.pixel_levels is not None,
         )
-        shape = self._shape(table.values.shape[1])
+        shape = self._shape(values.shape[1])
+        few = self._warn_of_few_rows(len(values) if weights is None else effective_rows(weights))
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         split_key, build_key, fit_key = jr.split(jr.key(seed), 3)
-        parts = split(split_key, table.values.reshape(-1, *shape), self.validation_fraction)
-        result, preprocessing, architecture = fit(build_key, fit_key, parts)
-        names = table.names if hasattr(X, "columns") or isinstance(X, str | Path) else None
+        parts = split(split_key, values.reshape(-1, *shape), self.validation_fraction)
+        # The same key makes the same parts of them.
+        weight_parts = (
+            None if weights is None else split(split_key, weights, self.validation_fraction)
+        )
+        result, preprocessing, architecture = fit(build_key, fit_key, parts, weight_parts)
+        result = replace(result, warnings=(*few, *result.warnings))
+        names = table.names if isinstance(X, str | Path) or _has_names(X) else None
         self._set_fitted(
             SavedModel(
                 model=cast(EnergyModel | EBFlow, result.model),
@@ -188,16 +218,39 @@ class FlowEBM(DensityMixin, BaseEstimator):
                     )
         return fit
 
-    def _fit_balanced(self, build_key: PRNGKeyArray, fit_key: PRNGKeyArray, parts: Split):
-        shape = parts.train.shape[1:]
-        # Pixels are bounded: their distributions have peaks, not tails.
-        standardise = Standardise.fit(parts.train, bend_tails=self.point_shape is None)
-        train, validation = (
-            jnp.asarray(standardise.transform_rows(rows), float)
-            for rows in (parts.train, parts.validation)
+    def _warn_of_few_rows(self, rows: float) -> tuple[str, ...]:
+        """Refuse or warn of too little data: a number of rows, or what weighted rows are worth."""
+        if rows < 2:
+            raise ValueError(
+                f"The weighted rows are worth {rows:.2f} rows of even weight, which have no spread "
+                "to fit: give less extreme weights."
+            )
+        if rows >= FEW_ROWS:
+            return ()
+        sentence = (
+            f"{rows:.0f} rows are few: {max(1, round(rows * self.validation_fraction))} of them "
+            "choose the best model, and every number about the fit is as uncertain as that. With "
+            f"fewer than {FEW_ROWS} rows a Gaussian is often the better density."
         )
+        if self.observers is None:
+            warnings.warn(sentence, EstimateWarning, stacklevel=3)
+        else:
+            self.observers.warn(sentence)
+        return (sentence,)
+
+    def _fit_balanced(
+        self,
+        build_key: PRNGKeyArray,
+        fit_key: PRNGKeyArray,
+        parts: Split,
+        weights: Split | None,
+    ):
+        shape = parts.train.shape[1:]
+        standardise, train, validation = self._standardised(parts, weights)
         architecture = cast(Architecture, self.architecture or Architecture())
-        components = build(architecture, shape, data=train, key=build_key)
+        # Gaussians are fitted to the distribution that the weights make of the data.
+        as_weighted = train if weights is None else train[rows_in_proportion(weights.train)]
+        components = build(architecture, shape, data=as_weighted, key=build_key)
         base = None
         if architecture.base == "flow":
             kind, key = architecture.base_flow, jr.fold_in(build_key, 1)
@@ -207,6 +260,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             components.model,
             train,
             validation=validation,
+            **_weights_of(weights),
             proposal=components.proposal,
             options=cast(BalancedOptions | None, self.options),
             base=base,
@@ -215,7 +269,27 @@ class FlowEBM(DensityMixin, BaseEstimator):
         )
         return _Fitted(result, standardise, architecture)
 
-    def _fit_ebflow(self, build_key: PRNGKeyArray, fit_key: PRNGKeyArray, parts: Split):
+    def _standardised(self, parts: Split, weights: Split | None):
+        """The standardisation, and the training and validation rows under it."""
+        standardise = Standardise.fit(
+            parts.train,
+            weights=None if weights is None else weights.train,
+            # Pixels are bounded: their distributions have peaks, not tails.
+            bend_tails=self.point_shape is None,
+        )
+        train, validation = (
+            jnp.asarray(standardise.transform_rows(rows), float)
+            for rows in (parts.train, parts.validation)
+        )
+        return standardise, train, validation
+
+    def _fit_ebflow(
+        self,
+        build_key: PRNGKeyArray,
+        fit_key: PRNGKeyArray,
+        parts: Split,
+        weights: Split | None,
+    ):
         shape = parts.train.shape[1:]
         architecture = cast(EBFlowArchitecture, self.architecture or EBFlowArchitecture())
         model = build_ebflow(architecture, shape, key=build_key)
@@ -223,11 +297,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         if self.objective is not None:
             options = replace(options, objective=self.objective)
         if self.pixel_levels is None:
-            preprocessing = Standardise.fit(parts.train, bend_tails=self.point_shape is None)
-            train, validation = (
-                jnp.asarray(preprocessing.transform_rows(rows), float)
-                for rows in (parts.train, parts.validation)
-            )
+            preprocessing, train, validation = self._standardised(parts, weights)
             given = {}
         else:
             preprocessing = LogitPixels(shape, self.pixel_levels, options.pixel_smoothness)
@@ -241,6 +311,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             train,
             validation=validation,
             options=options,
+            **_weights_of(weights),
             **given,
             **self._limits(),
         )
@@ -259,11 +330,14 @@ class FlowEBM(DensityMixin, BaseEstimator):
             "observers": self.observers,
         }
 
-    def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
+    def score_samples(
+        self, X: Any, *, on_progress: Callable[[int, int], None] | None = None
+    ) -> Float[np.ndarray, " n"]:
         """Normalised log-density of every row, in nats and in the units of the data.
 
         Args:
             X: An array or data frame of shape (n, d), or the path of a table.
+            on_progress: Told the rows done and the rows in all, after each batch.
 
         Returns:
             One log-density a row.
@@ -273,38 +347,54 @@ class FlowEBM(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self, "model_")
         table = read_table(X)
-        check_table(
-            table.values,
-            table.names,
-            min_rows=1,
-            width=self.n_features_in_,
-            allow_constant=True,
-        )
+        self._check_columns(X, table)
+        check_table(table.values, table.names, min_rows=1, allow_constant=True)
         saved = self.saved_
         rows = self.continuous_rows(table.values.reshape(-1, *saved.shape))
         # Standardised in double precision: a column's offset may have more digits than single
         # precision has.
-        standardised = jnp.asarray(saved.preprocessing.transform_rows(rows), float)
-        log_prob = _log_prob(
-            saved.model,
-            saved.preprocessing,
-            standardised,
-            jnp.asarray(rows, float),
-            min(BATCH_SIZE, len(rows)),
-        )
-        return np.asarray(log_prob, np.float64) - self.log_partition_
+        standardised = saved.preprocessing.transform_rows(rows)
+        log_prob = np.empty(len(rows))
+        for part, n in _batches(len(rows)):
+            log_prob[part] = _log_prob(
+                saved.model,
+                saved.preprocessing,
+                _filled_up(standardised[part], n),
+                _filled_up(rows[part], n),
+            )[: len(rows[part])]
+            if on_progress is not None:
+                on_progress(part.stop, len(rows))
+        return log_prob - self.log_partition_
 
-    def score(self, X: Any, y: None = None) -> float:
-        """Mean log-density of the rows, in nats a point.
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log-density of the rows, in nats a point: what a search maximises.
 
         Args:
             X: An array or data frame of shape (n, d), or the path of a table.
             y: Ignored.
+            sample_weight: How much each row counts in the mean; all alike by default.
 
         Raises:
-            ValueError: If the table is refused or its width is not the model's.
+            ValueError: If the table or the weights are refused, or the width is not the model's.
         """
-        return float(np.mean(self.score_samples(X)))
+        log_density = self.score_samples(X)
+        if sample_weight is None:
+            return float(log_density.mean())
+        weights = check_weights(sample_weight, len(log_density))
+        return float(np.average(log_density, weights=weights))
+
+    def _check_columns(self, X: Any, table: Table) -> None:
+        """Refuse other columns than those of the fit, as scikit-learn does and words it."""
+        columns: Any = X
+        if isinstance(X, str | Path):
+            import pandas as pd
+
+            # A file without a header has names that say nothing.
+            known = set(getattr(self, "feature_names_in_", ())) & set(table.names)
+            columns = pd.DataFrame(table.values, columns=table.names) if known else table.values
+        elif not hasattr(X, "columns"):
+            columns = table.values
+        validate_data(self, columns, reset=False, skip_check_array=True)
 
     def sample(
         self, n_samples: int = 1, *, random_state: int | None = None
@@ -353,11 +443,11 @@ class FlowEBM(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self, "model_")
         table = read_table(X)
+        self._check_columns(X, table)
         check_table(
             np.where(np.isnan(table.values), 0.0, table.values),
             table.names,
             min_rows=1,
-            width=self.n_features_in_,
             allow_constant=True,
         )
         seed = self.random_state if random_state is None else random_state
@@ -402,6 +492,25 @@ class FlowEBM(DensityMixin, BaseEstimator):
         estimator._set_fitted(saved)
         return estimator
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: of a fitted model its files' contents, without functions."""
+        state: dict[str, Any] = dict(cast(Any, super().__getstate__()))
+        if "saved_" in state:
+            state = {k: v for k, v in state.items() if k not in ("model_", "flow_")}
+            state["saved_"] = to_bytes(self.saved_)
+        if "result_" in state:
+            state["result_"] = replace(self.result_, model=cast(Any, None), flow=cast(Any, None))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "saved_" in state:
+            self._set_fitted(from_bytes(state["saved_"]))
+        if "result_" in state:
+            self.result_ = replace(
+                state["result_"], model=self.saved_.model, flow=self.saved_.proposal
+            )
+
     def _set_fitted(self, saved: SavedModel) -> None:
         """Set what a fit and a load have in common."""
         self.saved_ = saved
@@ -412,6 +521,9 @@ class FlowEBM(DensityMixin, BaseEstimator):
         self.n_features_in_ = int(np.prod(saved.shape))
         if saved.columns is not None:
             self.feature_names_in_ = np.asarray(saved.columns, object)
+        elif hasattr(self, "feature_names_in_"):
+            # Of an earlier fit.
+            del self.feature_names_in_
 
     def continuous_rows(self, rows: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
         """Rows as the density takes them: with pixel levels, whole numbers get their noise.
@@ -450,6 +562,43 @@ class _Fitted(NamedTuple):
     architecture: Architecture | EBFlowArchitecture
 
 
+def _rows_that_count(
+    table: Table, sample_weight: Any
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"] | None]:
+    """The rows of positive weight and their weights, `None` where all count alike."""
+    if sample_weight is None:
+        return table.values, None
+    check_table(table.values, table.names, min_rows=1, allow_constant=True)
+    weights = check_weights(sample_weight, len(table.values))
+    values, weights = table.values[weights > 0], weights[weights > 0]
+    return values, None if (weights == weights[0]).all() else weights
+
+
+def _weights_of(weights: Split | None) -> dict[str, Any]:
+    """The parts of the weights as a fit takes them."""
+    if weights is None:
+        return {}
+    return {"weights": weights.train, "validation_weights": weights.validation}
+
+
+def _has_names(X: Any) -> bool:
+    """Whether this is a data frame whose columns have names, not numbers."""
+    return hasattr(X, "columns") and all(isinstance(name, str) for name in X.columns)
+
+
+def _batches(n: int) -> Iterator[tuple[slice, int]]:
+    """Parts of `n` rows, and the number of rows that each is to be filled up to."""
+    for start in range(0, n, BATCH_SIZE):
+        part = slice(start, min(start + BATCH_SIZE, n))
+        yield part, SMALL_BATCH_SIZE if part.stop - start <= SMALL_BATCH_SIZE else BATCH_SIZE
+
+
+def _filled_up(rows: Float[np.ndarray, "m *shape"], n: int) -> Float[Array, "n *shape"]:
+    """The rows and as many copies of the last as make `n`."""
+    filled = np.concatenate([rows, np.repeat(rows[-1:], n - len(rows), axis=0)])
+    return jnp.asarray(filled, float)
+
+
 def _pixels(rows: Float[np.ndarray, "n *shape"], levels: int) -> jax.Array:
     """Whole-number pixels in as few bytes as they take."""
     _check_pixels(rows, levels)
@@ -484,11 +633,10 @@ def _exact_samples(key: PRNGKeyArray, model: EBFlow, n: int) -> Float[Array, "n 
 
 
 @eqx.filter_jit
-def _log_prob(model, preprocessing, standardised, rows, batch_size: int):
+def _log_prob(model, preprocessing, standardised, rows):
     """Unnormalised log-densities of rows whose standardised values are at hand."""
 
-    def one(points):
-        z, x = points
+    def one(z, x):
         return model.unnormalized_log_prob(z) + preprocessing.transform_and_log_det(x)[1]
 
-    return jax.lax.map(one, (standardised, rows), batch_size=batch_size)
+    return jax.vmap(one)(standardised, rows)

@@ -215,7 +215,7 @@ def test_values_that_are_not_finite_are_counted_and_the_first_is_named(value):
 
 
 def test_too_few_rows_wrong_width_and_wrong_dimensions_are_refused():
-    assert "got 3, needs at least 10" in _check(VALUES, min_rows=10)
+    assert "got n_samples=3, needs at least 10" in _check(VALUES, min_rows=10)
     assert "Expected 3 columns in new.csv, got 2" in _check(VALUES, width=3, where="new.csv")
     assert "rows and columns" in _check(VALUES[0])
 

@@ -181,6 +181,7 @@ class NoisyDescent(AbstractTrainer):
     data: jax.Array
     batch_size: int = eqx.field(static=True, default=4)
     stage: str = eqx.field(static=True, default="descent")
+    weights: None = None
 
     def init(self, key):
         return jr.normal(key, (2,))

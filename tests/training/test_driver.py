@@ -9,6 +9,7 @@ import pytest
 
 from flowebm.training import driver
 from flowebm.training.driver import Limits, Observers, TrainingDiverged, drive, minibatches
+from flowebm.training.row_weights import RowWeights
 from flowebm.training.trainer import AbstractTrainer
 
 DATA = jr.normal(jr.key(9), (32, 2))
@@ -28,6 +29,7 @@ class Descent(AbstractTrainer):
     stage: str = eqx.field(static=True, default="descent")
     knows_nll: bool = eqx.field(static=True, default=True)
     broken_above: float = eqx.field(static=True, default=float("inf"))
+    weights: RowWeights | None = None
     traces: list = eqx.field(static=True, default_factory=list)
 
     def init(self, key):
@@ -63,6 +65,7 @@ class Path(AbstractTrainer):
     data: jax.Array = eqx.field(default_factory=lambda: DATA)
     batch_size: int = eqx.field(static=True, default=4)
     stage: str = eqx.field(static=True, default="path")
+    weights: RowWeights | None = None
 
     def init(self, key):
         return jnp.zeros((), int)

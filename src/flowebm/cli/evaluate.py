@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from flowebm.cli.arguments import parse
-from flowebm.cli.fitted import load_fitted
+from flowebm.cli.fitted import check_order, load_fitted
 from flowebm.cli.measure import measure
 from flowebm.cli.points import fresh_points, hold_out, read_points_of_width
 from flowebm.cli.table import print_measures
@@ -62,6 +62,7 @@ def run(arguments: Sequence[str]) -> None:
         noise=options["dequantise"],
         folder=command.data_dir,
     )
+    check_order(estimator, points.dataset.names, command.data)
     test, title = points.dataset.values, f"{command.run} on {points.dataset.name}"
     if points.dataset.target is not None:
         test = fresh_points(points.dataset.target, command.seed)

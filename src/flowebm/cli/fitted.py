@@ -1,5 +1,6 @@
 """The fitted model of a run directory."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,3 +31,26 @@ def load_fitted(path: Path) -> tuple[FlowEBM, dict[str, Any]]:
             f"The run in {path} has no model yet: let `flowebm train --resume` bring it to its end."
         )
     return FlowEBM.load(path), config
+
+
+def check_order(estimator: FlowEBM, names: Sequence[str], where: str) -> None:
+    """Refuse the model's columns in another order, which would be taken for one another.
+
+    Other names say nothing: files without a header, and arrays, have none of their own.
+
+    Args:
+        estimator: The fitted model.
+        names: The columns of a table of its width.
+        where: What the message calls the table.
+
+    Raises:
+        ValueError: If they are the model's columns in another order.
+    """
+    known = [str(name) for name in getattr(estimator, "feature_names_in_", names)]
+    if list(names) == known or sorted(names) != sorted(known):
+        return
+    moved = next(i for i, name in enumerate(names) if name != known[i])
+    raise ValueError(
+        f"The columns of {where} are the model's in another order: column {moved + 1} is "
+        f"'{names[moved]}' where the model has '{known[moved]}'. Write them in the model's order."
+    )

@@ -13,7 +13,7 @@ import tyro
 from jaxtyping import Float
 
 from flowebm.cli.arguments import parse
-from flowebm.cli.fitted import load_fitted
+from flowebm.cli.fitted import check_order, load_fitted
 from flowebm.cli.masks import Mask, masked
 from flowebm.cli.points import read_points_of_width
 from flowebm.cli.rows import check_output, write_draws
@@ -82,6 +82,7 @@ def run(arguments: Sequence[str]) -> None:
     shape = estimator.saved_.shape
     picture = _picture_path(command, shape)
     values, names = _read(command.data, estimator.n_features_in_, command.data_dir)
+    check_order(estimator, names, command.data)
     _check_draw_column(command, names)
     missing = np.isnan(values)
     if command.mask is not None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 import tyro
 
 from flowebm.cli.arguments import parse
-from flowebm.cli.fitted import load_fitted
+from flowebm.cli.fitted import check_order, load_fitted
 from flowebm.cli.points import read_points_of_width
 from flowebm.cli.rows import check_output, write_rows
 from flowebm.evaluation import bits_per_dimension
@@ -59,7 +60,9 @@ def run(arguments: Sequence[str]) -> None:
         noise=config["options"]["dequantise"],
         folder=command.data_dir,
     )
-    log_density = estimator.score_samples(points.dataset.values)
+    check_order(estimator, points.dataset.names, command.data)
+    names = getattr(estimator, "feature_names_in_", points.dataset.names)
+    log_density = estimator.score_samples(pd.DataFrame(points.dataset.values, columns=list(names)))
     columns = {"log_density": log_density}
     if len(estimator.saved_.shape) > 1:
         width = estimator.n_features_in_

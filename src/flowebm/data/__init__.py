@@ -23,3 +23,5 @@ from flowebm.data.targets import Multimodal10 as Multimodal10
 from flowebm.data.targets import Rings as Rings
 from flowebm.data.targets import Sine as Sine
 from flowebm.data.targets import Swirl as Swirl
+from flowebm.data.weights import check_weights as check_weights
+from flowebm.data.weights import effective_rows as effective_rows

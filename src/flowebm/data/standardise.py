@@ -76,11 +76,18 @@ class Standardise(AbstractBijection):
         self.shape = mean.shape
 
     @classmethod
-    def fit(cls, X: Float[np.ndarray, "n ..."], *, bend_tails: bool = False) -> "Standardise":
+    def fit(
+        cls,
+        X: Float[np.ndarray, "n ..."],
+        *,
+        weights: Float[np.ndarray, " n"] | None = None,
+        bend_tails: bool = False,
+    ) -> "Standardise":
         """The map that gives every column of the data mean 0 and standard deviation 1.
 
         Args:
             X: The training points, shape `(n, *shape)`.
+            weights: How much each point counts, in any unit; all alike by default.
             bend_tails: Whether to bend the tails of the columns that have an excess kurtosis
                 over `HEAVY_TAILED`, about their median and by as much as makes them most
                 Gaussian.
@@ -90,7 +97,7 @@ class Standardise(AbstractBijection):
                 single precision that models compute in.
         """
         X = np.asarray(X, np.float64)
-        mean, sd = X.mean(axis=0), X.std(axis=0)
+        mean, sd = _mean_and_sd(X, weights)
         narrow = np.argwhere(~(sd > 1e-6 * np.abs(mean)))
         if len(narrow):
             index = tuple(narrow[0].tolist())
@@ -101,16 +108,16 @@ class Standardise(AbstractBijection):
             )
         if not bend_tails:
             return cls(mean, sd)
-        kurtosis = np.mean(((X - mean) / sd) ** 4, axis=0) - 3
+        kurtosis = np.average(((X - mean) / sd) ** 4, axis=0, weights=weights) - 3
         bend, center = np.zeros_like(mean), np.zeros_like(mean)
         for index in map(tuple, np.argwhere(kurtosis > HEAVY_TAILED)):
             column = X[(slice(None), *index)]
-            median = np.median(column)
-            best = _most_gaussian_bend(column - median)
+            median = _median(column, weights)
+            best = _most_gaussian_bend(column - median, weights)
             if best > 0:
                 bend[index], center[index] = best, median
         bent = _bend(X, bend, center)
-        return cls(bent.mean(axis=0), bent.std(axis=0), bend, center)
+        return cls(*_mean_and_sd(bent, weights), bend, center)
 
     def transform_and_log_det(self, x, condition=None):
         stretched = self.bend * (x - self.center)
@@ -152,7 +159,22 @@ def _bend(X: np.ndarray, bend: np.ndarray, center: np.ndarray) -> np.ndarray:
     return np.where(bend > 0, center + np.arcsinh(bend * (X - center)) / safe, X)
 
 
-def _most_gaussian_bend(x: np.ndarray) -> float:
+def _mean_and_sd(X: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    if weights is None:
+        return X.mean(axis=0), X.std(axis=0)
+    mean = np.average(X, axis=0, weights=weights)
+    return mean, np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
+
+
+def _median(x: np.ndarray, weights: np.ndarray | None) -> np.floating:
+    if weights is None:
+        return np.median(x)
+    order = np.argsort(x)
+    share = np.cumsum(weights[order]) / weights.sum()
+    return x[order][np.searchsorted(share, 0.5)]
+
+
+def _most_gaussian_bend(x: np.ndarray, weights: np.ndarray | None) -> float:
     r"""The bend $\beta$ under which a centred column has the highest Gaussian likelihood.
 
     $\max_\beta \{-\log \mathrm{sd}(\sinh^{-1}(\beta x)) + \log\beta
@@ -160,11 +182,17 @@ def _most_gaussian_bend(x: np.ndarray) -> float:
     on; zero where no bend is worth it. The likelihood is flat in $\log\beta$, so the grid is
     as good as the optimum.
     """
-    bends = 2.0 ** np.arange(12) / x.std()
+
+    def sd(values: np.ndarray) -> np.ndarray:
+        return _mean_and_sd(values, weights)[1]
+
+    bends = 2.0 ** np.arange(12) / sd(x)
     likelihood = [
-        np.log(b) - np.log(np.arcsinh(b * x).std()) - 0.5 * np.log1p((b * x) ** 2).mean()
+        np.log(b)
+        - np.log(sd(np.arcsinh(b * x)))
+        - 0.5 * np.average(np.log1p((b * x) ** 2), weights=weights)
         for b in bends
     ]
     best = int(np.argmax(likelihood))
-    worth = likelihood[best] - (-np.log(x.std())) > WORTH_BENDING
+    worth = likelihood[best] - (-np.log(sd(x))) > WORTH_BENDING
     return float(bends[best]) if worth else 0.0

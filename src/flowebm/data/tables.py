@@ -13,6 +13,11 @@ from flowebm.data.numpy_file import read_numpy
 SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
 
 
+class NotANumber(TypeError, ValueError):
+    """A table holds an object that is neither a number nor text: a `TypeError` as scikit-learn has
+    it, and refused data as this library has it."""
+
+
 class Table(NamedTuple):
     """Points as the rows of a matrix.
 
@@ -50,6 +55,10 @@ def read_table(source: Any, *, images: bool = False) -> Table:
     if isinstance(source, str | Path):
         where = str(source)
         array, names = _read_file(Path(source))
+    elif hasattr(source, "tocsr"):
+        raise ValueError(
+            "Sparse input is not supported: a density needs every value; call its toarray()."
+        )
     elif hasattr(source, "columns") and hasattr(source, "to_numpy"):
         where = "the data frame"
         array, names = source.to_numpy(), tuple(map(str, source.columns))
@@ -69,7 +78,10 @@ def read_table(source: Any, *, images: bool = False) -> Table:
             f"{array.shape}: {advice}."
         )
     if array.size == 0:
-        raise ValueError(f"No values in {where} (shape {array.shape}): give at least one row.")
+        # The words for no columns are those of scikit-learn.
+        what = f"0 feature(s) (shape={array.shape}) while a minimum of 1 is required"
+        what = f"shape {array.shape}" if array.shape[0] == 0 else what
+        raise ValueError(f"No values in {where}, {what}: give at least one row and one column.")
     shape = array.shape[1:]
     flat = array.reshape(len(array), -1)
     if names is None:
@@ -120,7 +132,9 @@ def check_table(
             "fill them."
         )
     if rows < min_rows:
-        raise ValueError(f"Too few rows in {where}: got {rows}, needs at least {min_rows}.")
+        raise ValueError(
+            f"Too few rows in {where}: got n_samples={rows}, needs at least {min_rows}."
+        )
     constant = np.flatnonzero((values == values[:1]).all(axis=0))
     if constant.size and not allow_constant:
         others = f", like {constant.size - 1} other columns" if constant.size > 1 else ""
@@ -141,7 +155,10 @@ def _numbers(array, names, where):
         return np.array(array, np.float64, order="C")
     if array.dtype.kind not in "OUS":
         raise ValueError(
-            f"The values in {where} are of type {array.dtype}: convert them to real numbers."
+            f"Complex data not supported: the values in {where} are of type {array.dtype}; convert "
+            "them to real numbers."
+            if array.dtype.kind == "c"
+            else f"The values in {where} are of type {array.dtype}: convert them to real numbers."
         )
     values = np.empty(array.shape)
     for j, column in enumerate(array.T):
@@ -158,10 +175,13 @@ def _number(value, row, name, where):
         return np.nan
     try:
         return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"Row {row + 1} of column '{name}' in {where} is {str(value)[:40]!r}, not a number "
-            "(rows counted from 1): drop the column or encode it as numbers."
+    except (TypeError, ValueError) as error:
+        is_text = isinstance(error, ValueError)
+        refusal = ValueError if is_text else NotANumber
+        reason = "" if is_text else f" ({error})"
+        raise refusal(
+            f"Row {row + 1} of column '{name}' in {where} is {str(value)[:40]!r}, not a number"
+            f"{reason} (rows counted from 1): drop the column or encode it as numbers."
         ) from None
 
 

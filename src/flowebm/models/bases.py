@@ -3,6 +3,7 @@
 from math import prod
 
 import jax.numpy as jnp
+import numpy as np
 from flowjax.bijections import AbstractBijection, Invert, Reshape, TriangularAffine
 from flowjax.distributions import StandardNormal, Transformed
 from jaxtyping import Array, Float
@@ -58,6 +59,8 @@ def _whitening(
             raise ValueError(f"A covariance needs at least 2 points; got {data.shape[0]}.")
         rows = jnp.asarray(data).reshape(data.shape[0], dimension)
         mean = rows.mean(axis=0)
-        covariance = jnp.asarray(ledoit_wolf(rows)[0] * inflation, rows.dtype)
+        # NumPy's, because scikit-learn's array dispatch, where it is on, takes JAX's for more than
+        # they are.
+        covariance = jnp.asarray(ledoit_wolf(np.asarray(rows))[0] * inflation, rows.dtype)
         inverse_factor = jnp.tril(jnp.linalg.inv(jnp.linalg.cholesky(covariance)))
     return Reshape(TriangularAffine(-inverse_factor @ mean, inverse_factor), shape)

@@ -12,6 +12,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.evaluation.importance import effective_sample_size, log_mean_exp
+from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.defensive import draw
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.trainable import partition_trainable
@@ -21,6 +22,7 @@ from flowebm.samplers import step_size
 from flowebm.samplers.population import GlobalMove, global_move, local_moves
 from flowebm.training import online
 from flowebm.training.averaging import update_average
+from flowebm.training.row_weights import RowWeights, draw_rows
 from flowebm.training.schedules import warmup_cosine
 from flowebm.training.trainer import AbstractTrainer, Metrics
 
@@ -146,6 +148,7 @@ class BalancedTrainer(AbstractTrainer):
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     flow_optimizer: optax.GradientTransformation = eqx.field(static=True)
     options: BalancedOptions = eqx.field(static=True)
+    weights: RowWeights | None = None
     batch_size: int = eqx.field(static=True, default=1024)
     stage: str = eqx.field(static=True, default="balanced")
 
@@ -307,9 +310,12 @@ class BalancedTrainer(AbstractTrainer):
         def flow_step(index, carry):
             params, optimizer = carry
             data_key, chain_key = jr.split(jr.fold_in(key, index))
+            rows = jr.randint(data_key, (n_data,), 0, self.data.shape[0])
+            # `randint` makes keys of 0 and 1 folded in.
+            rows = draw_rows(self.weights, jr.fold_in(data_key, 2), rows)
             x = jnp.concatenate(
                 [
-                    self.data[jr.randint(data_key, (n_data,), 0, self.data.shape[0])],
+                    self.data[rows],
                     chains[jr.randint(chain_key, (n_chains,), 0, chains.shape[0])],
                 ]
             )
@@ -332,9 +338,11 @@ class BalancedTrainer(AbstractTrainer):
         x, log_q = draw(key, proposal, self.options.n_evaluation)
         log_z = log_mean_exp(jax.vmap(model.unnormalized_log_prob)(x) - log_q)
         energies = jax.vmap(model.energy)(self.validation)
+        weights = None if self.weights is None else self.weights.validation
+        on_validation = weighted_mean(energies, weights)
         metrics = {
-            "nll": jnp.mean(energies) + log_z.value,
-            "nll_stderr": jnp.sqrt(jnp.var(energies) / energies.size + log_z.stderr**2),
+            "nll": on_validation.value + log_z.value,
+            "nll_stderr": jnp.sqrt(on_validation.stderr**2 + log_z.stderr**2),
             "log_partition": log_z.value,
             "log_partition_stderr": log_z.stderr,
             "train_nll": state.train_nll.value,

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
+from flowebm.evaluation.weighted_mean import weighted_mean
+from flowebm.training.row_weights import RowWeights, draw_rows
 from flowebm.training.trainer import AbstractTrainer
 
 #: How often the divergence guard goes back and lowers the learning rate before it gives up.
@@ -102,7 +104,13 @@ class Observers:
     warn: Callable[[str], None] = lambda sentence: None
 
 
-def minibatches(key: PRNGKeyArray, n_rows: int, batch_size: int, n_batches: int) -> Array:
+def minibatches(
+    key: PRNGKeyArray,
+    n_rows: int,
+    batch_size: int,
+    n_batches: int,
+    weights: RowWeights | None = None,
+) -> Array:
     """Rows for consecutive minibatches, without replacement within an epoch.
 
     Args:
@@ -110,13 +118,16 @@ def minibatches(key: PRNGKeyArray, n_rows: int, batch_size: int, n_batches: int)
         n_rows: Rows of the data.
         batch_size: Rows of a minibatch.
         n_batches: Number of minibatches.
+        weights: How much rows count; a row is then taken in proportion to its weight.
 
     Returns:
         Row numbers of shape (n_batches, batch_size).
     """
     epochs = -(-n_batches * batch_size // n_rows)
     rows = jax.vmap(lambda k: jr.permutation(k, n_rows))(jr.split(key, epochs))
-    return rows.ravel()[: n_batches * batch_size].reshape(n_batches, batch_size)
+    rows = rows.ravel()[: n_batches * batch_size].reshape(n_batches, batch_size)
+    # Folding numbers in and splitting give the same keys: this one is beyond the epochs'.
+    return draw_rows(weights, jr.fold_in(key, epochs), rows)
 
 
 def _evaluate(trainer: AbstractTrainer, key: PRNGKeyArray, state: DriverState):
@@ -134,7 +145,8 @@ def _evaluate(trainer: AbstractTrainer, key: PRNGKeyArray, state: DriverState):
         keeps = jnp.array(True)
     else:
         difference = nll_points - state.best_nll_points
-        stderr = jnp.std(difference) / jnp.sqrt(difference.size)
+        weights = None if trainer.weights is None else trainer.weights.validation
+        stderr = weighted_mean(difference, weights).stderr
         is_best = metrics["nll"] < state.best_nll
         keeps = is_best | (metrics["nll"] < state.best_nll + stderr)
         record = jax.tree.map(
@@ -185,7 +197,9 @@ def _run_block(frozen, state: DriverState, length: int, total: Scalar):
     # Randomness is a function of the run's key and the iteration alone: a resumed run needs
     # no other memory.
     block_key = jr.fold_in(jr.fold_in(key, 2), state.iteration)
-    batches = minibatches(block_key, trainer.data.shape[0], trainer.batch_size, length)
+    batches = minibatches(
+        block_key, trainer.data.shape[0], trainer.batch_size, length, trainer.weights
+    )
 
     def body(carry, batch):
         inner, iteration = carry

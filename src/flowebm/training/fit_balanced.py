@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import paramax
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from flowebm.data.split import split
 from flowebm.evaluation.log_partition import log_partition
@@ -26,6 +26,7 @@ from flowebm.training.balanced import BalancedOptions, BalancedTrainer
 from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.flow import fit_flow
 from flowebm.training.result import FitResult, collect_warnings
+from flowebm.training.row_weights import RowWeights, draw_rows, rows_in_proportion
 
 #: Share of a time budget that fitting a flow by maximum likelihood may take.
 FLOW_BUDGET = 0.25
@@ -47,6 +48,8 @@ def fit_balanced(
     data: Float[Array, "n *shape"],
     *,
     validation: Float[Array, "m *shape"] | None = None,
+    weights: Float[ArrayLike, " n"] | None = None,
+    validation_weights: Float[ArrayLike, " m"] | None = None,
     proposal: AbstractDistribution | None = None,
     options: BalancedOptions | None = None,
     base: AbstractDistribution | None = None,
@@ -69,6 +72,9 @@ def fit_balanced(
         model: The model to start from; it should be of standardised points.
         data: Training points, one a row.
         validation: Points to stop and to choose by; a tenth of the data by default.
+        weights: How much the training points count, in any unit; all alike by default.
+        validation_weights: How much the validation points count; needed where both validation
+            points and weights are given.
         proposal: A proposal to start from; by default a spline-coupling flow, in a defensive
             mixture with a Gaussian fitted to the data.
         options: Choices of the method.
@@ -93,7 +99,10 @@ def fit_balanced(
     options = options or BalancedOptions()
     names = ("split", "base", "flow", "fit", "chains", "train", "log_z")
     keys = dict(zip(names, jr.split(key, len(names)), strict=True))
-    data, validation = _training_and_validation(keys["split"], model, data, validation)
+    data, validation, weights, validation_weights = _training_and_validation(
+        keys["split"], model, data, validation, weights, validation_weights
+    )
+    row_weights = RowWeights.of(weights, validation_weights)
     observers, sentences = collect_warnings(observers)
     started = time.monotonic()
 
@@ -106,7 +115,9 @@ def fit_balanced(
 
     history: list[dict[str, Any]] = []
     if proposal is None:
-        proposal = default_proposal(keys["flow"], data)
+        # Its wide Gaussian is fitted to the distribution that the weights make of the data.
+        as_weighted = data if weights is None else data[rows_in_proportion(weights)]
+        proposal = default_proposal(keys["flow"], as_weighted)
     flow = proposal.flow if isinstance(proposal, DefensiveMixture) else proposal
     if base is not None:
         if not isinstance(model, EnergyModel):
@@ -116,6 +127,7 @@ def fit_balanced(
             base,
             data,
             validation,
+            weights=row_weights,
             time_budget=budget(FLOW_BUDGET),
             stage="base",
             observers=observers,
@@ -132,6 +144,7 @@ def fit_balanced(
             flow,
             data,
             validation,
+            weights=row_weights,
             time_budget=budget(FLOW_BUDGET),
             observers=observers,
         )
@@ -141,7 +154,7 @@ def fit_balanced(
     else:
         proposal = flow
 
-    trainer = _trainer(keys["chains"], model, proposal, data, validation, options)
+    trainer = _trainer(keys["chains"], model, proposal, data, validation, options, row_weights)
     outcome = drive(
         keys["train"],
         trainer,
@@ -214,13 +227,16 @@ def default_proposal(key: PRNGKeyArray, data: Float[Array, "n *shape"]) -> Defen
     return DefensiveMixture(flow, paramax.non_trainable(gaussian_base(data, inflation=1.5)))
 
 
-def _training_and_validation(key, model, data, validation):
+def _training_and_validation(key, model, data, validation, weights, validation_weights):
     data = _points_of(model, data, "data's")
     if validation is None:
         parts = split(key, np.asarray(data), 0.1)
         data, validation = parts.train, parts.validation
+        if weights is not None:
+            # The same key makes the same parts.
+            weights, validation_weights, _ = split(key, np.asarray(weights), 0.1)
     validation = _points_of(model, validation, "validation")
-    return jnp.asarray(data, float), validation
+    return jnp.asarray(data, float), validation, weights, validation_weights
 
 
 def _points_of(model, points, whose: str) -> Array:
@@ -233,10 +249,19 @@ def _points_of(model, points, whose: str) -> Array:
     return points
 
 
-def _trainer(key, model, proposal, data, validation, options: BalancedOptions) -> BalancedTrainer:
+def _trainer(
+    key,
+    model,
+    proposal,
+    data,
+    validation,
+    options: BalancedOptions,
+    weights: RowWeights | None = None,
+) -> BalancedTrainer:
     n = options.n_chains
     if options.start == "data":
-        chains = data[jr.randint(key, (n,), 0, data.shape[0])]
+        rows = jr.randint(key, (n,), 0, data.shape[0])
+        chains = data[draw_rows(weights, jr.fold_in(key, 2), rows)]
     elif options.start == "flow":
         chains = proposal.sample(key, (n,))
     elif isinstance(model, EnergyModel):
@@ -260,6 +285,7 @@ def _trainer(key, model, proposal, data, validation, options: BalancedOptions) -
             optax.clip_by_global_norm(5.0), optax.adam(options.flow_learning_rate)
         ),
         options=options,
+        weights=weights,
         batch_size=min(options.batch_size, data.shape[0]),
     )
 

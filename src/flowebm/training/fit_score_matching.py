@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 import optax
 from flowjax.bijections import AbstractBijection
-from jaxtyping import Array, Float, PRNGKeyArray, Real, Scalar
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real, Scalar
 
 from flowebm.data.dequantise import dequantise
 from flowebm.data.split import split
@@ -22,6 +22,7 @@ from flowebm.objectives import Objective, dsm, exact, fdssm, ml, sml, ssm
 from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.objective import ObjectiveTrainer
 from flowebm.training.result import FitResult, collect_warnings
+from flowebm.training.row_weights import RowWeights, draw_rows
 
 #: Training points that act-norms start from, and whose exact NLL is reported.
 N_INITIAL = 512
@@ -109,6 +110,8 @@ def fit_score_matching(
     data: Real[Array, "n *shape"],
     *,
     validation: Real[Array, "m *shape"] | None = None,
+    weights: Float[ArrayLike, " n"] | None = None,
+    validation_weights: Float[ArrayLike, " m"] | None = None,
     objective: Objective | None = None,
     options: ScoreMatchingOptions | None = None,
     preprocessing: AbstractBijection | None = None,
@@ -133,6 +136,9 @@ def fit_score_matching(
             from data.
         data: Training points, one a row, in the preprocessing's units.
         validation: Points to stop and to choose by; a tenth of the data by default.
+        weights: How much the training points count, in any unit; all alike by default.
+        validation_weights: How much the validation points count; needed where both validation
+            points and weights are given.
         objective: What is minimised; that of the options by default.
         options: Choices of the method.
         preprocessing: A bijection $f$ from data to the model's points, such as `LogitPixels`;
@@ -167,6 +173,9 @@ def fit_score_matching(
     keys = dict(zip(names, jr.split(key, len(names)), strict=True))
     if validation is None:
         train, held_out, _ = split(keys["split"], np.asarray(data), 0.1)
+        if weights is not None:
+            # The same key makes the same parts.
+            weights, validation_weights, _ = split(keys["split"], np.asarray(weights), 0.1)
     else:
         train, held_out = np.asarray(data), np.asarray(validation)
     for points, whose in ((train, "data's"), (held_out, "validation")):
@@ -175,6 +184,7 @@ def fit_score_matching(
                 f"The {whose} points have shape {points.shape[1:]}, the model's {model.shape}: "
                 "they must be the same."
             )
+    row_weights = RowWeights.of(weights, validation_weights)
     if noise:
         seed = int(jr.randint(keys["validation noise"], (), 0, 2**31 - 1))
         held_out = dequantise(seed, held_out)
@@ -189,8 +199,9 @@ def fit_score_matching(
     # Kept in their own type: pixels take a byte each.
     rows = jnp.asarray(train)
     initial_key, prepare_key = jr.split(keys["initial"])
-    rows_seen = rows[jr.permutation(initial_key, len(train))[:N_INITIAL]]
-    points_seen = prepare(prepare_key, rows_seen)
+    seen = jr.permutation(initial_key, len(train))[:N_INITIAL]
+    seen = draw_rows(row_weights, jr.fold_in(initial_key, 2), seen)
+    points_seen = prepare(prepare_key, rows[seen])
     model = eqx.filter_jit(lambda m, x: m.initialized(x))(model, points_seen)
     log_det_seen = jnp.zeros(points_seen.shape[0])
     if preprocessing is not None and not inside:
@@ -205,6 +216,7 @@ def fit_score_matching(
         objective=objective,
         optimizer=_optimizer(options),
         seen=(points_seen, log_det_seen),
+        weights=row_weights,
         prepare=prepare,
         batch_size=min(options.batch_size, len(train)),
         average_decay=options.average_decay,

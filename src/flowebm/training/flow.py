@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from flowebm.objectives.maximum_likelihood import maximum_likelihood
 from flowebm.training.driver import Limits, Observers, Outcome, drive
 from flowebm.training.objective import ObjectiveTrainer
+from flowebm.training.row_weights import RowWeights
 
 
 def fit_flow(
@@ -16,6 +17,7 @@ def fit_flow(
     data: Float[Array, "n *shape"],
     validation: Float[Array, "m *shape"],
     *,
+    weights: RowWeights | None = None,
     max_steps: int = 2000,
     time_budget: float | None = None,
     patience: int = 8,
@@ -35,6 +37,7 @@ def fit_flow(
         flow: The flow to start from.
         data: Training points, one a row.
         validation: Validation points, one a row.
+        weights: How much the points count; all alike by default.
         max_steps: Iterations at most.
         time_budget: Seconds at most.
         patience: Evaluations without improvement before it stops.
@@ -54,6 +57,7 @@ def fit_flow(
         validation_log_det=jnp.zeros(validation.shape[0]),
         objective=_negative_log_likelihood,
         optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adam(learning_rate)),
+        weights=weights,
         batch_size=min(batch_size, data.shape[0]),
         loss_name="train_nll",
         stage=stage,

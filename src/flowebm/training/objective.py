@@ -10,10 +10,12 @@ import optax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Real, Scalar
 
+from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.ebflow import EBFlow
 from flowebm.models.trainable import partition_trainable
 from flowebm.objectives.objective import Objective
 from flowebm.training.averaging import update_average
+from flowebm.training.row_weights import RowWeights
 from flowebm.training.schedules import constant, warmup_cosine
 from flowebm.training.trainer import AbstractTrainer, Metrics
 
@@ -51,6 +53,7 @@ class ObjectiveTrainer(AbstractTrainer):
             `validation_log_det`; none where the loss is the NLL.
         objective: $(\theta, x, \text{key}) \mapsto \mathcal L$.
         optimizer: The optimizer, without a schedule.
+        weights: How much training and validation rows count.
         prepare: `(key, rows) -> points`, what becomes of a minibatch before the model sees it.
         batch_size: Points of a minibatch.
         average_decay: Decay of the parameters' average.
@@ -67,6 +70,7 @@ class ObjectiveTrainer(AbstractTrainer):
     objective: Objective = eqx.field(static=True)
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     seen: tuple[Float[Array, "k *shape"], Float[Array, " k"]] | None = None
+    weights: RowWeights | None = None
     prepare: Callable[[PRNGKeyArray, Array], Array] | None = None
     batch_size: int = eqx.field(static=True, default=512)
     average_decay: float = eqx.field(static=True, default=0.99)
@@ -117,7 +121,9 @@ class ObjectiveTrainer(AbstractTrainer):
             log_det = jnp.concatenate([log_det, self.seen[1]])
         every_nll = _nll(self.with_params(state.average), points) - log_det
         nll = every_nll[: self.validation.shape[0]]
-        metrics = {"nll": jnp.mean(nll), "nll_stderr": jnp.std(nll) / jnp.sqrt(nll.size)}
+        weights = None if self.weights is None else self.weights.validation
+        mean = weighted_mean(nll, weights)
+        metrics = {"nll": jnp.asarray(mean.value), "nll_stderr": jnp.asarray(mean.stderr)}
         if self.seen is not None:
             metrics["train_nll"] = jnp.mean(every_nll[nll.size :])
         return metrics, nll

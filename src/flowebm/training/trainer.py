@@ -6,6 +6,8 @@ import equinox as eqx
 from equinox import AbstractVar
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
+from flowebm.training.row_weights import RowWeights
+
 Metrics = dict[str, Scalar]
 
 
@@ -16,11 +18,14 @@ class AbstractTrainer(eqx.Module):
         data: Training points, one a row.
         batch_size: Points of a minibatch.
         stage: A word for progress and metrics.
+        weights: How much rows count, training rows in the minibatches that the driver draws and
+            validation rows in its averages; `None` where all count alike.
     """
 
     data: AbstractVar[Float[Array, "n *shape"]]
     batch_size: AbstractVar[int]
     stage: AbstractVar[str]
+    weights: AbstractVar[RowWeights | None]
 
     @abstractmethod
     def init(self, key: PRNGKeyArray) -> PyTree[Array]:
