@@ -82,6 +82,11 @@ def test_weights_in_score_are_those_of_the_mean(fitted, data):
         fitted.score(data, sample_weight=weights[:5])
 
 
+def test_as_a_distribution_it_has_the_scores(fitted, data):
+    log_prob = fitted.to_distribution().log_prob(data.to_numpy().astype(np.float32))
+    np.testing.assert_allclose(log_prob, fitted.score_samples(data), atol=1e-4)
+
+
 def test_rows_of_weight_zero_are_as_if_absent(fitted, data):
     # In the place of every third row something else.
     x, weights = np.full((len(data) * 3 // 2, 2), 1e3), np.zeros(len(data) * 3 // 2)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from flowjax.bijections import Invert
-from flowjax.distributions import Transformed
+from flowjax.distributions import AbstractDistribution, Transformed
 from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
@@ -41,6 +41,7 @@ from flowebm.models.saved import SavedModel, load_model, save_model
 from flowebm.models.tilted import EnergyModel
 from flowebm.samplers.imputed_rows import impute_rows
 from flowebm.samplers.model_samples import sample_model
+from flowebm.samplers.normalised import NormalisedModel
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Observers
 from flowebm.training.fit_balanced import fit_balanced
@@ -462,6 +463,20 @@ class FlowEBM(DensityMixin, BaseEstimator):
             n_draws=n_draws,
         )
         return imputed.draws.reshape(n_draws, *table.values.shape)
+
+    def to_distribution(self) -> AbstractDistribution:
+        """The fitted density as a flowjax distribution in the units of the data.
+
+        In numpyro it is used through `flowjax.experimental.numpyro.sample`.
+
+        Returns:
+            A distribution with a normalised `log_prob`, and `sample`.
+        """
+        check_is_fitted(self, "model_")
+        if isinstance(self.saved_.model, EBFlow):
+            # The proposal in the units of the data is then the model itself.
+            return self.flow_
+        return NormalisedModel(self.model_, self.flow_, self.log_partition_)
 
     def save(self, directory: str | Path) -> None:
         """Write the fitted model to `model.safetensors` and `model.json` in a folder.

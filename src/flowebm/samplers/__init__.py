@@ -10,6 +10,8 @@ from flowebm.samplers import local_global as local_global
 from flowebm.samplers import step_size as step_size
 from flowebm.samplers import ula as ula
 from flowebm.samplers.chains import run_chains as run_chains
+from flowebm.samplers.continued import ContinuedChains as ContinuedChains
+from flowebm.samplers.continued import continue_chains as continue_chains
 from flowebm.samplers.flow_imh import FlowIMHInfo as FlowIMHInfo
 from flowebm.samplers.flow_isir import FlowISIRInfo as FlowISIRInfo
 from flowebm.samplers.imputation import Imputation as Imputation
@@ -18,6 +20,7 @@ from flowebm.samplers.imputed_rows import ImputedRows as ImputedRows
 from flowebm.samplers.imputed_rows import impute_rows as impute_rows
 from flowebm.samplers.local_global import LocalGlobalInfo as LocalGlobalInfo
 from flowebm.samplers.local_global import LocalGlobalState as LocalGlobalState
+from flowebm.samplers.normalised import NormalisedModel as NormalisedModel
 from flowebm.samplers.proposal import FunctionProposal as FunctionProposal
 from flowebm.samplers.proposal import Proposal as Proposal
 from flowebm.samplers.proposal import WeightedState as WeightedState
