@@ -1,24 +1,30 @@
 """The command line: a run from data to samples, stopped and resumed, and every refusal."""
 
+import functools
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import version
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import flowebm.cli.train
 from flowebm.cli import main
+from flowebm.cli.entry import COMMANDS
 from flowebm.cli.measure import Measures
 from flowebm.cli.points import hold_out, read_points
 from flowebm.data import load
 from flowebm.estimator import FlowEBM
+from flowebm.training import progress
 from flowebm.training.driver import TrainingDiverged
 from flowebm.training.metrics import MetricsFile, read_metrics
 
@@ -420,15 +426,115 @@ def test_help_comes_with_status_zero(capsys, command):
     assert "usage: flowebm" in capsys.readouterr().out
 
 
-def test_help_and_version_import_nothing_heavy():
+def test_help_imports_nothing_heavy():
     code = (
         "import sys; from flowebm.cli import main\n"
-        "try: main(['--version'])\n"
+        "try: main(['--help'])\n"
         "except SystemExit: print([m for m in ('jax', 'numpy', 'tyro') if m in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
-    assert printed.startswith("flowebm 0")
-    assert printed.splitlines()[1] == "[]"
+    assert printed.startswith("usage: flowebm")
+    assert "--tyro-print-completion" in printed
+    assert printed.splitlines()[-1] == "[]"
+
+
+def test_versions_are_those_of_the_libraries_and_the_device_is_named(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["--version"])
+    assert exit.value.code == 0
+    printed = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
+    assert printed["python"].startswith(platform.python_version())
+    for name in ("flowebm", "jax", "equinox", "flowjax", "blackjax", "optax"):
+        assert printed[name] == version(name)
+    assert printed["device"].startswith(f"{jax.device_count()} x ")
+
+
+def completed(script, *words):
+    """What bash offers for the last word of a command line."""
+    code = 'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _tyro_flowebm'
+    command = ["bash", "-c", f'{code}; echo "${{COMPREPLY[@]}}"', "bash", script, *words]
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_and_the_options_of_every_method(tmp_path):
+    script = tmp_path / "flowebm.bash"
+    assert main(["--tyro-write-completion", "bash", str(script)]) == 0
+    assert set(COMMANDS) <= set(completed(script, "flowebm", ""))
+    assert completed(script, "flowebm", "train", "--max-st") == ["--max-steps"]
+    assert completed(script, "flowebm", "train", "--objec") == ["--objective"]
+    assert {"balanced", "ebflow"} <= set(completed(script, "flowebm", "train", "--method", ""))
+    assert completed(script, "flowebm", "impute", "--qui") == ["--quiet"]
+
+
+def test_completion_that_is_not_there_is_refused(capsys):
+    assert "no completion for 'tcsh'" in refused(capsys, "--tyro-print-completion", "tcsh")
+    assert "give --tyro-print-completion SHELL" in refused(capsys, "--tyro-write-completion", "zsh")
+
+
+# Progress.
+
+
+@pytest.fixture
+def on_a_terminal(monkeypatch):
+    console = functools.partial(Console, force_terminal=True, width=120, color_system=None)
+    monkeypatch.setattr(progress, "Console", console)
+
+
+#: What the bar of a command says at its end.
+ENDS = {"sample": "5/5", "score": "20000/20000", "evaluate": "4/4", "impute": "2/2"}
+LONG_COMMANDS = ["sample", "score", "evaluate", pytest.param("impute", marks=pytest.mark.slow)]
+
+
+def on_a_run(command, run, tmp_path):
+    """A command on a finished run."""
+    gaps = tmp_path / "gaps.csv"
+    pd.DataFrame({"x1": [1.0, np.nan, 2.0], "x2": [np.nan, 0.5, 1.0]}).to_csv(gaps, index=False)
+    out = ["-o", str(tmp_path / "out.csv"), "--overwrite"]
+    rest = {
+        "sample": ["-n", "5", *out],
+        "score": ["mixture", *out],
+        "evaluate": ["mixture"],
+        "impute": [str(gaps), "--steps", "2", *out],
+    }
+    return [command, str(run), *rest[command]]
+
+
+@pytest.mark.parametrize("command", LONG_COMMANDS)
+def test_long_commands_show_bars_on_a_terminal_unless_quiet(
+    finished, tmp_path, capsys, on_a_terminal, command
+):
+    arguments = on_a_run(command, finished, tmp_path)
+    assert main(arguments) == 0
+    shown = capsys.readouterr().err
+    assert command in shown
+    assert ENDS[command] in shown
+    assert main([*arguments, "--quiet"]) == 0
+    assert ENDS[command] not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", LONG_COMMANDS)
+def test_short_work_is_silent_where_there_is_no_terminal(finished, tmp_path, capsys, command):
+    assert main([*on_a_run(command, finished, tmp_path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    json.loads(out)
+    assert "/" not in err
+
+
+def test_scalars_for_tensorboard_are_asked_for(tmp_path, without_measures):
+    run = tmp_path / "run"
+    assert train(run, "--tensorboard", "--max-steps", "50", "--quiet") == 0
+    assert list((run / "tensorboard").glob("events*"))
+
+
+def test_tensorboard_without_its_writer_is_refused_before_anything_is_written(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("flowebm.training.tensorboard.find_spec", lambda name: None)
+    arguments = ["train", "--data", "mixture", "--out", tmp_path / "run", "--tensorboard"]
+    assert "pip install 'flowebm[tensorboard]'" in refused(capsys, *arguments)
+    assert not (tmp_path / "run").exists()
 
 
 # The points that a run is measured with.

@@ -159,6 +159,7 @@ def test_options_reach_the_sampler(image_run, images, tmp_path, monkeypatch):
     def sampler(key, model, proposal, preprocessing, rows, **options):
         assert key == jax.random.key(7)
         assert np.isnan(rows).sum() == 5 * 4 * 3
+        assert callable(options.pop("on_progress"))
         assert options == {"n_draws": 3, "n_steps": 9, "dequantised": False}
         raise Reached
 

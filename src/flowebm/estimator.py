@@ -46,6 +46,7 @@ from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Observers
 from flowebm.training.fit_balanced import fit_balanced
 from flowebm.training.fit_score_matching import ScoreMatchingOptions, fit_score_matching
+from flowebm.training.progress import OnProgress
 from flowebm.training.result import FitResult
 from flowebm.training.row_weights import rows_in_proportion
 
@@ -332,7 +333,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         }
 
     def score_samples(
-        self, X: Any, *, on_progress: Callable[[int, int], None] | None = None
+        self, X: Any, *, on_progress: OnProgress | None = None
     ) -> Float[np.ndarray, " n"]:
         """Normalised log-density of every row, in nats and in the units of the data.
 
@@ -398,13 +399,18 @@ class FlowEBM(DensityMixin, BaseEstimator):
         validate_data(self, columns, reset=False, skip_check_array=True)
 
     def sample(
-        self, n_samples: int = 1, *, random_state: int | None = None
+        self,
+        n_samples: int = 1,
+        *,
+        random_state: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Float[np.ndarray, "n d"]:
         """Draw independent samples of the model, in the units of the data.
 
         Args:
             n_samples: Number of samples.
             random_state: Seed; the fit's own by default, so that a fresh fit gives the same.
+            on_progress: Told the samples done and the samples in all, after each batch.
 
         Returns:
             One sample a row.
@@ -417,9 +423,11 @@ class FlowEBM(DensityMixin, BaseEstimator):
         seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
         saved = self.saved_
         if isinstance(saved.model, EBFlow):
-            positions = _exact_samples(jr.key(seed), saved.model, n_samples)
+            positions = _exact_samples(jr.key(seed), saved.model, n_samples, on_progress)
         else:
-            positions = sample_model(jr.key(seed), saved.model, saved.proposal, n_samples).positions
+            positions = sample_model(
+                jr.key(seed), saved.model, saved.proposal, n_samples, on_progress=on_progress
+            ).positions
         rows = saved.preprocessing.inverse_rows(np.asarray(positions, np.float64))
         if isinstance(saved.preprocessing, LogitPixels):
             rows = np.clip(np.floor(rows), 0, saved.preprocessing.levels - 1)
@@ -633,7 +641,9 @@ def _check_pixels(rows: Float[np.ndarray, "n *shape"], levels: int) -> None:
         )
 
 
-def _exact_samples(key: PRNGKeyArray, model: EBFlow, n: int) -> Float[Array, "n *shape"]:
+def _exact_samples(
+    key: PRNGKeyArray, model: EBFlow, n: int, on_progress: OnProgress | None
+) -> Float[Array, "n *shape"]:
     """Samples of an energy-based flow, by batches of bounded memory."""
     keys = jr.split(key, n)
 
@@ -642,9 +652,13 @@ def _exact_samples(key: PRNGKeyArray, model: EBFlow, n: int) -> Float[Array, "n 
         # Factorised once a batch, whatever the number of samples in it.
         return jax.vmap(model.sample)(keys)
 
-    return jnp.concatenate(
-        [sample(model, keys[i : i + BATCH_SIZE]) for i in range(0, n, BATCH_SIZE)]
-    )
+    batches = []
+    for start in range(0, n, BATCH_SIZE):
+        batches.append(sample(model, keys[start : start + BATCH_SIZE]))
+        if on_progress is not None:
+            jax.block_until_ready(batches[-1])
+            on_progress(min(start + BATCH_SIZE, n), n)
+    return jnp.concatenate(batches)
 
 
 @eqx.filter_jit

@@ -20,6 +20,7 @@ _CONTENTS = (
     "model.json",
     "evaluation.json",
     "plots",
+    "tensorboard",
     "report.html",
 )
 
@@ -59,6 +60,11 @@ class RunDirectory:
     def checkpoints_path(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def tensorboard_path(self) -> Path:
+        """The folder of event files, where they were asked for."""
+        return self.path / "tensorboard"
 
     @property
     def evaluation_path(self) -> Path:

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from flowebm.training import progress
-from flowebm.training.progress import progress_observer
+from flowebm.training.progress import progress_counter, progress_observer
 
 
 def row(iteration, **more):
@@ -90,4 +90,38 @@ def test_a_log_gets_the_last_line_of_a_run_that_stopped(screen, clock):
 def test_quiet_shows_nothing(screen, console):
     with progress_observer(console(screen), quiet=True) as on_block:
         on_block("a", row(1, nll=0.0), 1)
+    assert screen.getvalue() == ""
+
+
+def test_a_counter_has_a_bar_with_the_time_left_on_a_terminal(screen):
+    with progress_counter("score", terminal(screen)) as on_progress:
+        on_progress(0, 300)
+        on_progress(300, 300)
+    assert "score" in screen.getvalue()
+    assert "300/300" in screen.getvalue()
+    assert "0:00:00" in screen.getvalue()
+
+
+def test_a_counter_in_a_log_is_silent_for_ten_seconds_and_then_seldom_speaks(screen, clock):
+    with progress_counter("score", log(screen)) as on_progress:
+        on_progress(0, 9)
+        clock[0] += 9
+        on_progress(9, 9)
+    assert screen.getvalue() == ""
+    with progress_counter("score", log(screen)) as on_progress:
+        for done in range(10):
+            on_progress(done, 9)
+            clock[0] += 4
+    assert screen.getvalue().splitlines() == [
+        "score  3/9  12 s",
+        "score  6/9  24 s",
+        "score  9/9  36 s",
+    ]
+
+
+@pytest.mark.parametrize("console", [terminal, log])
+def test_a_quiet_counter_shows_nothing(screen, clock, console):
+    with progress_counter("score", console(screen), quiet=True) as on_progress:
+        clock[0] += 60
+        on_progress(1, 1)
     assert screen.getvalue() == ""

@@ -32,18 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: From the parser: 0 after `--help` and `--version`, 2 on refused arguments.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # The parser of all commands is light: a command's own, which knows the library's options, is
-    # made by its module.
-    _parser().parse_args(arguments[:1] or ["--help"])
-    command, rest = arguments[0], arguments[1:]
+    completes = bool(arguments) and arguments[0].replace("_", "-").startswith("--tyro-")
+    if not completes:
+        # The parser of all commands is light: a command's own, which knows the library's options,
+        # is made by its module.
+        _parser().parse_args(arguments[:1] or ["--help"])
     for stream in (sys.stdout, sys.stderr):
         # A terminal without Greek letters gets question marks for them, not an error.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        run = importlib.import_module(f"flowebm.cli.{command}").run
-        _keep_compiled_programs()
-        run(rest)
+        if completes:
+            importlib.import_module("flowebm.cli.completion").write_completion(arguments)
+        else:
+            run = importlib.import_module(f"flowebm.cli.{arguments[0]}").run
+            _keep_compiled_programs()
+            run(arguments[1:])
         sys.stdout.flush()
     except ValueError as error:
         return _fail(error, 2)
@@ -69,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Energy-based models with the right mass in every mode, a known normalised "
         "likelihood,\nand fast samples.",
-        epilog=f"commands:\n{listed}\n\n`flowebm COMMAND --help` says what a command takes.",
+        epilog=f"commands:\n{listed}\n\n`flowebm COMMAND --help` says what a command takes.\n\n"
+        "`flowebm --tyro-print-completion SHELL` prints a script that completes commands and "
+        'options\nin bash, zsh or fish: `eval "$(flowebm --tyro-print-completion bash)"`.',
     )
     parser.add_argument("command", choices=list(COMMANDS), help="what to do, see below")
     parser.add_argument("--version", action=_Version)
@@ -77,15 +83,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """`--version`, which looks the version up when it is asked for only."""
+    """`--version`, which looks versions up, and at the devices, when it is asked for only."""
 
     def __init__(self, option_strings, dest):
-        super().__init__(option_strings, dest, nargs=0, help="print the version and exit")
+        super().__init__(option_strings, dest, nargs=0, help="print versions and devices, and exit")
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from importlib.metadata import version
+        from flowebm.cli.version import print_versions
 
-        print(f"flowebm {version('flowebm')}")
+        print_versions()
         parser.exit()
 
 

@@ -15,6 +15,7 @@ from flowebm.cli.measure import measure
 from flowebm.cli.points import fresh_points, hold_out, read_points_of_width
 from flowebm.cli.table import print_measures
 from flowebm.run import plain
+from flowebm.training.progress import progress_counter
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Evaluate:
         data: Name of a built-in data set, or a .csv, .parquet, .npy or .npz file.
         data_dir: The folder of the files of a set of images.
         seed: Seed of all draws.
+        quiet: Show no progress.
         json: Print one JSON object instead of a table.
     """
 
@@ -37,6 +39,7 @@ class Evaluate:
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     seed: int = 0
     data_dir: Path | None = None
+    quiet: bool = False
     json: bool = False
 
 
@@ -70,7 +73,14 @@ def run(arguments: Sequence[str]) -> None:
         # The other rows fitted the model and chose the best of it.
         _, test = hold_out(points, options["test_fraction"], options["seed"])
         title += " (the rows that the run held out)"
-    measures = measure(command.seed, estimator, test, target=points.dataset.target)
+    with progress_counter("evaluate", quiet=command.quiet) as on_progress:
+        measures = measure(
+            command.seed,
+            estimator,
+            test,
+            target=points.dataset.target,
+            on_progress=on_progress,
+        )
     if command.json:
         values = {"run": command.run, "data": command.data, **measures.values}
         json.dump(plain({**values, "warnings": measures.warnings}), sys.stdout)

@@ -23,6 +23,7 @@ from flowebm.report.plots.figure import save_figure
 from flowebm.report.plots.images import image_grid
 from flowebm.run import plain
 from flowebm.samplers import ImputedRows, impute_rows
+from flowebm.training.progress import progress_counter
 
 #: Images, and draws of each, that the picture shows.
 SHOWN_IMAGES, SHOWN_DRAWS = 10, 8
@@ -48,6 +49,7 @@ class Impute:
         mask: Part of every image to take as missing too; "center" is the middle half of its
             height and width.
         overwrite: Replace the file, and the picture, if they are there.
+        quiet: Show no progress.
         json: Print one JSON object that says what was written.
     """
 
@@ -60,6 +62,7 @@ class Impute:
     data_dir: Path | None = None
     mask: Mask | None = None
     overwrite: bool = False
+    quiet: bool = False
     json: bool = False
 
 
@@ -95,16 +98,19 @@ def run(arguments: Sequence[str]) -> None:
         )
     saved = estimator.saved_
     observed = np.where(missing, np.nan, values)
-    result = impute_rows(
-        jr.key(command.seed),
-        saved.model,
-        saved.proposal,
-        saved.preprocessing,
-        observed.reshape(-1, *shape),
-        n_draws=command.draws,
-        n_steps=command.steps,
-        dequantised=config["options"].get("dequantise", False),
-    )
+    with progress_counter("impute", quiet=command.quiet) as on_progress:
+        on_progress(0, command.draws * int(missing.any(axis=1).sum()))
+        result = impute_rows(
+            jr.key(command.seed),
+            saved.model,
+            saved.proposal,
+            saved.preprocessing,
+            observed.reshape(-1, *shape),
+            n_draws=command.draws,
+            n_steps=command.steps,
+            dequantised=config["options"].get("dequantise", False),
+            on_progress=on_progress,
+        )
     draws = result.draws.reshape(command.draws, *values.shape)
     write_draws(command.output, draws, names, shape)
     if picture:

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from flowebm.evaluation import (
     total_variation,
 )
 from flowebm.models import EBFlow
+from flowebm.training.progress import OnProgress
 
 
 @dataclass
@@ -44,6 +46,7 @@ def measure(
     *,
     log_z: LogPartition | None = None,
     target: AbstractTarget | None = None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Measures:
     """Measure a fitted model.
 
@@ -53,6 +56,7 @@ def measure(
         test: Held-out points in the data's units, one a row.
         log_z: Its log-normaliser; estimated from fresh draws of the flow if not given.
         target: The truth, where it is known.
+        on_progress: Told the measures made and the measures in all.
 
     Returns:
         Held-out NLL with its 95% interval, log Z with its diagnostics, and against a truth
@@ -64,17 +68,23 @@ def measure(
     z_key, weights_key, kl_key = jr.split(jr.fold_in(jr.key(seed), 3), 3)
     saved = estimator.saved_
     measures = Measures()
+    has_modes = target is not None and target.mode_weights is not None
+    done, total = count(), 2 + (target is not None) + has_modes
+    on_progress(next(done), total)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         if log_z is None and isinstance(saved.model, EBFlow):
             log_z = LogPartition.exact(saved.log_partition)
         if log_z is None:
             log_z = log_partition(z_key, saved.model, saved.proposal)
+        on_progress(next(done), total)
         values = _likelihood(estimator, test, log_z)
+        on_progress(next(done), total)
         if target is not None:
             values["kl"] = kl_divergence(
                 kl_key, target, estimator.model_, log_partition=log_z
             )._asdict()
+            on_progress(next(done), total)
         if target is not None and target.mode_weights is not None:
             true = np.asarray(target.mode_weights)
             fitted = mode_weights(
@@ -89,6 +99,7 @@ def measure(
                 ),
                 "khat": fitted.khat,
             }
+            on_progress(next(done), total)
     measures.values = values
     sentences = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
     measures.warnings = list(dict.fromkeys(sentences))

@@ -15,6 +15,7 @@ from flowebm.cli.fitted import load_fitted
 from flowebm.cli.rows import check_output, write_rows
 from flowebm.report.plots.figure import save_figure
 from flowebm.report.plots.images import image_grid
+from flowebm.training.progress import progress_counter
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Sample:
         output: The file: .csv, .parquet, .npy or .npz; or .png, a page of images.
         seed: Seed of the draws.
         overwrite: Replace the file if it is there.
+        quiet: Show no progress.
         json: Print one JSON object that says what was written.
     """
 
@@ -35,6 +37,7 @@ class Sample:
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="FILE")]
     seed: int = 0
     overwrite: bool = False
+    quiet: bool = False
     json: bool = False
 
 
@@ -61,7 +64,9 @@ def run(arguments: Sequence[str]) -> None:
             f"The run in {command.run} is not of images, which a page could show: give a .csv, "
             ".parquet, .npy or .npz file."
         )
-    samples = estimator.sample(command.n, random_state=command.seed)
+    with progress_counter("sample", quiet=command.quiet) as on_progress:
+        on_progress(0, command.n)
+        samples = estimator.sample(command.n, random_state=command.seed, on_progress=on_progress)
     if is_picture:
         levels = getattr(estimator.saved_.preprocessing, "levels", None)
         scale = (0.0, levels - 1.0) if levels else tuple(np.quantile(samples, [0.001, 0.999]))

@@ -17,6 +17,7 @@ from flowebm.cli.points import read_points_of_width
 from flowebm.cli.rows import check_output, write_rows
 from flowebm.evaluation import bits_per_dimension
 from flowebm.run import plain
+from flowebm.training.progress import progress_counter
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Score:
         output: The file for one log-density a row, of images with their bits per dimension;
             standard output, log-densities alone, if not given.
         overwrite: Replace the file if it is there.
+        quiet: Show no progress.
         json: Print one JSON object instead of lines.
     """
 
@@ -38,6 +40,7 @@ class Score:
     output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",), metavar="FILE")] = None
     overwrite: bool = False
     data_dir: Path | None = None
+    quiet: bool = False
     json: bool = False
 
 
@@ -62,7 +65,10 @@ def run(arguments: Sequence[str]) -> None:
     )
     check_order(estimator, points.dataset.names, command.data)
     names = getattr(estimator, "feature_names_in_", points.dataset.names)
-    log_density = estimator.score_samples(pd.DataFrame(points.dataset.values, columns=list(names)))
+    rows = pd.DataFrame(points.dataset.values, columns=list(names))
+    with progress_counter("score", quiet=command.quiet) as on_progress:
+        on_progress(0, len(rows))
+        log_density = estimator.score_samples(rows, on_progress=on_progress)
     columns = {"log_density": log_density}
     if len(estimator.saved_.shape) > 1:
         width = estimator.n_features_in_

@@ -6,7 +6,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +35,8 @@ from flowebm.run import RunDirectory, first_difference, plain
 from flowebm.training.checkpoints import Checkpoints
 from flowebm.training.driver import Observers
 from flowebm.training.metrics import MetricsFile
-from flowebm.training.progress import progress_observer
+from flowebm.training.progress import progress_counter, progress_observer
+from flowebm.training.tensorboard import tensorboard_observer
 
 Command = TrainBalanced | TrainEBFlow
 
@@ -208,9 +209,15 @@ def _observed(
     def warn(sentence):
         console.print(f"Note: {sentence}", highlight=False, markup=False, soft_wrap=True)
 
-    with progress_observer(console, command.quiet) as on_block:
+    with ExitStack() as stack:
+        on_block = [
+            stack.enter_context(progress_observer(console, command.quiet)),
+            metrics.on_block,
+        ]
+        if command.tensorboard:
+            on_block.append(stack.enter_context(tensorboard_observer(directory.tensorboard_path)))
         yield Observers(
-            on_block=[on_block, metrics.on_block],
+            on_block=on_block,
             save=checkpoints.save,
             restore=restore,
             warn=warn,
@@ -222,13 +229,15 @@ def _measured(
 ) -> tuple[dict[str, Any], list[str]]:
     """All numbers of the final table, and what is to be said about them."""
     result = estimator.result_
-    measures = measure(
-        command.seed,
-        estimator,
-        test,
-        log_z=result.log_partition,
-        target=points.dataset.target,
-    )
+    with progress_counter("evaluate", quiet=command.quiet) as on_progress:
+        measures = measure(
+            command.seed,
+            estimator,
+            test,
+            log_z=result.log_partition,
+            target=points.dataset.target,
+            on_progress=on_progress,
+        )
     last = result.history[-1]
     seconds = {row["stage"]: row["seconds"] for row in result.history}
     values = {

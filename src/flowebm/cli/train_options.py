@@ -14,7 +14,17 @@ from flowebm.training.balanced import BalancedOptions
 from flowebm.training.fit_score_matching import ScoreMatchingOptions
 
 #: Options that may change from a run to its resumption.
-NOT_THE_RUNS = ("data", "data_dir", "download", "out", "resume", "overwrite", "quiet", "json")
+NOT_THE_RUNS = (
+    "data",
+    "data_dir",
+    "download",
+    "out",
+    "resume",
+    "overwrite",
+    "quiet",
+    "json",
+    "tensorboard",
+)
 
 #: The least and the greatest value of options; counts that are not here are 1 at least.
 _RANGES = {
@@ -79,6 +89,7 @@ class Train:
         test_fraction: Share of the rows that the fitted model is measured with. Synthetic sets
             are measured with fresh points instead.
         validation_fraction: Share of the other rows that choose the best model.
+        tensorboard: Write the metrics for TensorBoard too, in the run directory's `tensorboard`.
         quiet: Show no progress.
         json: Print one JSON object instead of a table.
     """
@@ -100,6 +111,7 @@ class Train:
     point_shape: tuple[int, int, int] | None = None
     test_fraction: float = 0.1
     validation_fraction: float = 0.1
+    tensorboard: bool = False
     quiet: bool = False
     json: bool = False
 

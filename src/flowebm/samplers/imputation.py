@@ -52,6 +52,7 @@ def impute(
     donors: Float[Array, "pool *shape"] | None = None,
     step_size: float = 0.1,
     batch_size: int = 512,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Imputation:
     r"""Draw the missing entries of points from the model's conditional distribution.
 
@@ -87,6 +88,7 @@ def impute(
         donors: Complete points to choose donors from, in the place of the model's samples.
         step_size: MALA's first step size.
         batch_size: Chains that run at once; sets the memory in use.
+        on_progress: Told the chains done and the chains in all, after each batch.
 
     Returns:
         The draws and the acceptance rates.
@@ -119,14 +121,30 @@ def impute(
             f"{points.shape[1:]}."
         )
     n_chains = n_draws * len(points)
-    return _impute(
-        chain_key,
-        model,
-        jnp.where(missing, 0.0, points),
-        missing,
-        jnp.asarray(donors, points.dtype),
-        jnp.asarray(step_size),
-        (n_draws, n_steps, n_local, n_candidates, min(batch_size, n_chains)),
+    batch_size = min(batch_size, n_chains)
+    # Chains beyond the last fill up its batch, so that one program serves all batches.
+    n_batches = -(-n_chains // batch_size)
+    rows = (jnp.arange(n_batches * batch_size) % len(points)).reshape(n_batches, batch_size)
+    batches = []
+    for keys, batch_rows in zip(jr.split(chain_key, (n_batches, batch_size)), rows, strict=True):
+        batch = _impute(
+            keys,
+            model,
+            jnp.where(missing, 0.0, points)[batch_rows],
+            missing[batch_rows],
+            jnp.asarray(donors, points.dtype),
+            jnp.asarray(step_size),
+            (n_steps, n_local, n_candidates),
+        )
+        batches.append(batch)
+        if on_progress is not None:
+            jax.block_until_ready(batch)
+            on_progress(min(len(batches) * batch_size, n_chains), n_chains)
+    return jax.tree.map(
+        lambda *leaves: jnp.concatenate(leaves)[:n_chains].reshape(
+            n_draws, len(points), *leaves[0].shape[1:]
+        ),
+        *batches,
     )
 
 
@@ -142,35 +160,11 @@ def _model_samples(key, model, proposal):
 
 
 @eqx.filter_jit
-def _impute(key, model, points, missing, donors, step_size, numbers):
-    n_draws, n_steps, n_local, n_candidates, batch_size = numbers
-    n_chains = n_draws * len(points)
-    n_batches = -(-n_chains // batch_size)
-
-    def chain(inputs):
-        key, row = inputs
-        return _chain(
-            key,
-            model,
-            points[row],
-            missing[row],
-            donors,
-            step_size,
-            (n_steps, n_local, n_candidates),
-        )
-
-    # Chains beyond the last fill up its batch, so that one program serves all batches.
-    inputs = (
-        jr.split(key, (n_batches, batch_size)),
-        (jnp.arange(n_batches * batch_size) % len(points)).reshape(n_batches, batch_size),
-    )
-    out = jax.lax.map(jax.vmap(chain), inputs)
-    return jax.tree.map(
-        lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n_chains].reshape(
-            n_draws, len(points), *leaf.shape[2:]
-        ),
-        out,
-    )
+def _impute(keys, model, points, missing, donors, step_size, numbers):
+    """One chain a key and point, all at once."""
+    return jax.vmap(
+        lambda key, point, gaps: _chain(key, model, point, gaps, donors, step_size, numbers)
+    )(keys, points, missing)
 
 
 def _chain(key, model, point, missing, donors, step_size, numbers) -> Imputation:

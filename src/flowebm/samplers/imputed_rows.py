@@ -1,5 +1,6 @@
 """Rows with gaps, in the units of the data, filled with draws from a model."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -38,6 +39,7 @@ def impute_rows(
     n_draws: int = 1,
     n_steps: int = 100,
     dequantised: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> ImputedRows:
     """`impute` in the units of the data, for rows whose missing entries are NaN.
 
@@ -52,6 +54,7 @@ def impute_rows(
         dequantised: Whether the model is one of whole numbers made continuous by noise, as it is
             under `LogitPixels`. Rows of whole numbers then are given noise for the model's sake,
             and their missing entries are drawn as whole numbers.
+        on_progress: Told the chains done and the chains in all, after each batch.
 
     Returns:
         The draws and the acceptance rates.
@@ -92,6 +95,7 @@ def impute_rows(
         n_draws=n_draws,
         n_steps=n_steps,
         proposal=proposal,
+        on_progress=on_progress,
     )
     imputed = preprocessing.inverse_rows(np.asarray(result.draws, np.float64))
     if is_whole:

@@ -1,9 +1,11 @@
 """Independent samples of a fitted model: draws of its flow, made exact by a few moves."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
@@ -38,6 +40,7 @@ def sample_model(
     n_local: int = 2,
     step_size: float = 0.02,
     batch_size: int = 2048,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> ModelSamples:
     r"""Draw samples of a model by short chains that start from its flow.
 
@@ -55,6 +58,7 @@ def sample_model(
         step_size: MALA's first step size; it adapts during the first half of the moves and
             then stays, because chains under a step size that moves have no exact law.
         batch_size: Chains that run at once; sets the memory in use.
+        on_progress: Told the samples done and the samples in all, after each batch.
 
     Returns:
         The samples and the acceptance rates.
@@ -66,11 +70,25 @@ def sample_model(
     """
     if n < 1:
         raise ValueError(f"The number of samples must be 1 or more; got {n}.")
-    return _sample(key, model, proposal, n, n_moves, n_local, step_size, min(batch_size, n))
+    batch_size = min(batch_size, n)
+    batches = []
+    for batch_key in jr.split(key, -(-n // batch_size)):
+        batch = _batch(batch_key, model, proposal, n_moves, n_local, step_size, batch_size)
+        batches.append(batch)
+        if on_progress is not None:
+            jax.block_until_ready(batch)
+            on_progress(min(len(batches) * batch_size, n), n)
+    positions, global_rates, local_rates = zip(*batches, strict=True)
+    return ModelSamples(
+        jnp.concatenate(positions)[:n],
+        jnp.mean(jnp.stack(global_rates)),
+        jnp.mean(jnp.stack(local_rates)),
+    )
 
 
 @eqx.filter_jit
-def _sample(key, model, proposal, n, n_moves, n_local, step_size, batch_size):
+def _batch(key, model, proposal, n_moves, n_local, step_size, batch_size):
+    """Samples of one batch of chains, and their mean acceptance rates."""
     log_density = model.unnormalized_log_prob
 
     def move(carry, inputs):
@@ -82,21 +100,16 @@ def _sample(key, model, proposal, n, n_moves, n_local, step_size, batch_size):
             local_key, log_density, moved.positions, adaptation.step_size, n_steps=n_local
         )
         adaptation = jax.tree.map(
-            lambda new, old: jax.numpy.where(adapts, new, old),
+            lambda new, old: jnp.where(adapts, new, old),
             step_sizes.update(adaptation, accepted),
             adaptation,
         )
         return (positions, adaptation), (moved.acceptance_rate.mean(), accepted.mean())
 
-    def batch(key):
-        start_key, move_key = jr.split(key)
-        start = proposal.sample(start_key, (batch_size,))
-        adapts = jax.numpy.arange(n_moves) < n_moves // 2
-        (positions, _), rates = jax.lax.scan(
-            move, (start, step_sizes.init(step_size)), (jr.split(move_key, n_moves), adapts)
-        )
-        return positions, rates
-
-    positions, (global_rate, local_rate) = jax.lax.map(batch, jr.split(key, -(-n // batch_size)))
-    positions = positions.reshape(-1, *positions.shape[2:])[:n]
-    return ModelSamples(positions, global_rate.mean(), local_rate.mean())
+    start_key, move_key = jr.split(key)
+    start = proposal.sample(start_key, (batch_size,))
+    adapts = jnp.arange(n_moves) < n_moves // 2
+    (positions, _), (global_rate, local_rate) = jax.lax.scan(
+        move, (start, step_sizes.init(step_size)), (jr.split(move_key, n_moves), adapts)
+    )
+    return positions, global_rate.mean(), local_rate.mean()

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 OnBlock = Callable[[str, dict[str, Any], int], None]
+OnProgress = Callable[[int, int], None]
 
 #: Seconds between two lines where there is no terminal to draw a bar on.
 _LINE_INTERVAL = 10.0
@@ -45,6 +46,36 @@ def progress_observer(console: Console | None = None, quiet: bool = False) -> It
     else:
         with _lines(console) as on_block:
             yield on_block
+
+
+@contextmanager
+def progress_counter(
+    task: str, console: Console | None = None, quiet: bool = False
+) -> Iterator[OnProgress]:
+    """Show the progress of a task that counts what it has done.
+
+    On a terminal it has a bar with the time left. Elsewhere it is silent unless it takes longer
+    than ten seconds, when it prints a line every ten seconds at most.
+
+    Args:
+        task: A word for it.
+        console: Where to show it; standard error, if not given.
+        quiet: Whether to show nothing.
+
+    Yields:
+        A function of what is done and what there is to do.
+    """
+    console = console or Console(stderr=True)
+    started = time.monotonic()
+    observer = _lines(console, patient=True)
+    if quiet or console.is_terminal:
+        observer = progress_observer(console, quiet)
+    with observer as on_block:
+
+        def on_progress(done: int, total: int) -> None:
+            on_block(task, {"iteration": done, "seconds": time.monotonic() - started}, total)
+
+        yield on_progress
 
 
 def _measures(row: dict[str, Any]) -> str:
@@ -90,13 +121,16 @@ def _bars(console: Console) -> Iterator[OnBlock]:
 
 
 @contextmanager
-def _lines(console: Console) -> Iterator[OnBlock]:
+def _lines(console: Console, *, patient: bool = False) -> Iterator[OnBlock]:
+    """Lines; a patient observer says nothing about what is over within an interval."""
     pending: tuple[str, str] | None = None
-    last_line = -float("inf")
+    last_line = time.monotonic() if patient else -float("inf")
+    is_silent = patient
 
     def flush() -> None:
-        nonlocal pending, last_line
-        if pending is not None:
+        nonlocal pending, last_line, is_silent
+        is_silent = is_silent and time.monotonic() - last_line < _LINE_INTERVAL
+        if pending is not None and not is_silent:
             console.print(pending[1], highlight=False, markup=False, soft_wrap=True)
             pending, last_line = None, time.monotonic()
 
