@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import polars
 import pytest
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, ShuffleSplit
 from sklearn.pipeline import make_pipeline
@@ -14,7 +15,9 @@ from sklearn.preprocessing import FunctionTransformer
 
 from flowebm.estimator import FlowEBM
 from flowebm.evaluation import EstimateWarning
+from flowebm.models.architecture import Architecture
 from flowebm.models.ebflow_architecture import EBFlowArchitecture
+from flowebm.training.balanced import BalancedOptions
 from flowebm.training.fit_score_matching import ScoreMatchingOptions
 
 LEFT, RIGHT = 300, 100
@@ -181,3 +184,35 @@ def test_a_pickled_estimator_is_the_same_estimator(fitted, data):
     assert list(again.feature_names_in_) == ["length", "mass"]
     unfitted = pickle.loads(pickle.dumps(clone(fitted)))
     assert unfitted.get_params() == fitted.get_params()
+
+
+@pytest.mark.slow
+def test_routed_weights_are_those_of_the_held_out_score(data):
+    weights = np.repeat([1.0, 3.0], [LEFT, RIGHT])
+    folds = ShuffleSplit(1, test_size=0.5, random_state=0)
+    ((train, test),) = folds.split(data)
+    with config_context(enable_metadata_routing=True):
+        routed = estimator(max_steps=20).set_fit_request(sample_weight=True)
+        routed.set_score_request(sample_weight=True)
+        search = GridSearchCV(routed, {"max_steps": [20]}, cv=folds, refit=False)
+        search.fit(data, sample_weight=weights)
+    model = estimator(max_steps=20).fit(data.iloc[train], sample_weight=weights[train])
+    by_hand = model.score(data.iloc[test], sample_weight=weights[test])
+    assert search.cv_results_["split0_test_score"][0] == pytest.approx(by_hand, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_weights_move_mass_between_modes_of_an_energy_model(data):
+    model = FlowEBM(
+        max_steps=300,
+        architecture=Architecture(width=32, depth=2, flow_layers=4, flow_width=32),
+        options=BalancedOptions(n_chains=512, flow_batch=512),
+        random_state=0,
+    )
+    model.fit(data, sample_weight=np.repeat([1.0, 3.0], [LEFT, RIGHT]))
+    assert left_mass(model) == pytest.approx(0.5, abs=0.06)
+    assert model.flow_.sample(jax.random.key(0), (2000,))[:, 0].mean() == pytest.approx(4, abs=0.6)
+    # The measured likelihood is the weighted one: two normals of even mass, eight standard
+    # deviations apart, in units of their joint standard deviation.
+    exact = np.log(2 * np.pi * np.e) + np.log(2) - np.log(np.hypot(4, 1))
+    assert model.history_[-1]["nll"] == pytest.approx(exact, abs=0.25)
