@@ -106,11 +106,14 @@ def test_model_and_log_partition_make_up_the_score(fitted, data):
     assert log_density == pytest.approx(fitted.score_samples(x[None])[0], abs=1e-4)
 
 
-def test_as_a_distribution_it_has_the_scores_and_the_samples(fitted, data):
-    distribution = fitted.to_distribution()
-    x = data.to_numpy()[:50]
-    log_prob = distribution.log_prob(x.astype(np.float32))
+def test_as_a_distribution_it_has_the_scores(fitted, data):
+    log_prob = fitted.to_distribution().log_prob(data.to_numpy()[:50].astype(np.float32))
     np.testing.assert_allclose(log_prob, fitted.score_samples(data[:50]), atol=2e-4)
+
+
+@pytest.mark.slow
+def test_as_a_distribution_it_has_the_samples(fitted):
+    distribution = fitted.to_distribution()
     samples = np.asarray(distribution.sample(jax.random.key(0), (2000,)))
     reference = fitted.sample(2000, random_state=1)
     # Kolmogorov-Smirnov on each column: false alarms under 1e-4 for both.
@@ -138,6 +141,16 @@ def test_rows_arrays_and_frames_are_scored_alike(fitted, data):
     np.testing.assert_array_equal(fitted.score_samples(data.to_numpy()), expected)
     np.testing.assert_array_equal(fitted.score_samples(data.to_numpy().tolist()), expected)
     assert fitted.score_samples(data.iloc[:1]).shape == (1,)
+
+
+@pytest.mark.parametrize("n", [1, 300, 2048, 2049, 4097, 5000])
+def test_rows_beside_it_and_their_number_do_not_change_a_score(fitted, data, n):
+    rows, told = np.resize(data.to_numpy(), (n, 2)), []
+    expected = np.resize(fitted.score_samples(data), n)
+    scores = fitted.score_samples(rows, on_progress=lambda done, total: told.append((done, total)))
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert told[-1] == (n, n)
+    assert told == sorted(told)
 
 
 def test_names_and_widths_of_the_data_are_kept(fitted, fitted_in_other_units):

@@ -106,12 +106,21 @@ def test_weights_that_leave_one_row_are_refused(data):
         estimator().fit(data, sample_weight=weights)
 
 
-def test_few_rows_are_fitted_with_a_warning(data):
+@pytest.fixture(scope="module")
+def fitted_again(fitted, data):
+    """The fitted estimator after a fit to few rows without names, and what that warned of."""
     # Rows that hardly count are no rows.
     weights = np.where(np.arange(len(data)) < 30, 1.0, 1e-9)
-    with pytest.warns(EstimateWarning, match="30 rows are few: 3 of them choose") as warned:
-        model = estimator(max_steps=1).fit(data, sample_weight=weights)
-    assert model.result_.warnings == (str(warned[0].message),)
+    model = pickle.loads(pickle.dumps(fitted)).set_params(max_steps=1)
+    with pytest.warns(EstimateWarning) as warned:
+        model.fit(pd.DataFrame(data.to_numpy()), sample_weight=weights)
+    return model, [str(warning.message) for warning in warned]
+
+
+def test_few_rows_are_fitted_with_a_warning(fitted_again):
+    model, warned = fitted_again
+    assert warned[0].startswith("30 rows are few: 3 of them choose the best model")
+    assert model.result_.warnings == tuple(warned)
 
 
 def test_frames_of_polars_are_frames(fitted, data):
@@ -140,9 +149,8 @@ def test_a_table_without_names_is_scored_with_scikit_learns_warning(fitted, data
             np.testing.assert_allclose(fitted.score_samples(bare), expected)
 
 
-def test_a_fit_to_another_table_forgets_the_names_of_the_first(fitted, data):
-    model = pickle.loads(pickle.dumps(fitted)).set_params(max_steps=1)
-    model.fit(pd.DataFrame(data.to_numpy()))
+def test_a_fit_to_another_table_forgets_the_names_of_the_first(fitted_again):
+    model, _ = fitted_again
     assert not hasattr(model, "feature_names_in_")
     assert model.n_features_in_ == 2
 

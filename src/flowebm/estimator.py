@@ -610,10 +610,15 @@ def _has_names(X: Any) -> bool:
 
 
 def _batches(n: int) -> Iterator[tuple[slice, int]]:
-    """Parts of `n` rows, and the number of rows that each is to be filled up to."""
-    for start in range(0, n, BATCH_SIZE):
-        part = slice(start, min(start + BATCH_SIZE, n))
-        yield part, SMALL_BATCH_SIZE if part.stop - start <= SMALL_BATCH_SIZE else BATCH_SIZE
+    """Parts of `n` rows, and the number of rows that each is to be filled up to.
+
+    Small batches serve what would fill less than half of a large one.
+    """
+    start = 0
+    while start < n:
+        size = BATCH_SIZE if n - start > BATCH_SIZE // 2 else SMALL_BATCH_SIZE
+        yield slice(start, min(start + size, n)), size
+        start += size
 
 
 def _filled_up(rows: Float[np.ndarray, "m *shape"], n: int) -> Float[Array, "n *shape"]:
