@@ -1,4 +1,4 @@
-"""Shared test set-up: a compilation cache that persists, and a model that is small by default."""
+"""Shared test set-up: programs compiled in a hurry and kept, and a model small by default."""
 
 import os
 from dataclasses import dataclass
@@ -9,11 +9,30 @@ import pytest
 
 from flowebm.models import Architecture
 
+# Most of the tests' time is compilation, of programs that are over sooner than they are
+# optimised. `XLA_FLAGS=` in the environment compiles them as users do.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 jax.config.update(
     "jax_compilation_cache_dir",
     os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache")),
 )
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of the whole library first: the longest files must not be the last to start."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten_programs():
+    """The programs of a file serve no other one: kept, they add up to gigabytes."""
+    yield
+    jax.clear_caches()
 
 
 @dataclass(frozen=True)

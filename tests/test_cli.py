@@ -214,7 +214,7 @@ def test_a_run_stopped_by_ctrl_c_and_then_killed_ends_as_if_undisturbed(
     arguments = ["train", "--data", "mixture", "--out", str(path), *TINY.split(), "--resume"]
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
     process = subprocess.run(
         [sys.executable, "-c", killed_at_100, *arguments], env=environment, capture_output=True

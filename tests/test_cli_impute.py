@@ -20,14 +20,6 @@ from flowebm.models.ebflow_architecture import EBFlowArchitecture, build_ebflow
 from flowebm.report.plots.images import NOT_A_NUMBER
 
 
-@pytest.fixture(autouse=True, scope="module")
-def unoptimised():
-    """Few steps of few chains are over sooner than a program is optimised."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def save_run(path, model, proposal, preprocessing, architecture, *, dequantise=False):
     """A run directory as far as `impute` reads it."""
     save_model(path, SavedModel(model, proposal, preprocessing, 0.0, 0.0, architecture))

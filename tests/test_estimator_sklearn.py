@@ -2,7 +2,6 @@
 
 import pickle
 
-import jax
 import numpy as np
 import pandas as pd
 import polars
@@ -31,14 +30,6 @@ def estimator(**parameters):
         "random_state": 3,
     }
     return FlowEBM("ebflow", **(defaults | parameters))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _unoptimised():
-    """Few steps are over sooner than a program is optimised."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import runpy
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,17 +18,7 @@ from flowebm.training import fit_flow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
-#: Twenty steps are over sooner than a program is optimised.
-pytestmark = pytest.mark.usefixtures("unoptimised")
-
 SMALL_FLOW = {"layers": 1, "width": 8, "depth": 1}
-
-
-@pytest.fixture
-def unoptimised():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import re
 import shlex
 from pathlib import Path
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,14 +30,6 @@ def blocks(page, language):
 
 
 @pytest.fixture
-def unoptimised():
-    """Twenty steps are over sooner than a program is optimised."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
 def little_work(monkeypatch, small_architecture):
     """Small networks and few steps where the user's code names none."""
     estimator = importlib.import_module("flowebm.estimator")
@@ -51,7 +42,7 @@ def little_work(monkeypatch, small_architecture):
     monkeypatch.setattr(fit, "fit_flow", functools.partial(fit_flow, max_steps=20))
 
 
-def test_the_python_example_runs_and_its_density_is_normalised(little_work, unoptimised, capsys):
+def test_the_python_example_runs_and_its_density_is_normalised(little_work, capsys):
     (code,) = blocks(PAGES[0], "python")
     assert len([line for line in code.splitlines() if line]) <= 10
     names = {}
@@ -69,7 +60,7 @@ def test_the_python_example_runs_and_its_density_is_normalised(little_work, unop
     assert abs(np.log(mass)) < 5 * model.log_partition_stderr_ + 1e-3
 
 
-def test_the_commands_run_as_they_are_printed(tmp_path, monkeypatch, unoptimised, capsys):
+def test_the_commands_run_as_they_are_printed(tmp_path, monkeypatch, capsys):
     block = next(block for block in blocks(PAGES[0], "sh") if "flowebm train" in block)
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     assert len(commands) == 8
@@ -124,7 +115,7 @@ LONG = ("estimator.md",)
     "page",
     [pytest.param(p, id=p.name, marks=[pytest.mark.slow] * (p.name in LONG)) for p in PAGES[1:]],
 )
-def test_the_code_of_a_page_runs(page, little_work, unoptimised):
+def test_the_code_of_a_page_runs(page, little_work):
     names = {}
     for code in blocks(page, "python"):
         exec(compile(code, page.name, "exec"), names)

@@ -104,14 +104,6 @@ class Completed(NamedTuple):
     traces: int
 
 
-@pytest.fixture(autouse=True, scope="module")
-def unoptimised():
-    """These few steps are over sooner than a program is optimised."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def complete():
     """Complete points of a mixture, with donors of another one; one program for all."""
