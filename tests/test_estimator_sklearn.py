@@ -2,6 +2,7 @@
 
 import pickle
 
+import jax
 import numpy as np
 import pandas as pd
 import polars
