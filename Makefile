@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: train test test-slow lint format bench clean
+.PHONY: train test test-slow lint format docs bench clean
 
 train: $(READY)
 	$(BIN)/flowebm train --data mixture --out runs/mixture --overwrite
@@ -25,6 +25,10 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The guide, in site/: open site/index.html.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 bench: $(READY)
 	$(BIN)/python benchmarks/balanced.py
 
@@ -34,4 +38,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .jax_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) site .jax_cache .pytest_cache .ruff_cache
