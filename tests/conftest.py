@@ -25,7 +25,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 def pytest_collection_modifyitems(items):
     """Tests of the whole library first: the longest files must not be the last to start."""
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.parent not in (here, here / "docs"))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,0 +1,103 @@
+"""How a page of the guide is run: its blocks in order, in one folder, with little work."""
+
+import functools
+import importlib
+import re
+import shlex
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from flowebm.cli import main
+from flowebm.cli.report import default_options
+from flowebm.training import BalancedOptions, fit_flow
+
+#: Any fenced block: its language, and what is in it.
+BLOCK = re.compile(r"^```(\S*)\n(.*?)^```$", re.M | re.S)
+
+#: What makes a line of `flowebm train` take seconds, whatever it asks for.
+SMALL_OPTIONS = {
+    "max_steps": 20,
+    "n_chains": 64,
+    "batch_size": 64,
+    "width": 8,
+    "depth": 1,
+    "flow": "affine-coupling",
+    "flow_layers": 1,
+    "flow_width": 8,
+    "flow_depth": 1,
+    "flow_batch": 64,
+    "n_evaluation": 128,
+    "n_blocks": 1,
+    "conditioner_width": 8,
+}
+
+
+@contextmanager
+def little_work(small_architecture):
+    """Small networks and few steps where Python code names none; commands get options."""
+    estimator = importlib.import_module("flowebm.estimator")
+    fit = importlib.import_module("flowebm.training.fit_balanced")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimator, "Architecture", small_architecture)
+        patch.setattr(estimator, "DEFAULT_STEPS", dict.fromkeys(estimator.DEFAULT_STEPS, 20))
+        small_options = functools.partial(BalancedOptions, n_chains=128, flow_batch=128)
+        patch.setattr(fit, "BalancedOptions", small_options)
+        patch.setattr(fit, "fit_flow", functools.partial(fit_flow, max_steps=20))
+        yield
+
+
+@pytest.fixture
+def run_page(small_architecture, tmp_path, monkeypatch):
+    """Run every block of a page in one folder; the names that its Python left."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(page: Path):
+        names = {"__name__": "__main__"}
+        for language, code in BLOCK.findall(page.read_text(encoding="utf-8")):
+            if language == "python":
+                with little_work(small_architecture):
+                    exec(compile(code, page.name, "exec"), names)
+            elif language == "sh":
+                run_commands(code)
+            elif language != "text":
+                pytest.fail(f"{page.name}: a block of '{language}' is neither run nor text")
+        return names
+
+    return run
+
+
+def run_commands(block: str) -> None:
+    """Run the commands of a shell block, each of which must be one of flowebm's."""
+    for line in block.replace("\\\n", " ").splitlines():
+        program, *arguments = shlex.split(line, comments=True) or [""]
+        if not program:
+            continue
+        if program != "flowebm":
+            pytest.fail(f"`{line}` is not run: call its block text")
+        if {"--help", "--version"} & {*arguments}:
+            with pytest.raises(SystemExit) as stopped:
+                main(arguments)
+            assert stopped.value.code == 0
+        else:
+            assert main(smaller(arguments)) == 0, line
+
+
+def smaller(arguments: list[str]) -> list[str]:
+    """The arguments of `flowebm train` with less work to do; of other commands as they are."""
+    if arguments[0] != "train":
+        return arguments
+    methods = default_options()
+    named = arguments[arguments.index("--method") + 1] if "--method" in arguments else None
+    known = methods[named or next(iter(methods.values()))["method"]]
+    arguments = list(arguments)
+    for name, value in SMALL_OPTIONS.items():
+        option = "--" + name.replace("_", "-")
+        if name not in known:
+            continue
+        if option in arguments:
+            place = arguments.index(option)
+            del arguments[place : place + 2]
+        arguments += [option, str(value)]
+    return arguments
