@@ -376,6 +376,9 @@ class FlowEBM(DensityMixin, BaseEstimator):
             y: Ignored.
             sample_weight: How much each row counts in the mean; all alike by default.
 
+        Returns:
+            The mean; the error of $\\log Z$ is part of its own.
+
         Raises:
             ValueError: If the table or the weights are refused, or the width is not the model's.
         """
@@ -502,6 +505,9 @@ class FlowEBM(DensityMixin, BaseEstimator):
         Args:
             directory: The folder.
 
+        Returns:
+            A fitted estimator, without the history of its fit.
+
         Raises:
             ValueError: If the folder holds no model that this version can read.
         """
@@ -553,6 +559,9 @@ class FlowEBM(DensityMixin, BaseEstimator):
 
         Args:
             rows: Points in the units of the data.
+
+        Returns:
+            Points of the same shape.
 
         Raises:
             ValueError: If pixels lie outside their levels.

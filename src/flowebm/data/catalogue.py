@@ -68,7 +68,11 @@ class Dataset:
 
 
 def available() -> dict[str, str]:
-    """The names that `load` knows, each with a line that says what it is."""
+    """The names that `load` knows.
+
+    Returns:
+        A line for each that says what it is.
+    """
     return {name: line for name, (_, line) in (_TARGETS | _TABLES).items()}
 
 

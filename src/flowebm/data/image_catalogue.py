@@ -22,7 +22,11 @@ _SETS: dict[str, tuple[Callable[..., Images], str]] = {
 
 
 def available_images() -> dict[str, str]:
-    """The names that `load_images` knows, each with a line that says what it is."""
+    """The names that `load_images` knows.
+
+    Returns:
+        A line for each that says what it is.
+    """
     return {name: line for name, (_, line) in _SETS.items()}
 
 

@@ -92,6 +92,9 @@ class Standardise(AbstractBijection):
                 over `HEAVY_TAILED`, about their median and by as much as makes them most
                 Gaussian.
 
+        Returns:
+            The map, with a mean and a standard deviation of the points' shape.
+
         Raises:
             ValueError: If a column is constant, or varies too little beside its mean for the
                 single precision that models compute in.

@@ -13,6 +13,9 @@ def check_weights(weights: Any, rows: int) -> Float[np.ndarray, " n"]:
         weights: One number a row: an array, a list or a series.
         rows: Rows of the table that they belong to.
 
+    Returns:
+        The weights, shape `(n,)`, as they were given.
+
     Raises:
         ValueError: With one sentence, if they are not one finite number of 0 or more a row, or
             all are 0. Rows are counted from 1.
@@ -39,6 +42,12 @@ def check_weights(weights: Any, rows: int) -> Float[np.ndarray, " n"]:
 
 def effective_rows(weights: Float[np.ndarray, " n"]) -> float:
     r"""How many rows of even weights are worth the same, $(\sum_i w_i)^2 / \sum_i w_i^2$.
+
+    Args:
+        weights: How much each row counts, in any unit; shape `(n,)`.
+
+    Returns:
+        Between 1 and the number of rows.
 
     Source: Kish (1965), *Survey sampling*.
     """

@@ -51,7 +51,7 @@ def kl_divergence(
         EstimateWarning: If the importance weights that give $\log Z$ have $\hat k > 0.7$ or
             an effective sample size below 100.
 
-    Source: `methods.md`, section 5.
+    Source: Owen (2013), *Monte Carlo theory, methods and examples*, chapter 9.
     """
     key_gap, key_partition = jax.random.split(key)
     log_ratio = importance_log_weights(key_gap, model, truth, n=n, batch_size=batch_size)

@@ -114,7 +114,7 @@ def bits_per_dimension(nll: float, d: int) -> float:
     Raises:
         ValueError: If `d` is not positive.
 
-    Source: `methods.md`, section 3.
+    Source: van den Oord, Kalchbrenner, Kavukcuoglu (2016), *Pixel recurrent neural networks*.
     """
     if d < 1:
         raise ValueError(f"The number of dimensions must be at least 1; got d={d}.")

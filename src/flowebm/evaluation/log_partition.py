@@ -66,7 +66,7 @@ def log_partition(
     Warns:
         EstimateWarning: If $\hat k > 0.7$ or fewer than 100 draws are effective.
 
-    Source: `methods.md`, section 5.
+    Source: Owen (2013), *Monte Carlo theory, methods and examples*, section 9.1.
     """
     log_weights = importance_log_weights(key, model, proposal, n=n, batch_size=batch_size)
     quality = reliability(log_weights, "log Z")

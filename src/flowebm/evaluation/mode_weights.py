@@ -81,8 +81,7 @@ def mode_weights(
     Warns:
         EstimateWarning: If $\hat k > 0.7$ or fewer than 100 draws are effective.
 
-    Source: Owen (2013), *Monte Carlo theory, methods and examples*, section 9.2; `methods.md`,
-    section 5.
+    Source: Owen (2013), *Monte Carlo theory, methods and examples*, section 9.2.
     """
     index, log_weights = importance_sample(
         key, model, proposal, n=n, batch_size=batch_size, statistic=mode

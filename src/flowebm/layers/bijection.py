@@ -32,6 +32,7 @@ class LayerBijection(AbstractBijection):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of one point."""
         return self.chain.shape
 
     def transform_and_log_det(self, x: Array, condition: Array | None = None):

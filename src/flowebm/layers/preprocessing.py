@@ -16,7 +16,7 @@ class Preprocessing(AbstractDataDependentLayer):
     Args:
         bijection: A flowjax bijection from data to preprocessed points, without condition.
 
-    Source: Chao et al. (2023), section 5.2 (MaP); `methods.md`, section 3.
+    Source: Chao et al. (2023), section 5.2 (MaP).
     """
 
     bijection: AbstractBijection

@@ -17,8 +17,8 @@ def gaussian_base(
 ) -> Transformed:
     r"""The Gaussian fitted to data, $b = \mathcal N(\hat\mu, c\,\hat\Sigma)$.
 
-    A base that is too wide or too narrow in idle directions would cost the tilt its effort
-    (`methods.md`, section 4). The covariance is shrunk by Ledoit and Wolf's optimal amount, so
+    A base that is too wide or too narrow in idle directions would cost the tilt its effort.
+    The covariance is shrunk by Ledoit and Wolf's optimal amount, so
     that it is of full rank also where there are more coordinates than points. The density is
     evaluated through the inverse Cholesky factor, a matrix product rather than a triangular
     solve for each point; draws, which are rarer, pay the solve.

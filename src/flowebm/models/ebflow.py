@@ -33,7 +33,7 @@ class EBFlow(AbstractEnergyModel, AbstractDistribution):
         ValueError: If the layers' shapes, or the latent's, do not fit, or the latent is
             conditional.
 
-    Source: Chao et al. (2023), section 4.1; `methods.md`, section 3.
+    Source: Chao et al. (2023), section 4.1.
     """
 
     chain: Chain
@@ -57,6 +57,7 @@ class EBFlow(AbstractEnergyModel, AbstractDistribution):
 
     @property
     def layers(self) -> tuple[AbstractLayer, ...]:
+        """The layers, from data to latents."""
         return self.chain.layers
 
     def energy(self, x: Float[Array, "..."]) -> Scalar:

@@ -56,10 +56,13 @@ def fully_connected_ebflow(
         act_norm: Whether an act-norm precedes each activation, which the published models do
             not have; start it with `model.initialized(batch)`.
 
+    Returns:
+        The untrained flow.
+
     Raises:
         ValueError: If `linear` is none of the four kinds.
 
-    Source: Chao et al. (2023), MNIST and CIFAR-10 FC; `methods.md`, section 3.
+    Source: Chao et al. (2023), MNIST and CIFAR-10 FC.
     """
     size = prod(shape)
     layers: list[AbstractLayer] = []
@@ -103,10 +106,13 @@ def convolutional_ebflow(
             for images of up to 1,024 entries (a sliced score-matching step on 28×28 images is
             twice as fast on a CPU).
 
+    Returns:
+        The untrained flow.
+
     Raises:
         ValueError: If a squeeze does not divide the image, or the kernel side is even.
 
-    Source: Chao et al. (2023), MNIST and CIFAR-10 CNN; `methods.md`, section 3.
+    Source: Chao et al. (2023), MNIST and CIFAR-10 CNN.
     """
     if as_matrix is None:
         as_matrix = prod(shape) <= 1024
@@ -143,6 +149,9 @@ def glow_ebflow(
         n_levels: Number of levels.
         n_steps: Steps of a level.
         width: Hidden channels of the couplings.
+
+    Returns:
+        The untrained flow.
 
     Raises:
         ValueError: If the levels do not divide the image.
@@ -207,10 +216,13 @@ def coupling_ebflow(
             of the features' order, which keeps the axes that the data may have edges along.
         input_scale: Factor on the couplings' first weights, see `mlp_conditioner`.
 
+    Returns:
+        The untrained flow.
+
     Raises:
         ValueError: If `dim` is below 2, or `transformer` or `mixing` is none of the above.
 
-    Source: Chao et al. (2023), two-dimensional experiments; `methods.md`, section 3.
+    Source: Chao et al. (2023), two-dimensional experiments.
     """
     *block_keys, last_key = jax.random.split(key, n_blocks + 1)
     layers: list[AbstractLayer] = []

@@ -34,7 +34,7 @@ def estimate_log_normalizer(
     Raises:
         ValueError: If there are fewer than two probes or steps.
 
-    Source: Ubaru, Chen, Saad (2017); `methods.md`, section 3.
+    Source: Ubaru, Chen, Saad (2017).
     """
     layers = paramax.unwrap(model).chain.constant_jacobian_layers()
     value = jnp.zeros(())

@@ -63,6 +63,9 @@ def as_energy_model(
             log-density up to a constant.
         shape: Shape of one point; needed for a function.
 
+    Returns:
+        The model itself, or a `LogDensity`.
+
     Raises:
         TypeError: If `model` is neither.
         ValueError: If `model` is a function and `shape` is missing.

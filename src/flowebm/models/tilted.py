@@ -23,7 +23,7 @@ class EnergyModel(AbstractEnergyModel):
     Raises:
         ValueError: If the base is conditional.
 
-    Source: Grenioux, Moulines, Gabrié (2023), section 2; `methods.md`, section 1.
+    Source: Grenioux, Moulines, Gabrié (2023), section 2.
     """
 
     tilt: Callable[[Array], Scalar]

@@ -13,6 +13,12 @@ def partition_trainable(model: PyTree) -> tuple[Any, Any]:
 
     Leaves wrapped by `paramax.NonTrainable` are part of the rest, so that neither gradients
     nor weight decay nor parameter averages touch them.
+
+    Args:
+        model: Any pytree.
+
+    Returns:
+        Two trees of the model's form, each with `None` in the place of the other's leaves.
     """
     return eqx.partition(
         model,
@@ -22,5 +28,12 @@ def partition_trainable(model: PyTree) -> tuple[Any, Any]:
 
 
 def count_parameters(model: PyTree) -> int:
-    """The number of trainable parameters."""
+    """The number of trainable parameters.
+
+    Args:
+        model: Any pytree.
+
+    Returns:
+        The entries of its trainable arrays, counted.
+    """
     return sum(leaf.size for leaf in jax.tree.leaves(partition_trainable(model)[0]))

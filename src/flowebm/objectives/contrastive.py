@@ -36,7 +36,7 @@ def contrastive_likelihood(
     Returns:
         The value, and as auxiliary output the energy gap (nats) and the energies of the data.
 
-    Source: Grenioux, Moulines, Gabrié (2023), section 2; `methods.md`, section 2.
+    Source: Grenioux, Moulines, Gabrié (2023), section 2.
     """
     samples = jax.lax.stop_gradient(samples)
     # One batch for both: the products are larger and the program is half as long.

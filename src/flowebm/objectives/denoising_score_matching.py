@@ -31,7 +31,7 @@ def dsm(sigma: float | Sequence[float] = 0.1, *, level_penalty: float = 0.0) -> 
     Raises:
         ValueError: If a `sigma` is not positive and finite, or there is none.
 
-    Source: Vincent (2011), section 4.2; `methods.md`, section 3.
+    Source: Vincent (2011), section 4.2.
     """
     sigmas = np.atleast_1d(np.asarray(sigma, float))
     if sigmas.ndim != 1 or not sigmas.size or not np.all((sigmas > 0) & np.isfinite(sigmas)):

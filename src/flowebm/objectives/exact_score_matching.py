@@ -23,7 +23,7 @@ def exact(level_penalty: float = 0.0) -> Objective:
     Returns:
         The objective `(model, x, key) -> loss`; the key is not used.
 
-    Source: Hyvärinen (2005), theorem 1; `methods.md`, section 3.
+    Source: Hyvärinen (2005), theorem 1.
     """
 
     def point_loss(model, x):

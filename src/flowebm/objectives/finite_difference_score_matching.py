@@ -63,7 +63,7 @@ def fdssm(step: float = 0.1, *, level_penalty: float = 0.0) -> Objective:
         ValueError: If the step is not positive.
 
     Source: Pang et al. (2020), *Efficient learning of generative models via finite-difference
-    score matching*; `methods.md`, section 3.
+    score matching*.
     """
     if not step > 0:
         raise ValueError(f"fdssm needs a positive step; got {step}.")

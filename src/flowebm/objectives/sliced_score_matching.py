@@ -74,7 +74,7 @@ def ssm(n_slices: int = 1, *, level_penalty: float = 0.0) -> Objective:
     Raises:
         ValueError: If there is no slice.
 
-    Source: Song et al. (2019), eq. (8); `methods.md`, section 3.
+    Source: Song et al. (2019), eq. (8).
     """
     if n_slices < 1:
         raise ValueError(f"ssm needs at least one slice; got n_slices={n_slices}.")

@@ -47,7 +47,10 @@ def continue_chains(
         positions: Where the chains are.
         n_draws: Draws of each chain.
         n_local: MALA steps of a draw.
-        step_size: Of MALA.
+        step_size: Of MALA, in squared units of a point.
+
+    Returns:
+        Every draw of every chain, with its log-density and the rates of acceptance.
     """
     return _continue(key, model, proposal, positions, n_draws, n_local, step_size)
 

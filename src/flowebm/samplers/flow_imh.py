@@ -64,6 +64,9 @@ def build_kernel() -> Callable[..., tuple[WeightedState, FlowIMHInfo]]:
     """Build the kernel `(rng_key, state, logdensity_fn, proposal) -> (state, info)`.
 
     A step costs one draw from the proposal and one evaluation of the density.
+
+    Returns:
+        The kernel, of one point.
     """
 
     def kernel(
@@ -92,7 +95,7 @@ def as_top_level_api(
     Returns:
         `init(position)` and `step(rng_key, state)`, each for one chain.
 
-    Source: Gabrié, Rotskoff, Vanden-Eijnden (2022), section 2; `methods.md`, section 2.
+    Source: Gabrié, Rotskoff, Vanden-Eijnden (2022), section 2.
     """
     return build_sampling_algorithm(
         build_kernel(), init, logdensity_fn, init_args=(proposal,), kernel_args=(proposal,)

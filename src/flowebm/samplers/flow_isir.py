@@ -96,6 +96,9 @@ def build_kernel(n_proposals: int) -> Callable[..., tuple[WeightedState, FlowISI
     Args:
         n_proposals: The number $N$ of fresh candidates in each pool.
 
+    Returns:
+        The kernel, of one point.
+
     Raises:
         ValueError: If `n_proposals` is less than 1.
     """
@@ -136,7 +139,7 @@ def as_top_level_api(
     Raises:
         ValueError: If `n_proposals` is less than 1.
 
-    Source: Samsonov et al. (2022), algorithm 1; `methods.md`, section 2.
+    Source: Samsonov et al. (2022), algorithm 1.
     """
     return build_sampling_algorithm(
         build_kernel(n_proposals),

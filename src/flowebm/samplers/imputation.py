@@ -97,7 +97,7 @@ def impute(
         ValueError: If shapes do not fit, a number is too small, or there is nothing to draw
             donors from.
 
-    Source: `methods.md`, section 3, for Langevin imputation; Samsonov et al. (2022), algorithm 2,
+    Source: Chao et al. (2023), for Langevin imputation; Samsonov et al. (2022), algorithm 2,
     for its composition with i-SIR; Andridge, Little (2010), for hot decks.
     """
     points, missing = jnp.asarray(points, float), jnp.asarray(missing, bool)

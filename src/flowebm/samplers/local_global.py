@@ -58,6 +58,9 @@ def init(
         position: One point, a pytree of arrays.
         logdensity_fn: Not used, the local algorithm has its own; here for blackjax's form.
         local_algorithm: The local kernel.
+
+    Returns:
+        The position with what the local kernel keeps of it.
     """
     del logdensity_fn
     return LocalGlobalState(local_algorithm.init(position, None))
@@ -77,6 +80,9 @@ def build_kernel(
 
     Args:
         global_kernel: `flow_imh.build_kernel()` or `flow_isir.build_kernel(n_proposals)`.
+
+    Returns:
+        The kernel, of one point.
     """
 
     def kernel(

@@ -66,7 +66,7 @@ def sample_model(
     Raises:
         ValueError: If `n` is below one.
 
-    Source: Gabrié, Rotskoff, Vanden-Eijnden (2022), section 2; `methods.md`, section 2.
+    Source: Gabrié, Rotskoff, Vanden-Eijnden (2022), section 2.
     """
     if n < 1:
         raise ValueError(f"The number of samples must be 1 or more; got {n}.")

@@ -35,7 +35,7 @@ class NormalisedModel(AbstractDistribution):
         ValueError: If the shapes differ, the proposal is conditional or a number is below one.
 
     Source: Andrieu, Lee, Vihola (2018), *Uniform ergodicity of the iterated conditional SMC*,
-    for the rate; Samsonov et al. (2022), algorithm 1; `methods.md`, section 2.
+    for the rate; Samsonov et al. (2022), algorithm 1.
     """
 
     model: AbstractEnergyModel

@@ -88,6 +88,9 @@ def draw(
         rng_key: PRNG key.
         logdensity_fn: Maps one point to its log-density up to a constant (nats).
         proposal: The density $q$.
+
+    Returns:
+        The candidate with its log-densities under both.
     """
     position, proposal_log_prob = proposal.sample_and_log_prob(rng_key)
     return WeightedState(position, logdensity_fn(position), proposal_log_prob)

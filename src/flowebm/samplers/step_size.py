@@ -36,6 +36,9 @@ def init(step_size: ArrayLike) -> StepSizeState:
     Args:
         step_size: $\\varepsilon > 0$, in the kernel's units (for MALA and ULA squared units
             of the position).
+
+    Returns:
+        The state before the first update.
     """
     return StepSizeState(jnp.log(jnp.asarray(step_size, float)), jnp.zeros((), jnp.int32))
 

@@ -44,6 +44,9 @@ def init(position: ArrayLikeTree, logdensity_fn: Callable[[Any], Scalar]) -> ULA
     Args:
         position: One point, a pytree of arrays.
         logdensity_fn: Maps one point to its log-density up to a constant (nats).
+
+    Returns:
+        The position with its log-density and gradient.
     """
     return ULAState(position, *jax.value_and_grad(logdensity_fn)(position))  # pyright: ignore[reportArgumentType]
 
@@ -52,6 +55,9 @@ def build_kernel() -> Callable[..., tuple[ULAState, ULAInfo]]:
     r"""Build the kernel `(rng_key, state, logdensity_fn, step_size) -> (state, info)`.
 
     $$x' = x - \varepsilon \nabla E(x) + \sqrt{2\varepsilon}\, \xi, \qquad \xi \sim N(0, I)$$
+
+    Returns:
+        The kernel, of one point.
     """
 
     def kernel(
@@ -81,6 +87,6 @@ def as_top_level_api(logdensity_fn: Callable[[Any], Scalar], step_size: float) -
     Returns:
         `init(position)` and `step(rng_key, state)`, each for one chain.
 
-    Source: Roberts, Tweedie (1996), section 1.4.1; `methods.md`, section 2.
+    Source: Roberts, Tweedie (1996), section 1.4.1.
     """
     return build_sampling_algorithm(build_kernel(), init, logdensity_fn, kernel_args=(step_size,))

@@ -137,7 +137,20 @@ class BalancedState(eqx.Module):
 class BalancedTrainer(AbstractTrainer):
     """Balanced training as a trainer: chains, energy and flow move together.
 
-    Source: Grenioux, Moulines, Gabrié (2023), algorithm 1; `methods.md`, section 2.
+    Args:
+        model: The model to start from.
+        proposal: The flow to start from, or a defensive mixture of it.
+        data: Training points, one a row.
+        validation: Points that evaluations measure the NLL of, one a row.
+        chains: Where the chains start, one a row.
+        optimizer: The energy's optimizer; its updates are scaled by the schedule.
+        flow_optimizer: The flow's.
+        options: Choices of the method.
+        weights: How much the rows count; all alike by default.
+        batch_size: Training points of an iteration.
+        stage: The name of the stage in metrics and checkpoints.
+
+    Source: Grenioux, Moulines, Gabrié (2023), algorithm 1.
     """
 
     model: AbstractEnergyModel
@@ -264,7 +277,7 @@ class BalancedTrainer(AbstractTrainer):
         waits: Bool[Array, ""],
         learning_rate_factor: Scalar,
     ):
-        """Part 3 of methods.md, section 2: descend the likelihood, unless the energy waits."""
+        """Descend the likelihood, unless the energy waits."""
         static = partition_trainable(self.model)[1]
         if self.options.gradient == "recycled" and move is not None:
             samples, weights = move.pool, move.pool_weights
@@ -299,7 +312,7 @@ class BalancedTrainer(AbstractTrainer):
         waits: Bool[Array, ""],
         learning_rate_factor: Scalar,
     ):
-        """Part 4 of methods.md, section 2: refit the flow to chains and data."""
+        """Refit the flow to chains and data."""
         options = self.options
         if options.global_kernel == "none":
             return state.flow, state.flow_optimizer

@@ -94,7 +94,7 @@ def fit_balanced(
         TypeError: If a base is given to a model that has none, or needed to start chains from.
         TrainingDiverged: If training diverges again and again.
 
-    Source: Grenioux, Moulines, Gabrié (2023); `methods.md`, section 2.
+    Source: Grenioux, Moulines, Gabrié (2023).
     """
     options = options or BalancedOptions()
     names = ("split", "base", "flow", "fit", "chains", "train", "log_z")
@@ -178,8 +178,8 @@ def fit_persistent(
     """Fit an energy model by persistent contrastive divergence, the baseline without a flow.
 
     The same code as `fit_balanced` with local moves alone. Chains that start on the data keep
-    showing its mode weights while the model's go astray, and nothing in the run can tell
-    (`methods.md`, section 2). The log-normaliser in the result is a wide Gaussian's
+    showing its mode weights while the model's go astray, and nothing in the run can tell. The
+    log-normaliser in the result is a wide Gaussian's
     importance-sampling estimate, good in few dimensions only; it warns where it is not.
 
     Args:
@@ -221,6 +221,9 @@ def default_proposal(key: PRNGKeyArray, data: Float[Array, "n *shape"]) -> Defen
     Args:
         key: Random key of the initial weights.
         data: Standardised points, one a row.
+
+    Returns:
+        The mixture, of which the flow alone can be trained.
     """
     shape = data.shape[1:]
     flow = make_flow("spline-coupling", shape, key=key)

@@ -82,6 +82,9 @@ class ScoreMatchingOptions:
         Args:
             size: Entries of one point.
 
+        Returns:
+            A function of a key, a model and a batch.
+
         Raises:
             ValueError: If the objective is unknown, or one of its choices out of range.
         """
@@ -160,7 +163,7 @@ def fit_score_matching(
         TypeError: If the model is no EBFlow, or does not support the objective.
         TrainingDiverged: If training diverges again and again.
 
-    Source: Chao et al. (2023); `methods.md`, section 3.
+    Source: Chao et al. (2023).
     """
     options = options or ScoreMatchingOptions()
     if not isinstance(model, EBFlow):

@@ -30,7 +30,7 @@ def fit_flow(
     """Fit a flow by maximum likelihood and return it as it was at its best on validation data.
 
     From about 16 coordinates on, flows memorise their data within a few hundred iterations:
-    the stop decides the fit (`methods.md`, section 4).
+    the stop decides the fit.
 
     Args:
         key: Random key.

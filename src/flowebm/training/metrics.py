@@ -31,7 +31,13 @@ class MetricsFile:
             file.write(_line(row))
 
     def on_block(self, stage: str, row: Row, total: int) -> None:
-        """`append`, with the signature of `Observers.on_block`."""
+        """`append`, with the signature of `Observers.on_block`.
+
+        Args:
+            stage: The stage, which the row names too.
+            row: The metrics of a block.
+            total: Iterations expected; not written.
+        """
         self.append(row)
 
     def truncate(self, history: list[Row], *, stage: str | None = None) -> None:

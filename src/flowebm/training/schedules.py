@@ -14,7 +14,7 @@ def warmup_cosine(progress: Scalar, *, warmup: float = 0.02) -> Scalar:
 
     $\min(1, t/w) \cdot \tfrac12 (1 + \cos \pi t)$ at progress $t$ with warm-up $w$. The
     decay to zero is what brings mode weights from their stationary noise to the noise of
-    the data (`methods.md`, section 4).
+    the data.
 
     Source: Loshchilov and Hutter (2017), *SGDR*.
     """

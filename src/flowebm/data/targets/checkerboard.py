@@ -16,7 +16,7 @@ class Checkerboard(AbstractTarget):
 
     The squares meet at their corners, so they are not counted as modes.
 
-    Source: Chao et al. (2023), 2-D experiments; `methods.md`, section 3.
+    Source: Chao et al. (2023), 2-D experiments.
     """
 
     shape: ClassVar[tuple[int, ...]] = (2,)

@@ -29,7 +29,7 @@ class GaussianMixture4(AbstractTarget):
     Raises:
         ValueError: If `dim` is under 2 or `sd` is not positive.
 
-    Source: `methods.md`, section 5.
+    Source: Grenioux, Moulines, Gabrié (2023), for the setting.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)

@@ -30,7 +30,7 @@ class Multimodal10(AbstractTarget):
     The $2^9$ modes have equal weights. They are not told apart here: 20,000 points have too few
     in each to measure them.
 
-    Source: Chao et al. (2023), comparison of linear layers; `methods.md`, section 3.
+    Source: Chao et al. (2023), comparison of linear layers.
     """
 
     shape: ClassVar[tuple[int, ...]] = (10,)

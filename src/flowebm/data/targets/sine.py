@@ -15,7 +15,7 @@ class Sine(AbstractTarget):
     $$p(x) = \tfrac{1}{16}\, \mathcal{N}\big(x_2;\, 4 \sin \tfrac34 x_1,\, 1\big)
       \quad\text{for } |x_1| \le 8, \text{ and } 0 \text{ elsewhere.}$$
 
-    Source: Chao et al. (2023), 2-D experiments; `methods.md`, section 3.
+    Source: Chao et al. (2023), 2-D experiments.
     """
 
     shape: ClassVar[tuple[int, ...]] = (2,)

@@ -31,7 +31,7 @@ class Swirl(AbstractTarget):
     functions of $t$ are monotone between known turning points, so $T$ is a union of intervals
     whose ends are found by bisection: no quadrature, and zero off the band.
 
-    Source: Chao et al. (2023), 2-D experiments; `methods.md`, section 3.
+    Source: Chao et al. (2023), 2-D experiments.
     """
 
     shape: ClassVar[tuple[int, ...]] = (2,)

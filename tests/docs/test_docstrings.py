@@ -1,0 +1,148 @@
+"""Every public function, class and method says what it takes, returns and refuses."""
+
+import importlib
+import inspect
+import re
+from dataclasses import is_dataclass
+from pathlib import Path
+
+import pytest
+
+import flowebm
+
+ROOMS = [importlib.import_module(f"flowebm.{room}") for room in flowebm._ROOMS]
+
+
+def public_values(module):
+    """What a room offers by name, as its `__init__` lists it."""
+    source = Path(module.__file__).read_text(encoding="utf-8")
+    names = re.findall(r"^from \S+ import \(?\s*(\w+) as", source, re.M)
+    return {f"{module.__name__}.{name}": getattr(module, name) for name in names}
+
+
+def documented():
+    """Every public class and function, methods apart, once."""
+    values = {f"flowebm.{name}": getattr(flowebm, name) for name in flowebm._ORIGINS}
+    for room in ROOMS:
+        values |= public_values(room)
+    for path, value in list(values.items()):
+        if inspect.ismodule(value):  # a kernel, in blackjax's form
+            del values[path]
+            values |= {
+                f"{path}.{name}": member
+                for name, member in vars(value).items()
+                if not name.startswith("_") and getattr(member, "__module__", "") == value.__name__
+            }
+    once = {id(value): (path, value) for path, value in reversed(values.items())}
+    return dict(once.values())
+
+
+CLASSES = {path: value for path, value in documented().items() if inspect.isclass(value)}
+FUNCTIONS = {path: value for path, value in documented().items() if inspect.isfunction(value)}
+
+
+def methods(cls):
+    """The public methods that a class defines itself, and whether each is a property."""
+    for name, member in vars(cls).items():
+        function = getattr(member, "__func__", getattr(member, "fget", member))
+        function = getattr(function, "method", function)  # Equinox wraps them
+        if inspect.isfunction(function) and not name.startswith("_"):
+            yield name, function, isinstance(member, property)
+
+
+def complaints(path, function, doc, *, short):
+    """What a docstring lacks.
+
+    A `short` one, of a method with one argument at most, may say all in its sentences.
+    """
+    signature = inspect.signature(function)
+    arguments = [name for name in signature.parameters if name not in ("self", "cls", "_")]
+    if not doc:
+        return [f"{path} has no docstring"]
+    found = []
+    if not re.match(r"\S[^\n]*[.:]\n|\S[^\n]*\.$", doc):
+        found.append(f"{path} does not begin with one sentence on one line")
+    if not (short and len(arguments) <= 1 and "Args:" not in doc):
+        listed = section(doc, "Args")
+        missing = [name for name in arguments if not re.search(rf"^ +\**{name}\b", listed, re.M)]
+        found += [f"{path} does not say what {name} is" for name in missing]
+        if returns(signature) and not (section(doc, "Returns") or section(doc, "Yields")):
+            found.append(f"{path} does not say what it returns")
+    raises = re.search(r"^\s+raise (ValueError|TypeError)", inspect.getsource(function), re.M)
+    if raises and not section(doc, "Raises"):
+        found.append(f"{path} does not say when it raises {raises[1]}")
+    return found
+
+
+def section(doc, name):
+    """The indented lines of a section of a docstring."""
+    return (re.search(rf"^{name}:\n((?: +\S.*\n?|\n)+)", doc, re.M) or ["", ""])[1]
+
+
+def returns(signature):
+    return signature.return_annotation not in (None, "None", inspect.Signature.empty)
+
+
+@pytest.mark.parametrize("path", FUNCTIONS)
+def test_functions_say_what_they_take_return_and_refuse(path):
+    function = FUNCTIONS[path]
+    assert complaints(path, function, inspect.getdoc(function), short=False) == []
+
+
+@pytest.mark.parametrize("path", CLASSES)
+def test_classes_say_what_they_hold_and_what_their_methods_do(path):
+    cls = CLASSES[path]
+    doc = cls.__doc__ or ""
+    found = [] if doc else [f"{path} has no docstring"]
+    holds = is_dataclass(cls) or hasattr(cls, "_fields")
+    names = inspect.signature(cls).parameters if holds else ()
+    inherited = [base.__doc__ or "" for base in cls.__mro__[:-1]]
+    listed = "".join(
+        section(inspect.cleandoc(d), s) for d in inherited for s in ("Args", "Attributes")
+    )
+    found += [
+        f"{path} does not say what {name} is"
+        for name in names
+        if not name.startswith("_") and not re.search(rf"\b{name}\b.*:", listed)
+    ]
+    for name, function, is_property in methods(cls):
+        # What overrides a method is described with that method.
+        said = inspect.getdoc(getattr(cls, name)) if not is_property else function.__doc__
+        said = said or next((d for c in cls.__mro__ if (d := said_of(c, name))), None)
+        overrides = any(name in vars(base) for base in cls.__mro__[1:])
+        if is_property or overrides:
+            found += [] if said else [f"{path}.{name} has no docstring"]
+        else:
+            found += complaints(f"{path}.{name}", function, said, short=True)
+    assert found == []
+
+
+def said_of(cls, name):
+    """The docstring of a method or an attribute in the class that it is overridden from."""
+    if name in section(inspect.cleandoc(cls.__doc__ or ""), "Attributes"):
+        return cls.__doc__
+    return getattr(vars(cls).get(name), "__doc__", None)
+
+
+def test_no_docstring_points_to_a_file_that_readers_do_not_have():
+    sources = Path(flowebm.__file__).parent.rglob("*.py")
+    assert [str(p) for p in sources if "methods.md" in p.read_text(encoding="utf-8")] == []
+
+
+def test_what_is_missing_is_found():
+    def lacking(first, second: int) -> int:
+        """Add.
+
+        Args:
+            first: One number.
+        """
+        if second < 0:
+            raise ValueError
+        return first + second
+
+    found = complaints("lacking", lacking, inspect.getdoc(lacking), short=True)
+    assert found == [
+        "lacking does not say what second is",
+        "lacking does not say what it returns",
+        "lacking does not say when it raises ValueError",
+    ]
