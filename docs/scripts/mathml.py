@@ -17,7 +17,7 @@ _EQUATION = re.compile(
 
 #: Names such as log, and what stands before and behind them.
 _FUNCTION = re.compile(
-    r"(</m(?:i|n|su[bp]|subsup|over|frac)>)?<m[io][^>]*>([a-zA-Z]{2,})</m[io]>(<mo)?"
+    r"(</m(?:i|n|su[bp]|subsup|over|frac)>)?<m[io][^>]*>([a-zA-Z]{2,})</m[io]>(<mo[ >])?"
 )
 _THIN_SPACE = '<mspace width="0.1667em"></mspace>'
 

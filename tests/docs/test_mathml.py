@@ -22,6 +22,7 @@ def test_a_function_stands_apart_from_its_argument_unless_that_is_in_brackets(ma
     space = '<mspace width="0.1667em"></mspace>'
     assert f"<mi>log</mi>{space}<mi>Z</mi>" in mathml.to_mathml(r"\log Z")
     assert f"<mi>D</mi>{space}<mi>ln</mi>{space}<mn>2</mn>" in mathml.to_mathml(r"D \ln 2")
+    assert f"<mi>log</mi>{space}<mover" in mathml.to_mathml(r"\log \hat Z")
     assert space not in mathml.to_mathml(r"\log(x)")
 
 
