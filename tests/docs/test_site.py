@@ -1,6 +1,7 @@
 """The guide builds without a warning, is complete, and needs nothing from elsewhere to be read."""
 
 import importlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -12,6 +13,19 @@ from mkdocstrings import Inventory
 import flowebm
 
 ROOT = Path(__file__).parents[2]
+
+
+def report_browser():
+    """The tests of the report in a browser, whose browser serves here too."""
+    path = ROOT / "tests" / "report" / "test_html_browser.py"
+    spec = importlib.util.spec_from_file_location("guide_browser", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+in_browser = report_browser()
+browser = in_browser.browser
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +88,18 @@ def test_equations_are_mathml_with_a_font_of_the_site(site, pages):
 def test_nothing_is_fetched_from_elsewhere(pages):
     fetched = re.compile(r'<(?:script|link|img|iframe)[^>]*?(?:src|href)="((?:https?:)?//[^"]+)"')
     assert {name: found for name, text in pages.items() if (found := fetched.findall(text))} == {}
+
+
+@in_browser.pytestmark
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_page_fits_the_screen_and_shows_all_its_pictures_and_equations(
+    browser, site, pages, width
+):
+    for name in pages.keys() - {"404.html"}:  # which only a server shows
+        complaints = browser.open(site / name, width)
+        # The search's index is a file that browsers let a server alone give.
+        assert [c for c in complaints if "search" not in c["message"]] == [], name
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth"), name
+        assert all(browser.run(in_browser.LOADED)), name
+        flat = "m => m.getBoundingClientRect().height < 5"
+        assert not browser.run(f"[...document.querySelectorAll('math')].some({flat})"), name
