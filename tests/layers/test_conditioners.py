@@ -17,3 +17,29 @@ def test_couplings_start_at_the_identity():
         y, log_det = eqx.filter_jit(lambda layer, x: layer.forward_and_log_det(x))(layer, x)
         np.testing.assert_allclose(y, x, atol=1e-12)
         np.testing.assert_allclose(log_det, 0, atol=1e-12)
+
+
+def _direct(conditioner, x):
+    first, second, last = conditioner.convolutions
+    return last(conditioner.activation(second(conditioner.activation(first(x)))))
+
+
+def test_conv_conditioner_computes_its_three_convolutions():
+    conditioner = conv_conditioner(jax.random.key(0), 2, 3, width=4)
+    leaves, structure = jax.tree.flatten(conditioner)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    drawn = [jax.random.normal(k, a.shape) for k, a in zip(keys, leaves, strict=True)]
+    conditioner = jax.tree.unflatten(structure, drawn)
+    x = jax.random.normal(jax.random.key(2), (2, 3, 5))
+
+    def value_and_gradients(network):
+        # The sum of squares of a gradient in x, as in score matching.
+        def score(conditioner, x):
+            return jnp.sum(jax.grad(lambda x: jnp.sum(jnp.sin(network(conditioner, x))))(x) ** 2)
+
+        return network(conditioner, x), jax.grad(score, argnums=(0, 1))(conditioner, x)
+
+    ours = value_and_gradients(lambda conditioner, x: conditioner(x))
+    expected = value_and_gradients(_direct)
+    for ours_leaf, leaf in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours_leaf, leaf, rtol=1e-10, atol=1e-10)

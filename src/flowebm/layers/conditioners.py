@@ -6,7 +6,7 @@ from typing import TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 Layer = TypeVar("Layer", bound=eqx.Module)
 
@@ -45,6 +45,29 @@ def mlp_conditioner(
     return eqx.tree_at(lambda net: net.layers[-1], network, replace_fn=_zeros)
 
 
+class ConvConditioner(eqx.Module):
+    """3×3, 1×1 and 3×3 convolutions, computed as products of matrices with pixels as rows.
+
+    On a CPU a score-matching step is twice as fast as with direct convolutions. The narrow side
+    of a 3×3 convolution is what is shifted: neighbours are gathered before the first one, where
+    there are few channels, and added up after the last one, where there are few again.
+
+    Args:
+        convolutions: The three 'same' convolutions, with their parameters.
+        activation: Applied after the first two.
+    """
+
+    convolutions: tuple[eqx.nn.Conv2d, eqx.nn.Conv2d, eqx.nn.Conv2d]
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "c h w"]) -> Float[Array, "out h w"]:
+        first, second, last = self.convolutions
+        hidden = jnp.moveaxis(x, 0, -1)
+        hidden = self.activation(_gather_then_multiply(first, hidden))
+        hidden = self.activation(_gather_then_multiply(second, hidden))
+        return jnp.moveaxis(_multiply_then_add(last, hidden), -1, 0)
+
+
 def conv_conditioner(
     key: PRNGKeyArray,
     in_channels: int,
@@ -52,7 +75,7 @@ def conv_conditioner(
     *,
     width: int = 512,
     activation: Callable[[Array], Array] = jax.nn.silu,
-) -> eqx.nn.Sequential:
+) -> ConvConditioner:
     """Glow's conditioner for images: 3×3, 1×1 and a zero 3×3 convolution.
 
     Args:
@@ -68,15 +91,45 @@ def conv_conditioner(
     Source: Kingma, Dhariwal (2018), section 3.3.
     """
     first, second, third = jax.random.split(key, 3)
-    return eqx.nn.Sequential(
-        [
+    return ConvConditioner(
+        (
             eqx.nn.Conv2d(in_channels, width, 3, padding="SAME", key=first),
-            eqx.nn.Lambda(activation),
             eqx.nn.Conv2d(width, width, 1, key=second),
-            eqx.nn.Lambda(activation),
             _zeros(eqx.nn.Conv2d(width, out_channels, 3, padding="SAME", key=third)),
-        ]
+        ),
+        activation,
     )
+
+
+def _gather_then_multiply(
+    convolution: eqx.nn.Conv2d, x: Float[Array, "h w c"]
+) -> Float[Array, "h w out"]:
+    kernel = jnp.transpose(convolution.weight, (2, 3, 1, 0))
+    shifted = jnp.concatenate(_windows(x, kernel.shape[0]), axis=-1)
+    return shifted @ kernel.reshape(-1, kernel.shape[-1]) + _bias(convolution)
+
+
+def _multiply_then_add(
+    convolution: eqx.nn.Conv2d, x: Float[Array, "h w c"]
+) -> Float[Array, "h w out"]:
+    # Output pixel i reads input pixel i + a - r by tap a, so tap a's product is shifted by that.
+    taps = jnp.transpose(convolution.weight, (2, 3, 1, 0))
+    k, _, channels, out = taps.shape
+    products = x @ jnp.moveaxis(taps, 2, 0).reshape(channels, k * k * out)
+    products = products.reshape(*x.shape[:2], k * k, out)
+    parts = [_windows(products[:, :, tap], k)[tap] for tap in range(k * k)]
+    return sum(parts, start=_bias(convolution))
+
+
+def _windows(x: Float[Array, "h w c"], k: int) -> list[Float[Array, "h w c"]]:
+    """The image shifted by every tap of a k×k kernel, row by row, with zeros outside."""
+    height, width, _ = x.shape
+    padded = jnp.pad(x, ((k // 2, k // 2), (k // 2, k // 2), (0, 0)))
+    return [padded[a : a + height, b : b + width] for a in range(k) for b in range(k)]
+
+
+def _bias(convolution: eqx.nn.Conv2d) -> Float[Array, " out"]:
+    return jnp.ravel(convolution.bias)
 
 
 def _zeros(layer: Layer) -> Layer:
