@@ -1,7 +1,7 @@
 """Networks that read one part of a point and set the map of the other."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -129,7 +129,7 @@ def _windows(x: Float[Array, "h w c"], k: int) -> list[Float[Array, "h w c"]]:
 
 
 def _bias(convolution: eqx.nn.Conv2d) -> Float[Array, " out"]:
-    return jnp.ravel(convolution.bias)
+    return cast(Array, convolution.bias).ravel()
 
 
 def _zeros(layer: Layer) -> Layer:
