@@ -12,19 +12,16 @@ measured on the model: log Z from fresh draws of the truth and the flow together
 training chains.
 """
 
-import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+
+import cells
 
 RESULTS = Path(__file__).parent / "results" / "balanced.json"
 
@@ -274,17 +271,19 @@ def digits(key: int) -> dict:
     }
 
 
-def measure(row: str, key: int) -> dict:
-    """One cell, in a process of its own."""
-    cache = "JAX_COMPILATION_CACHE_DIR"
-    environment = {k: v for k, v in os.environ.items() if k != cache}
-    if row != TIMED:
-        environment[cache] = str(Path(tempfile.gettempdir()) / "flowebm-benchmark-cache")
-    command = [sys.executable, __file__, "--cell", row, str(key)]
-    output = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
-    return json.loads(output.splitlines()[-1])
+def measure(row: str, key: str) -> dict:
+    """One fit."""
+    warnings.simplefilter("default")
+    return digits(int(key)) if row == "digits" else synthetic(ROWS[row], int(key))
+
+
+def environment(cell) -> dict[str, str]:
+    """The variables of a cell's process: no compilation cache where the seconds count."""
+    name = "JAX_COMPILATION_CACHE_DIR"
+    variables = {k: v for k, v in os.environ.items() if k != name}
+    if cell["row"] == TIMED:
+        return variables
+    return variables | {name: str(Path(tempfile.gettempdir()) / "flowebm-benchmark-cache")}
 
 
 def table(results: dict) -> str:
@@ -294,36 +293,35 @@ def table(results: dict) -> str:
         "seconds: median, worst | intervals with the truth | beside it |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row, cells in results.items():
-        cells = [cells[key] for key in sorted(cells)]
+    for row, fits in results.items():
+        fits = [fits[key] for key in sorted(fits)]
         if row == "digits":
             continue
 
-        def both(name, form, cells=cells):
-            values = [cell[name] for cell in cells if name in cell]
+        def both(name, form, fits=fits):
+            values = [fit[name] for fit in fits if name in fit]
             return f"{median(values):{form}}, {max(values):{form}}" if values else "–"
 
-        inside = sum(cell["intervals_with_the_truth"] for cell in cells)
-        intervals = sum(cell["intervals"] for cell in cells)
+        inside = sum(fit["intervals_with_the_truth"] for fit in fits)
+        intervals = sum(fit["intervals"] for fit in fits)
         beside = "–"
-        if "pcd" in cells[0]:
-            pcd = [cell["pcd"] for cell in cells]
+        if "pcd" in fits[0]:
+            pcd = [fit["pcd"] for fit in fits]
             beside = f"PCD: TV {both('tv', '.3f', pcd)}; KL {both('kl', '.3g', pcd)}"
-        if "autoregressive" in cells[0]:
-            flows = [cell["autoregressive"] for cell in cells]
+        if "autoregressive" in fits[0]:
+            flows = [fit["autoregressive"] for fit in fits]
             beside = f"autoregressive spline flow: KL {both('kl', '.3f', flows)}"
         seconds = both("seconds", ".0f") if row == TIMED else "–"
         lines.append(
-            f"| {row} | {len(cells)} | {both('tv', '.4f')} | {both('kl', '.4f')} | "
+            f"| {row} | {len(fits)} | {both('tv', '.4f')} | {both('kl', '.4f')} | "
             f"{seconds} | {inside}/{intervals} ({inside / intervals:.0%}) | "
             f"{beside} |"
         )
     if "digits" in results:
-        cells = results["digits"].values()
-        errors = [cell["worst_share_error"] for cell in cells]
+        fits = results["digits"].values()
+        errors = [fit["worst_share_error"] for fit in fits]
         shares = "; ".join(
-            f"{digit}: {median(cell['shares'][str(digit)] for cell in cells):.3f}"
-            for digit in DIGITS
+            f"{digit}: {median(fit['shares'][str(digit)] for fit in fits):.3f}" for digit in DIGITS
         )
         lines += [
             "",
@@ -334,37 +332,15 @@ def table(results: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cells.parser(__doc__, RESULTS)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--keys", type=int, default=5)
-    parser.add_argument("--again", action="store_true", help="measure what is there already too")
-    parser.add_argument("--table", action="store_true", help="print the table and stop")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where results are kept")
-    parser.add_argument("--cell", nargs=2, metavar=("ROW", "KEY"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.cell:
-        row, key = arguments.cell[0], int(arguments.cell[1])
-        warnings.simplefilter("default")
-        print(json.dumps(digits(key) if row == "digits" else synthetic(ROWS[row], key)))
-        return
-    path = arguments.results
-    content = json.loads(path.read_text()) if path.exists() else {"results": {}}
-    results = content["results"]
-    if not arguments.table:
-        for row in arguments.only:
-            for key in map(str, range(arguments.keys)):
-                if key in results.get(row, {}) and not arguments.again:
-                    continue
-                results.setdefault(row, {})[key] = measure(row, int(key))
-                content["machine"] = {"cores": os.cpu_count(), "platform": platform.machine()}
-                content["date"] = date.today().isoformat()
-                content["versions"] = {
-                    name: version(name) for name in ("flowebm", "jax", "flowjax", "blackjax")
-                }
-                path.parent.mkdir(exist_ok=True)
-                path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-                print(f"{row}, key {key}: {json.dumps(results[row][key])}", file=sys.stderr)
-    print(table(results))
+    wanted = [
+        {"row": row, "key": str(key)} for row in arguments.only for key in range(arguments.keys)
+    ]
+    packages = ("flowebm", "jax", "flowjax", "blackjax")
+    cells.main(arguments, wanted, measure, table, packages=packages, environment=environment)
 
 
 if __name__ == "__main__":

@@ -25,17 +25,12 @@ machine does, and comparable within one run alone. Results are kept as they come
 already is not measured again (unless --again).
 """
 
-import argparse
-import json
 import os
-import platform
-import subprocess
-import sys
 import tempfile
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+
+import cells
 
 RESULTS = Path(__file__).parent / "results" / "ebflow_2d.json"
 
@@ -135,7 +130,7 @@ def objective_of(name: str):
     return noised
 
 
-def cell(dataset: str, model_name: str, objective: str, key: int) -> dict:
+def measure(dataset: str, model: str, objective: str, key: str) -> dict:
     """One fit, and how far it is from the truth."""
     import time
 
@@ -150,16 +145,16 @@ def cell(dataset: str, model_name: str, objective: str, key: int) -> dict:
     from flowebm.models import coupling_ebflow
     from flowebm.training import ScoreMatchingOptions, fit_score_matching
 
-    data = load(dataset, n=N_TRAIN + N_VALIDATION, seed=1000 + key)
+    data = load(dataset, n=N_TRAIN + N_VALIDATION, seed=1000 + int(key))
     standardise = Standardise.fit(data.values[:N_TRAIN])
     rows = jnp.asarray(standardise.transform_rows(data.values), float)
     truth = Transformed(data.target, standardise)
-    builder, learning_rate = MODELS[model_name]
+    builder, learning_rate = MODELS[model]
 
     started = time.perf_counter()
     result = fit_score_matching(
-        jax.random.key(key),
-        coupling_ebflow(jax.random.key(100 + key), **builder),
+        jax.random.key(int(key)),
+        coupling_ebflow(jax.random.key(100 + int(key)), **builder),
         rows[:N_TRAIN],
         validation=rows[N_TRAIN:],
         objective=objective_of(objective),
@@ -170,10 +165,10 @@ def cell(dataset: str, model_name: str, objective: str, key: int) -> dict:
     )
     seconds = time.perf_counter() - started
 
-    model, log_z = result.model, result.log_partition.value
+    fitted, log_z = result.model, result.log_partition.value
     sizes = {"n": N_MEASURE, "batch_size": 5_000}
-    kl = kl_divergence(jax.random.key(2), truth, model, log_partition=log_z, **sizes)
-    fisher = fisher_divergence(jax.random.key(3), truth, model, **sizes)
+    kl = kl_divergence(jax.random.key(2), truth, fitted, log_partition=log_z, **sizes)
+    fisher = fisher_divergence(jax.random.key(3), truth, fitted, **sizes)
     nlls = [row["nll"] for row in result.history]
     measured = {
         "seconds": seconds,
@@ -197,7 +192,7 @@ def cell(dataset: str, model_name: str, objective: str, key: int) -> dict:
     def energy_and_gradient(model, x):
         return jax.lax.map(jax.value_and_grad(model.energy), x, batch_size=5_000)
 
-    energy, gradient = (np.asarray(a, np.float64) for a in energy_and_gradient(model, noisy))
+    energy, gradient = (np.asarray(a, np.float64) for a in energy_and_gradient(fitted, noisy))
     clean, noisy = np.asarray(clean, np.float64), np.asarray(noisy, np.float64)
     log_ratio = smoothed.log_prob(noisy) + energy + log_z
     gaps = np.sum((smoothed.score(noisy) + gradient) ** 2, axis=1)
@@ -211,18 +206,18 @@ def cell(dataset: str, model_name: str, objective: str, key: int) -> dict:
     }
 
 
-def measure(*name: str) -> dict:
-    """One cell, in a process of its own."""
-    environment = os.environ | {
+def environment(cell) -> dict[str, str]:
+    """The variables of a cell's process."""
+    return os.environ | {
         # The matrices are 2×2: more threads only wait for one another, ever longer beside others.
         "OPENBLAS_NUM_THREADS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / "flowebm-benchmark-cache"),
     }
-    command = [sys.executable, __file__, "--cell", *name]
-    output = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
-    return json.loads(output.splitlines()[-1])
+
+
+def place(cell) -> tuple[str, str]:
+    """Where a cell's record lies: its names but the key make one."""
+    return f"{cell['dataset']} {cell['model']} {cell['objective']}", cell["key"]
 
 
 def table(results: dict) -> str:
@@ -235,25 +230,25 @@ def table(results: dict) -> str:
     for dataset in SETS:
         for model in MODELS:
             for objective in OBJECTIVES:
-                cells = list(results.get(f"{dataset} {model} {objective}", {}).values())
-                if not cells:
+                fits = list(results.get(f"{dataset} {model} {objective}", {}).values())
+                if not fits:
                     continue
 
-                def middle(name, form, cells=cells):
-                    values = [c[name] for c in cells if name in c]
+                def middle(name, form, fits=fits):
+                    values = [c[name] for c in fits if name in c]
                     return f"{median(values):{form}}" if values else "–"
 
                 def with_error(name, form, middle=middle):
                     return f"{middle(name, form)} ± {middle(name + '_stderr', form)}"
 
                 smoothed = "–"
-                if "kl_smoothed" in cells[0]:
+                if "kl_smoothed" in fits[0]:
                     smoothed = (
                         f"{with_error('kl_smoothed', '.4f')}, {middle('fisher_smoothed', '.3g')}"
                     )
-                rise = median(c["nll_last"] - c["nll_kept"] for c in cells)
+                rise = median(c["nll_last"] - c["nll_kept"] for c in fits)
                 lines.append(
-                    f"| {dataset} | {model} | {objective} | {len(cells)} | "
+                    f"| {dataset} | {model} | {objective} | {len(fits)} | "
                     f"{with_error('kl', '.4f')} | {with_error('fisher', '.3g')} | "
                     f"{smoothed} | {middle('floor', '.4f')} | {middle('kept_iteration', '.0f')} | "
                     f"{rise:.3f} | {middle('seconds', '.0f')} |"
@@ -262,43 +257,28 @@ def table(results: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cells.parser(__doc__, RESULTS)
     parser.add_argument("--only", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
     parser.add_argument("--keys", type=int, default=1)
-    parser.add_argument("--again", action="store_true", help="measure what is there already too")
-    parser.add_argument("--table", action="store_true", help="print the table and stop")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where results are kept")
-    parser.add_argument("--cell", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.cell:
-        *name, key = arguments.cell
-        print(json.dumps(cell(*name, int(key))))
-        return
-    path = arguments.results
-    content = json.loads(path.read_text()) if path.exists() else {"results": {}}
-    results = content["results"]
     wanted = [
-        (model, objective, dataset, str(key))
+        {"dataset": dataset, "model": model, "objective": objective, "key": str(key)}
         for key in range(arguments.keys)
         for model in arguments.models
         for objective in arguments.objectives
         for dataset in arguments.only
     ]
-    for model, objective, dataset, key in [] if arguments.table else wanted:
-        row = f"{dataset} {model} {objective}"
-        if key in results.get(row, {}) and not arguments.again:
-            continue
-        results.setdefault(row, {})[key] = measure(dataset, model, objective, key)
-        content["machine"] = {"cores": os.cpu_count(), "platform": platform.machine()}
-        content["date"] = date.today().isoformat()
-        content["versions"] = {name: version(name) for name in ("flowebm", "jax", "flowjax")}
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-        summary = {k: v for k, v in results[row][key].items() if k != "nll"}
-        print(f"{row}, key {key}: {json.dumps(summary)}", file=sys.stderr)
-    print(table(results))
+    cells.main(
+        arguments,
+        wanted,
+        measure,
+        table,
+        packages=("flowebm", "jax", "flowjax"),
+        place=place,
+        environment=environment,
+    )
 
 
 if __name__ == "__main__":

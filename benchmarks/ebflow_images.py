@@ -16,16 +16,11 @@ beside whatever the machine does, so that only ratios taken in one run mean anyt
 kept as they come, and what is there already is not measured again (unless --again).
 """
 
-import argparse
-import json
 import os
-import platform
-import subprocess
-import sys
 import tempfile
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
+
+import cells
 
 RESULTS = Path(__file__).parent / "results" / "ebflow_images.json"
 
@@ -45,14 +40,21 @@ STEP = 1.0
 PIXELS_PER_UNIT = 16.0
 
 
-def cells(architectures) -> list[str]:
+def wanted(architectures, folder) -> list[dict[str, str]]:
     """What is measured; without MaP likelihoods are the same, so that it is not repeated."""
     listed = []
     for architecture in architectures:
         scores = ("ssm", "fdssm", "dsm")
-        listed += [f"{architecture} {objective} MaP" for objective in ("ml", *scores)]
-        listed += [f"{architecture} {objective} plain" for objective in scores]
-    return [*listed, *(f"{architecture} sml MaP" for architecture in architectures)]
+        listed += [(architecture, objective, "MaP") for objective in ("ml", *scores)]
+        listed += [(architecture, objective, "plain") for objective in scores]
+    listed += [(architecture, "sml", "MaP") for architecture in architectures]
+    names = ("architecture", "objective", "matching", "folder")
+    return [dict(zip(names, (*cell, folder), strict=True)) for cell in listed]
+
+
+def place(cell) -> tuple[str]:
+    """Where a cell's record lies; the folder of the data is not part of its name."""
+    return (f"{cell['architecture']} {cell['objective']} {cell['matching']}",)
 
 
 def fit(architecture: str, objective: str, after: bool, folder: str) -> dict:
@@ -109,16 +111,20 @@ def fit(architecture: str, objective: str, after: bool, folder: str) -> dict:
     }
 
 
-def measure(cell: str, folder: str) -> dict:
-    """One cell, in a process of its own."""
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / "flowebm-benchmark-cache")
-    }
-    command = [sys.executable, __file__, "--data-dir", folder, "--cell", *cell.split()]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        return {"failed": "training diverged" if done.returncode == 3 else "failed"}
-    return json.loads(done.stdout.splitlines()[-1])
+def measure(architecture: str, objective: str, matching: str, folder: str) -> dict:
+    """One fit, or that it diverged."""
+    from flowebm import TrainingDiverged
+
+    try:
+        return fit(architecture, objective, matching == "MaP", folder)
+    except TrainingDiverged:
+        return {"failed": "training diverged"}
+
+
+def environment(cell) -> dict[str, str]:
+    """The variables of a cell's process."""
+    cache = str(Path(tempfile.gettempdir()) / "flowebm-benchmark-cache")
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
 
 
 def table(results: dict) -> str:
@@ -150,41 +156,21 @@ def table(results: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cells.parser(__doc__, RESULTS)
     parser.add_argument("--data-dir", help="folder of MNIST's files")
     parser.add_argument("--only", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
-    parser.add_argument("--again", action="store_true", help="measure what is there already too")
-    parser.add_argument("--table", action="store_true", help="print the table and stop")
-    parser.add_argument("--cell", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if not arguments.table and not arguments.data_dir:
+    if not (arguments.table or arguments.cell or arguments.data_dir):
         parser.error("--data-dir is missing: name the folder of MNIST's files")
-    if arguments.cell:
-        from flowebm import TrainingDiverged
-
-        architecture, objective, after = arguments.cell
-        try:
-            print(json.dumps(fit(architecture, objective, after == "MaP", arguments.data_dir)))
-        except TrainingDiverged as error:
-            print(error, file=sys.stderr)
-            sys.exit(3)
-        return
-    content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"results": {}}
-    results = content["results"]
-    if not arguments.table:
-        for cell in cells(arguments.only):
-            if cell in results and not arguments.again:
-                continue
-            results[cell] = measure(cell, arguments.data_dir)
-            content["machine"] = {"cores": os.cpu_count(), "platform": platform.machine()}
-            content["date"] = date.today().isoformat()
-            content["versions"] = {
-                name: version(name) for name in ("flowebm", "jax", "flowjax", "optax")
-            }
-            RESULTS.write_text(json.dumps(content, indent=1) + "\n")
-            shown = {k: v for k, v in results[cell].items() if not isinstance(v, list)}
-            print(f"{cell}: {json.dumps(shown)}", file=sys.stderr)
-    print(table(results))
+    cells.main(
+        arguments,
+        wanted(arguments.only, arguments.data_dir),
+        measure,
+        table,
+        packages=("flowebm", "jax", "flowjax", "optax"),
+        place=place,
+        environment=environment,
+    )
 
 
 if __name__ == "__main__":

@@ -15,16 +15,10 @@ Each fit is a process of its own. Results are kept as they come, and what is the
 measured again (unless --again). The curves are drawn to `results/ebflow_linear.png`.
 """
 
-import argparse
-import json
-import os
-import platform
-import subprocess
-import sys
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+
+import cells
 
 RESULTS = Path(__file__).parent / "results" / "ebflow_linear.json"
 
@@ -40,7 +34,7 @@ LEARNING_RATE = 1e-2
 N_ENTROPY = 100_000
 
 
-def cell(kind: str, key: int) -> dict:
+def measure(kind: str, key: str) -> dict:
     """One fit, with its curve."""
     import time
 
@@ -52,14 +46,14 @@ def cell(kind: str, key: int) -> dict:
     from flowebm.models import fully_connected_ebflow
     from flowebm.training import ScoreMatchingOptions, fit_score_matching
 
-    data = load("multimodal10", n=N_TRAIN + N_VALIDATION, seed=1000 + key)
+    data = load("multimodal10", n=N_TRAIN + N_VALIDATION, seed=1000 + int(key))
     standardise = Standardise.fit(data.values[:N_TRAIN])
     rows = jnp.asarray(standardise.transform_rows(data.values), float)
     # An affine map: its log-determinant is the same everywhere.
     log_det = float(standardise.transform_and_log_det(jnp.zeros(10))[1])
     started = time.perf_counter()
     result = fit_score_matching(
-        jax.random.key(key),
+        jax.random.key(int(key)),
         from_identity(fully_connected_ebflow((10,), n_linear=N_LINEAR, linear=kind)),
         rows[:N_TRAIN],
         validation=rows[N_TRAIN:],
@@ -143,22 +137,22 @@ def table(results: dict) -> str:
         "|---|---|---|---|---|---|",
     ]
     for kind in KINDS:
-        cells = list(results.get(kind, {}).values())
-        if not cells:
+        fits = list(results.get(kind, {}).values())
+        if not fits:
             continue
 
-        def at(iteration, cells=cells):
-            curves = (dict(zip(c["iterations"], c["nll"], strict=True)) for c in cells)
+        def at(iteration, fits=fits):
+            curves = (dict(zip(c["iterations"], c["nll"], strict=True)) for c in fits)
             return f"{median(curve[iteration] for curve in curves):.2f}"
 
-        best = median(c["best_nll"] for c in cells)
-        above = median(c["best_nll"] - c["entropy"] for c in cells)
+        best = median(c["best_nll"] for c in fits)
+        above = median(c["best_nll"] - c["entropy"] for c in fits)
         lines.append(
-            f"| {kind} | {len(cells)} | {at(500)}, {at(1000)}, {at(MAX_STEPS)} | {best:.2f} | "
-            f"{above:.2f} | {median(c['seconds'] for c in cells):.0f} |"
+            f"| {kind} | {len(fits)} | {at(500)}, {at(1000)}, {at(MAX_STEPS)} | {best:.2f} | "
+            f"{above:.2f} | {median(c['seconds'] for c in fits):.0f} |"
         )
-    for cells in list(results.values())[:1]:
-        first = next(iter(cells.values()))
+    for fits in list(results.values())[:1]:
+        first = next(iter(fits.values()))
         lines += [
             "",
             f"Entropy of the truth {first['entropy']:.2f} nats; "
@@ -167,42 +161,17 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
-def measure(kind: str, key: str) -> dict:
-    """One fit, in a process of its own."""
-    command = [sys.executable, __file__, "--cell", kind, key]
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cells.parser(__doc__, RESULTS)
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--keys", type=int, default=1)
-    parser.add_argument("--again", action="store_true", help="measure what is there already too")
-    parser.add_argument("--table", action="store_true", help="print the table and stop")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where results are kept")
-    parser.add_argument("--cell", nargs=2, metavar=("KIND", "KEY"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.cell:
-        print(json.dumps(cell(arguments.cell[0], int(arguments.cell[1]))))
-        return
-    path = arguments.results
-    content = json.loads(path.read_text()) if path.exists() else {"results": {}}
-    results = content["results"]
-    if not arguments.table:
-        for key in map(str, range(arguments.keys)):
-            for kind in arguments.only:
-                if key in results.get(kind, {}) and not arguments.again:
-                    continue
-                results.setdefault(kind, {})[key] = measure(kind, key)
-                content["machine"] = {"cores": os.cpu_count(), "platform": platform.machine()}
-                content["date"] = date.today().isoformat()
-                content["versions"] = {name: version(name) for name in ("flowebm", "jax")}
-                path.parent.mkdir(exist_ok=True)
-                path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-                print(f"{kind}, key {key}: {results[kind][key]['best_nll']:.3f}", file=sys.stderr)
-        draw(results, path.with_suffix(".png"))
-    print(table(results))
+    wanted = [
+        {"kind": kind, "key": str(key)} for key in range(arguments.keys) for kind in arguments.only
+    ]
+    cells.main(arguments, wanted, measure, table, packages=("flowebm", "jax"))
+    if arguments.cell is None and not arguments.table:
+        draw(cells.load(arguments.results), arguments.results.with_suffix(".png"))
 
 
 if __name__ == "__main__":

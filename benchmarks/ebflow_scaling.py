@@ -14,18 +14,12 @@ arrays, without what the runtime and LAPACK take beside. Results are kept as the
 there already is not measured again (unless --again).
 """
 
-import argparse
-import json
-import os
-import platform
-import subprocess
-import sys
 import time
-from datetime import date
-from importlib.metadata import version
 from math import log2
 from pathlib import Path
 from statistics import linear_regression, median
+
+import cells
 
 RESULTS = Path(__file__).parent / "results" / "ebflow_scaling.json"
 
@@ -41,7 +35,7 @@ SECONDS = 3.0
 TURNS = (5, 50)
 
 
-def cell(dim: int) -> dict:
+def measure(dim: str) -> dict:
     """Seconds and bytes of one optimizer step of each objective, in turns."""
     import equinox as eqx
     import jax
@@ -52,9 +46,10 @@ def cell(dim: int) -> dict:
     from flowebm.models import fully_connected_ebflow
     from flowebm.models.trainable import partition_trainable
 
-    batch = jax.random.normal(jax.random.key(0), (BATCH_SIZE, dim))
+    size = int(dim)
+    batch = jax.random.normal(jax.random.key(0), (BATCH_SIZE, size))
     optimizer = optax.rmsprop(1e-4)
-    start, static = partition_trainable(fully_connected_ebflow((dim,)).initialized(batch))
+    start, static = partition_trainable(fully_connected_ebflow((size,)).initialized(batch))
 
     def compiled_step(name):
         objective = getattr(objectives, name)()
@@ -108,32 +103,25 @@ def cell(dim: int) -> dict:
     return result | {"turns": turns}
 
 
-def measure(dim: int) -> dict:
-    """One dimension, in a process of its own."""
-    command = [sys.executable, __file__, "--cell", str(dim)]
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
-def exponent(cells: dict[int, dict], objective: str, quantity: str) -> float:
+def exponent(steps: dict[int, dict], objective: str, quantity: str) -> float:
     """The slope of log quantity over log D, by least squares."""
-    fitted = [dim for dim in cells if dim >= FITTED_FROM]
+    fitted = [dim for dim in steps if dim >= FITTED_FROM]
     slope, _ = linear_regression(
-        [log2(dim) for dim in fitted], [log2(cells[dim][objective][quantity]) for dim in fitted]
+        [log2(dim) for dim in fitted], [log2(steps[dim][objective][quantity]) for dim in fitted]
     )
     return slope
 
 
 def table(results: dict) -> str:
     """Seconds, ratios and memory, a row a dimension, as markdown."""
-    cells = {int(dim): results[dim] for dim in sorted(results, key=int)}
+    steps = {int(dim): results[dim] for dim in sorted(results, key=int)}
     lines = [
         "| D | "
         + " | ".join(f"{name}: ms, fastest, MB" for name in OBJECTIVES)
         + " | ml/ssm: fastest, median | ml/dsm: fastest, median |",
         "|---" * (len(OBJECTIVES) + 3) + "|",
     ]
-    for dim, measured in cells.items():
+    for dim, measured in steps.items():
         costs = " | ".join(
             f"{1e3 * measured[name]['seconds']:.3g}, {1e3 * measured[name]['fastest']:.3g}, "
             f"{measured[name]['bytes'] / 1e6:.3g}"
@@ -147,9 +135,9 @@ def table(results: dict) -> str:
             for name in ("ssm", "dsm")
         )
         lines.append(f"| {dim} | {costs} | {ratios} |")
-    if sum(dim >= FITTED_FROM for dim in cells) > 1:
+    if sum(dim >= FITTED_FROM for dim in steps) > 1:
         exponents = " | ".join(
-            f"–, {exponent(cells, name, 'fastest'):.2f}, {exponent(cells, name, 'bytes'):.2f}"
+            f"–, {exponent(steps, name, 'fastest'):.2f}, {exponent(steps, name, 'bytes'):.2f}"
             for name in OBJECTIVES
         )
         lines.append(f"| exponent, D ≥ {FITTED_FROM} | {exponents} | | |")
@@ -157,31 +145,11 @@ def table(results: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cells.parser(__doc__, RESULTS)
     parser.add_argument("--only", nargs="+", type=int, default=list(DIMENSIONS), metavar="D")
-    parser.add_argument("--again", action="store_true", help="measure what is there already too")
-    parser.add_argument("--table", action="store_true", help="print the table and stop")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where results are kept")
-    parser.add_argument("--cell", type=int, metavar="D", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.cell:
-        print(json.dumps(cell(arguments.cell)))
-        return
-    path = arguments.results
-    content = json.loads(path.read_text()) if path.exists() else {"results": {}}
-    results = content["results"]
-    if not arguments.table:
-        for dim in map(str, arguments.only):
-            if dim in results and not arguments.again:
-                continue
-            results[dim] = measure(int(dim))
-            content["machine"] = {"cores": os.cpu_count(), "platform": platform.machine()}
-            content["date"] = date.today().isoformat()
-            content["versions"] = {name: version(name) for name in ("flowebm", "jax", "optax")}
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-            print(f"D = {dim}: {json.dumps(results[dim])}", file=sys.stderr)
-    print(table(results))
+    wanted = [{"dim": str(dim)} for dim in arguments.only]
+    cells.main(arguments, wanted, measure, table, packages=("flowebm", "jax", "optax"))
 
 
 if __name__ == "__main__":
