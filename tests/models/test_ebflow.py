@@ -27,7 +27,7 @@ ARCHITECTURES = {
     "triangular": lambda: fully_connected_ebflow((3,), n_linear=3, linear="lower"),
     "LU": lambda: fully_connected_ebflow((3,), linear="lu", residual=True),
     "convolutional": lambda: convolutional_ebflow(
-        IMAGE, n_blocks=2, convolutions_per_block=1, kernel_size=3, as_matrix=False
+        IMAGE, n_blocks=2, convolutions_per_block=1, kernel_size=3, method="direct"
     ),
     "circular": lambda: convolutional_ebflow(
         IMAGE, n_blocks=2, kernel_size=3, convolutions_per_block=1, padding="circular"

@@ -19,8 +19,8 @@ from flowebm.objectives.sliced_score_matching import ssm
 SMALL_IMAGES = {"shape": (1, 4, 4), "n_blocks": 2, "convolutions_per_block": 1, "kernel_size": 3}
 MODELS = {
     "fully connected": lambda: fully_connected_ebflow((4,)),
-    "convolutional": lambda: convolutional_ebflow(**SMALL_IMAGES, as_matrix=False),
-    "convolutional by matrix": lambda: convolutional_ebflow(**SMALL_IMAGES, as_matrix=True),
+    "convolutional": lambda: convolutional_ebflow(**SMALL_IMAGES, method="direct"),
+    "convolutional by matrix": lambda: convolutional_ebflow(**SMALL_IMAGES, method="matrix"),
     "circular": lambda: convolutional_ebflow(**SMALL_IMAGES, padding="circular"),
 }
 FACTORISATION = re.compile(

@@ -27,6 +27,7 @@ from flowebm.layers import (
     conv_conditioner,
     mlp_conditioner,
 )
+from flowebm.layers.conv2d import ConvolutionMethod
 from flowebm.models.ebflow import EBFlow
 
 Linear = Literal["full", "lower", "upper", "lu"]
@@ -85,7 +86,7 @@ def convolutional_ebflow(
     alpha: float = 0.3,
     residual: bool = True,
     act_norm: bool = True,
-    as_matrix: bool | None = None,
+    method: ConvolutionMethod = "auto",
 ) -> EBFlow:
     r"""Blocks of convolutions and residual smooth leaky ReLUs, with squeezes between blocks.
 
@@ -102,9 +103,7 @@ def convolutional_ebflow(
         act_norm: Whether an act-norm precedes each activation, which the published models do
             not have; start it with `model.initialized(batch)`: on MNIST the untrained model
             is then at 2,300 nats instead of 5 million.
-        as_matrix: Whether zero-padded convolutions are computed as matrix products; by default
-            for images of up to 1,024 entries (a sliced score-matching step on 28×28 images is
-            twice as fast on a CPU).
+        method: How zero-padded convolutions are computed, see `Conv2d`.
 
     Returns:
         The untrained flow.
@@ -114,15 +113,13 @@ def convolutional_ebflow(
 
     Source: Chao et al. (2023), MNIST and CIFAR-10 CNN.
     """
-    if as_matrix is None:
-        as_matrix = prod(shape) <= 1024
     layers: list[AbstractLayer] = []
     for block in range(n_blocks):
         if block:
             layers.append(Squeeze(shape))
             shape = layers[-1].out_shape
         for i in range(convolutions_per_block):
-            layers.append(_convolution(shape, kernel_size, padding, as_matrix))
+            layers.append(_convolution(shape, kernel_size, padding, method))
             if block == n_blocks - 1 and i == convolutions_per_block - 1:
                 continue
             if act_norm:
@@ -293,14 +290,14 @@ def _linear(kind: Linear, size: int, shape: tuple[int, ...]) -> AbstractConstant
 
 
 def _convolution(
-    shape: tuple[int, ...], kernel_size: int, padding: str, as_matrix: bool
+    shape: tuple[int, ...], kernel_size: int, padding: str, method: ConvolutionMethod
 ) -> AbstractConstantJacobianLayer:
     channels = shape[0]
     centre = kernel_size // 2
     kernel = jnp.zeros((channels, channels, kernel_size, kernel_size))
     kernel = kernel.at[:, :, centre, centre].set(-jnp.eye(channels))
     if padding == "zero":
-        return Conv2d(kernel, jnp.ones(channels), shape, as_matrix=as_matrix)
+        return Conv2d(kernel, jnp.ones(channels), shape, method=method)
     if padding == "circular":
         return CircularConv2d(kernel, jnp.ones(channels), shape)
     raise ValueError(f"Unknown padding {padding!r}: choose zero or circular.")
