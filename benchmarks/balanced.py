@@ -244,9 +244,9 @@ def digits(key: int) -> dict:
         started = time.perf_counter()
         train = [flowebm, "train", "--data", csv, "--out", run, "--dequantise"]
         train += ["--point-shape", "1", "8", "8", "--tilt", "conv", "--width", "32"]
-        train += ["--base", "flow", "--learning-rate", "0.0005", "--flow-interval", "2"]
+        train += ["--base", "flow", "--learning-rate", "0.001", "--flow-interval", "2"]
         train += ["--n-chains", "512", "--batch-size", "512", "--flow-batch", "512"]
-        train += ["--max-steps", "200", "--seed", str(key), "--quiet", "--json"]
+        train += ["--max-steps", "300", "--seed", str(key), "--quiet", "--json"]
         subprocess.run(list(map(str, train)), check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - started
         subprocess.run(
