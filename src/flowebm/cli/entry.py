@@ -4,6 +4,7 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What stands behind `flowebm`; the process's own by default.
 
     Returns:
-        The exit status: 0 done, 1 failed, 130 interrupted; refused input is 2.
+        The exit status: 0 done, 1 failed, 130 interrupted, 143 terminated; refused input is 2.
 
     Raises:
         SystemExit: From the parser: 0 after `--help` and `--version`, 2 on refused arguments.
@@ -58,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(error, 1)
     except KeyboardInterrupt as error:
-        return _fail(str(error) or "Interrupted; nothing was written.", 130)
+        number = getattr(error, "number", signal.SIGINT)
+        return _fail(str(error) or "Interrupted; nothing was written.", 128 + number)
     except Exception as error:
         if type(error).__name__ == "TrainingDiverged":
             return _fail(error, 1)

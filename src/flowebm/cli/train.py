@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from rich.console import Console
 from flowebm.cli.arguments import parse
 from flowebm.cli.measure import measure
 from flowebm.cli.points import Points, hold_out, read_points
+from flowebm.cli.stop_signals import Stopped, StopSignals, stop_signals
 from flowebm.cli.table import print_measures
 from flowebm.cli.train_options import (
     NOT_THE_RUNS,
@@ -53,10 +55,22 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         ValueError: If an option, the data or the directory is refused.
         TrainingDiverged: If training diverges again and again.
+        Stopped: If a signal stopped it; what it then says is how to go on.
     """
     command: Command = parse(options_of(arguments), "train", arguments)
     check(command)
     directory = RunDirectory(command.out)
+    try:
+        with stop_signals() as signals:
+            _train(command, directory, signals)
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+        raise Stopped(_how_to_go_on(arguments, directory.has_begun), number) from None
+    finally:
+        directory.release()
+
+
+def _train(command: Command, directory: RunDirectory, signals: StopSignals) -> None:
     directory.admit(resume=command.resume, overwrite=command.overwrite)
     points = read_points(
         command.data,
@@ -75,16 +89,12 @@ def run(arguments: Sequence[str]) -> None:
         _check_same(command, directory.read_config(), config, console)
     train, test = hold_out(points, command.test_fraction, command.seed)
 
-    try:
-        estimator = _fit(command, points, train, directory, config, console)
-        estimator.save(directory.path)
-        values, sentences = _measured(command, points, estimator, test)
-        directory.write(directory.evaluation_path, {**values, "warnings": sentences})
-        _plot(command, estimator, train, values, directory.path)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_go_on(arguments, directory.has_begun)) from None
-    finally:
-        directory.release()
+    with _observed(command, directory, config, console, signals) as observers:
+        estimator = _fit(command, points, train, observers)
+    estimator.save(directory.path)
+    values, sentences = _measured(command, points, estimator, test)
+    directory.write(directory.evaluation_path, {**values, "warnings": sentences})
+    _plot(command, estimator, train, values, directory.path)
     if command.json:
         json.dump(plain({"run": command.out, **values, "warnings": sentences}), sys.stdout)
         print()
@@ -160,51 +170,54 @@ def _check_same(
         )
 
 
-def _fit(
-    command: Command,
-    points: Points,
-    train: np.ndarray,
-    directory: RunDirectory,
-    config: dict[str, Any],
-    console: Console,
-) -> FlowEBM:
-    with _observed(command, directory, config, console) as observers:
-        pixel_levels = None
-        if isinstance(command, TrainEBFlow):
-            pixel_levels = command.pixel_levels or points.pixel_levels
-        estimator = FlowEBM(
-            command.method,
-            max_steps=command.max_steps,
-            time_budget=command.time_budget,
-            patience=command.patience,
-            architecture=command.architecture,
-            options=command.training,
-            point_shape=command.point_shape or points.shape,
-            pixel_levels=pixel_levels,
-            validation_fraction=command.validation_fraction,
-            observers=observers,
-            random_state=command.seed,
-        )
-        return estimator.fit(pd.DataFrame(train, columns=list(points.dataset.names)))
+def _fit(command: Command, points: Points, train: np.ndarray, observers: Observers) -> FlowEBM:
+    pixel_levels = None
+    if isinstance(command, TrainEBFlow):
+        pixel_levels = command.pixel_levels or points.pixel_levels
+    estimator = FlowEBM(
+        command.method,
+        max_steps=command.max_steps,
+        time_budget=command.time_budget,
+        patience=command.patience,
+        architecture=command.architecture,
+        options=command.training,
+        point_shape=command.point_shape or points.shape,
+        pixel_levels=pixel_levels,
+        validation_fraction=command.validation_fraction,
+        observers=observers,
+        random_state=command.seed,
+    )
+    return estimator.fit(pd.DataFrame(train, columns=list(points.dataset.names)))
 
 
 @contextmanager
 def _observed(
-    command: Command, directory: RunDirectory, config: dict[str, Any], console: Console
+    command: Command,
+    directory: RunDirectory,
+    config: dict[str, Any],
+    console: Console,
+    signals: StopSignals,
 ) -> Iterator[Observers]:
     """Observers that show and write the run.
 
     The directory is taken at the driver's first call, when the data have passed all checks.
+    From then on a signal waits for the end of a block.
     """
     checkpoints = Checkpoints(directory.checkpoints_path)
     metrics = MetricsFile(directory.metrics_path)
 
     def restore(stage, state_like):
+        signals.stop_if_asked()
         if not directory.has_begun:
             directory.begin(config, resume=command.resume)
+            signals.waits = True
         restored = checkpoints.restore(stage, state_like) if command.resume else None
         metrics.truncate(restored[1] if restored else [], stage=stage)
         return restored
+
+    def save(stage, state, history):
+        checkpoints.save(stage, state, history, now=signals.asked is not None)
+        signals.stop_if_asked()
 
     def warn(sentence):
         console.print(f"Note: {sentence}", highlight=False, markup=False, soft_wrap=True)
@@ -218,10 +231,12 @@ def _observed(
             on_block.append(stack.enter_context(tensorboard_observer(directory.tensorboard_path)))
         yield Observers(
             on_block=on_block,
-            save=checkpoints.save,
+            save=save,
             restore=restore,
             warn=warn,
         )
+    signals.waits = False
+    signals.stop_if_asked()
 
 
 def _measured(

@@ -36,15 +36,17 @@ class Checkpoints:
         self._managers: dict[str, Any] = {}
         self._next_save: dict[str, float] = {}
 
-    def save(self, stage: str, state: DriverState, history: History) -> None:
+    def save(self, stage: str, state: DriverState, history: History, *, now: bool = False) -> None:
         """Save, if the stage is due or finished.
 
         Args:
             stage: The stage's name.
             state: The driver's state; its iteration numbers the checkpoint.
             history: The stage's rows of metrics so far.
+            now: Whether to save though the stage is not due.
         """
-        if time.monotonic() < self._next_save.get(stage, 0.0) and not bool(state.finished):
+        is_due = time.monotonic() >= self._next_save.get(stage, 0.0)
+        if not (is_due or now or bool(state.finished)):
             return
         import orbax.checkpoint as ocp
 
