@@ -26,17 +26,21 @@ if TYPE_CHECKING:
     from flowebm.models import EnergyModel as EnergyModel
     from flowebm.models import LogDensity as LogDensity
     from flowebm.models import load_model as load_model
+    from flowebm.models import numpyro_density as numpyro_density
     from flowebm.models import save_model as save_model
     from flowebm.samplers import Imputation as Imputation
     from flowebm.samplers import impute as impute
     from flowebm.samplers.model_samples import sample_model as sample_model
     from flowebm.training import BalancedOptions as BalancedOptions
     from flowebm.training import FitResult as FitResult
+    from flowebm.training import SamplingOptions as SamplingOptions
+    from flowebm.training import SamplingResult as SamplingResult
     from flowebm.training import ScoreMatchingOptions as ScoreMatchingOptions
     from flowebm.training import TrainingDiverged as TrainingDiverged
     from flowebm.training import fit_balanced as fit_balanced
     from flowebm.training import fit_persistent as fit_persistent
     from flowebm.training import fit_score_matching as fit_score_matching
+    from flowebm.training import sample as sample
 
     __version__: str
 
@@ -54,6 +58,8 @@ _ORIGINS = {
     "Imputation": "flowebm.samplers",
     "LogDensity": "flowebm.models",
     "NearestMode": "flowebm.evaluation",
+    "SamplingOptions": "flowebm.training",
+    "SamplingResult": "flowebm.training",
     "ScoreMatchingOptions": "flowebm.training",
     "TrainingDiverged": "flowebm.training",
     "fit_balanced": "flowebm.training",
@@ -68,6 +74,8 @@ _ORIGINS = {
     "log_partition": "flowebm.evaluation",
     "log_partition_bracket": "flowebm.evaluation",
     "mode_weights": "flowebm.evaluation",
+    "numpyro_density": "flowebm.models",
+    "sample": "flowebm.training",
     "sample_model": "flowebm.samplers.model_samples",
     "save_model": "flowebm.models",
     "total_variation": "flowebm.evaluation",
@@ -98,6 +106,8 @@ __all__ = [
     "Imputation",
     "LogDensity",
     "NearestMode",
+    "SamplingOptions",
+    "SamplingResult",
     "ScoreMatchingOptions",
     "TrainingDiverged",
     "__version__",
@@ -113,6 +123,8 @@ __all__ = [
     "log_partition",
     "log_partition_bracket",
     "mode_weights",
+    "numpyro_density",
+    "sample",
     "sample_model",
     "save_model",
     "total_variation",

@@ -18,6 +18,8 @@ from flowebm.models.energy import AbstractEnergyModel as AbstractEnergyModel
 from flowebm.models.energy import LogDensity as LogDensity
 from flowebm.models.energy import as_energy_model as as_energy_model
 from flowebm.models.flows import make_flow as make_flow
+from flowebm.models.numpyro_density import NumpyroDensity as NumpyroDensity
+from flowebm.models.numpyro_density import numpyro_density as numpyro_density
 from flowebm.models.preprocessed import PreprocessedModel as PreprocessedModel
 from flowebm.models.saved import SavedModel as SavedModel
 from flowebm.models.saved import load_model as load_model

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from blackjax.mcmc import hmc, mala
+from blackjax.mcmc import hmc, mala, nuts
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
@@ -15,7 +15,7 @@ from flowebm.samplers import flow_imh, flow_isir, ula
 from flowebm.samplers.proposal import WeightedState
 
 GlobalKernel = Literal["imh", "isir"]
-LocalKernel = Literal["mala", "hmc", "ula"]
+LocalKernel = Literal["mala", "hmc", "nuts", "ula"]
 
 #: Leapfrog steps of one HMC move.
 LEAPFROG_STEPS = 5
@@ -50,6 +50,7 @@ def global_move(
     *,
     kernel: GlobalKernel = "imh",
     n_proposals: int = 1,
+    logdensity: Float[Array, " chains"] | None = None,
 ) -> GlobalMove:
     r"""One flow-assisted move of every chain, each from proposals of its own.
 
@@ -63,6 +64,8 @@ def global_move(
         positions: The chains.
         kernel: `"imh"` (one proposal a chain) or `"isir"`.
         n_proposals: Proposals of a chain, for `"isir"`.
+        logdensity: The log-density at the positions, where it is known; it is evaluated
+            otherwise.
 
     Returns:
         The move and its free by-products.
@@ -71,9 +74,13 @@ def global_move(
     n_chains = positions.shape[0]
     per_chain = n_proposals if kernel == "isir" else 1
     fresh, fresh_log_q = draw(draw_key, proposal, n_chains * per_chain)
-    logdensity = jax.vmap(logdensity_fn)(jnp.concatenate([positions, fresh]))
-    states = WeightedState(positions, logdensity[:n_chains], proposal.log_prob(positions))
-    candidates = WeightedState(fresh, logdensity[n_chains:], fresh_log_q)
+    if logdensity is None:
+        both = jax.vmap(logdensity_fn)(jnp.concatenate([positions, fresh]))
+        logdensity, fresh_logdensity = both[:n_chains], both[n_chains:]
+    else:
+        fresh_logdensity = jax.vmap(logdensity_fn)(fresh)
+    states = WeightedState(positions, logdensity, proposal.log_prob(positions))
+    candidates = WeightedState(fresh, fresh_logdensity, fresh_log_q)
     keys = jr.split(decision_key, n_chains)
     pool = jnp.concatenate([positions, fresh])
     if kernel == "imh":
@@ -111,13 +118,29 @@ def local_moves(
         logdensity_fn: Maps one point to its log-density up to a constant.
         positions: The chains.
         step_size: Of the kernel, the same for all chains.
-        kernel: `"mala"`, `"hmc"` or `"ula"`.
+        kernel: `"mala"`, `"hmc"`, `"nuts"` or `"ula"`.
         n_steps: Number of steps.
 
     Returns:
         The chains' next positions and their acceptance rates in each step (one for ULA,
         which accepts always).
     """
+    states, acceptance_rate = local_states(
+        key, logdensity_fn, positions, step_size, kernel=kernel, n_steps=n_steps
+    )
+    return states.position, acceptance_rate
+
+
+def local_states(
+    key: PRNGKeyArray,
+    logdensity_fn: Callable[[Array], Scalar],
+    positions: Float[Array, "chains *shape"],
+    step_size: ArrayLike,
+    *,
+    kernel: LocalKernel = "mala",
+    n_steps: int = 2,
+) -> tuple[Any, Float[Array, "steps chains"]]:
+    """`local_moves` that returns the kernel's states: with `position` and its `logdensity`."""
     init, step = _local_kernel(kernel, logdensity_fn, step_size, positions[0].size)
 
     def all_chains(states, step_key):
@@ -126,16 +149,21 @@ def local_moves(
 
     states = jax.vmap(lambda x: init(x, logdensity_fn))(positions)
     states, acceptance_rate = jax.lax.scan(all_chains, states, jr.split(key, n_steps))
-    return states.position, acceptance_rate
+    return states, acceptance_rate
 
 
 def _local_kernel(
     name: LocalKernel, logdensity_fn: Callable, step_size: Any, dimension: int
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """blackjax's `init` and a step `(key, state)` of the local kernel called `name`."""
+    inverse_mass = jnp.ones(dimension)
+    if name == "nuts":
+        kernel = nuts.build_kernel()
+        return nuts.init, lambda key, state: kernel(
+            key, state, logdensity_fn, step_size, inverse_mass
+        )
     if name == "hmc":
         kernel = hmc.build_kernel()
-        inverse_mass = jnp.ones(dimension)
         return hmc.init, lambda key, state: kernel(
             key, state, logdensity_fn, step_size, inverse_mass, LEAPFROG_STEPS
         )

@@ -324,6 +324,8 @@ def drive(
 def _stop_reason(limits: Limits, state: DriverState, row: dict[str, Any], total: int) -> str:
     """Why the run should end after this block, or the empty string."""
     iteration = row["iteration"]
+    if row.get("finished"):
+        return "nothing left to gain"
     if iteration >= limits.max_steps:
         return "all iterations done"
     if limits.time_budget is not None and row["seconds"] >= limits.time_budget:

@@ -20,3 +20,12 @@ def warmup_cosine(progress: Scalar, *, warmup: float = 0.02) -> Scalar:
     """
     progress = jnp.clip(progress, 0.0, 1.0)
     return jnp.minimum(1.0, (progress + 1e-3) / warmup) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+
+
+def late_cosine(progress: Scalar, *, start: float = 0.6) -> Scalar:
+    r"""One until `start`, then half a cosine to zero.
+
+    For runs that usually end before their last iteration.
+    """
+    late = jnp.clip((progress - start) / (1 - start), 0.0, 1.0)
+    return 0.5 * (1 + jnp.cos(jnp.pi * late))

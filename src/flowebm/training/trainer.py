@@ -60,7 +60,8 @@ class AbstractTrainer(eqx.Module):
 
         Among them `"nll"`, in nats a point of validation data, by which the best state is
         chosen and divergence is seen. A trainer that cannot know it leaves it out; its best
-        state is then its last.
+        state is then its last. A trainer that knows itself when it has nothing left to gain
+        gives `"finished"`, one then and zero before, and the run ends.
 
         Args:
             key: Random key, the same at every evaluation of a run.
