@@ -262,6 +262,47 @@ def test_resuming_with_other_data_is_refused(finished, capsys):
     assert "has other values" in refused(capsys, *arguments)
 
 
+def test_a_run_goes_on_with_changed_data_where_that_is_asked_for(tmp_path, capsys, monkeypatch):
+    """Rows were appended: the message says how to go on, and that way works."""
+    data, run = tmp_path / "rows.csv", tmp_path / "run"
+    rows = pd.DataFrame(load("mixture", n=440).values)
+    rows[:400].to_csv(data, index=False)
+    monkeypatch.setattr(flowebm.cli.train, "save_run_plots", lambda *a, **k: [])
+    append = MetricsFile.append
+
+    def interrupt(self, row):
+        append(self, row)
+        if row["stage"] == "balanced" and row["iteration"] == 100:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsFile, "append", interrupt)
+        assert train(run, data=data) == 130
+    before = json.loads((run / "config.json").read_text())
+    rows.to_csv(data, index=False)
+    again = ["train", "--data", data, "--out", run, *TINY.split(), "--resume"]
+    capsys.readouterr()
+    assert "go on with these by --accept-changed-data" in refused(capsys, *again)
+    assert json.loads((run / "config.json").read_text()) == before
+
+    assert train(run, "--resume", "--accept-changed-data", data=data) == 0
+    out, _ = capsys.readouterr()
+    config = json.loads((run / "config.json").read_text())
+    assert config["data"]["rows"] == 440
+    assert config["data"]["changed_from"] == [before["data"]["sha256"]]
+    assert config["options"] == before["options"]
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert "data have changed since the run began" in evaluation["warnings"][0]
+    assert "data have changed since the run began" in " ".join(out.split())
+    # From now on these are the run's data.
+    assert train(run, "--resume", data=data) == 0
+    capsys.readouterr()
+
+    rows.assign(third=np.arange(440.0)).to_csv(data, index=False)
+    assert "has 3 columns, and had 2" in refused(capsys, *again, "--accept-changed-data")
+    assert "goes with --resume" in refused(capsys, *again[:-1], "--accept-changed-data")
+
+
 def test_a_finished_run_is_not_overwritten_unless_asked(finished, capsys):
     message = refused(capsys, "train", "--data", "mixture", "--out", finished, *TINY.split())
     assert "--overwrite" in message

@@ -233,3 +233,35 @@ def test_a_run_that_was_stopped_resumes_to_the_same_end(tmp_path):
     assert without_seconds(resumed.history) == without_seconds(whole.history)
     again = drive(jr.key(0), trainer, limits, observers(interrupt))
     assert eqx.tree_equal(again.state, whole.state)
+
+
+def test_a_run_goes_on_with_other_data_and_chooses_its_best_among_them(tmp_path):
+    """The data have moved and are more: what was best on the old ones is none on the new."""
+
+    def run(data, checksum, until):
+        saver = Checkpoints(tmp_path, interval=0, data=checksum)
+
+        def stop(stage, row, total):
+            if row["iteration"] == until:
+                raise Interrupted
+
+        observers = Observers(on_block=[stop], save=saver.save, restore=saver.restore)
+        return drive(jr.key(0), NoisyDescent(data), Limits(60, block_length=5), observers)
+
+    data = jr.normal(jr.key(1), (32, 2))
+    with pytest.raises(Interrupted):
+        run(data, "old", 35)
+    outcome = run(jr.normal(jr.key(2), (40, 2)) + 3, "new", -1)
+    assert [row["iteration"] for row in outcome.history] == list(range(0, 61, 5))
+    assert outcome.state.best_nll_points.shape == (40,)
+    best = min(outcome.history[7:], key=lambda row: row["nll"])
+    assert float(outcome.state.best_nll) == pytest.approx(best["nll"])
+    assert int(outcome.state.best_iteration) == best["iteration"]
+    # On the old data it was far better, at the iteration that the checkpoint held.
+    assert outcome.history[6]["nll"] < best["nll"] / 2 + 1
+
+
+def test_checkpoints_that_do_not_name_their_data_are_of_the_same(tmp_path):
+    Checkpoints(tmp_path).save("a", state_at(3), history_until(3))
+    state, _ = Checkpoints(tmp_path, data="x").restore("a", state_at(0))
+    assert eqx.tree_equal(state, state_at(3), typematch=True)

@@ -256,6 +256,32 @@ def test_a_time_budget_ends_the_run_and_sets_the_expected_total(clock):
     assert all(abs(total - last) <= 5 for total in totals[2:])
 
 
+def test_a_resumed_run_has_what_is_left_of_its_time(clock):
+    """Stopped in the middle, it ends as late as one that was not, and expects as much."""
+    limits = Limits(10**6, time_budget=40.0, block_length=5)
+    whole = drive(jr.key(0), Descent(), limits)
+    middle, saved = len(whole.history) // 2, []
+
+    def save(stage, state, history):
+        if len(history) == middle:
+            saved.append((jax.tree.map(jnp.copy, state), list(history)))
+
+    drive(jr.key(0), Descent(), limits, Observers(save=save))
+    totals = []
+    observers = Observers(
+        on_block=[lambda stage, row, total: totals.append(total)],
+        restore=lambda stage, state: saved[0],
+    )
+    resumed = drive(jr.key(0), Descent(), limits, observers)
+    assert resumed.stop_reason == "time budget spent"
+    assert resumed.seconds_before == saved[0][1][-1]["seconds"] > 10
+    # What the new process does before its first block takes time as well.
+    assert 0 <= len(whole.history) - len(resumed.history) <= 1
+    last = resumed.history[-1]
+    assert last["seconds"] < 40 + 3
+    assert all(abs(total - last["iteration"]) <= 10 for total in totals)
+
+
 def test_minibatches_take_every_row_once_an_epoch():
     rows = np.asarray(minibatches(jr.key(0), 10, 4, 5)).ravel()
     np.testing.assert_array_equal(np.sort(rows[:10]), np.arange(10))

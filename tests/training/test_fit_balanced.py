@@ -1,5 +1,6 @@
 """`fit_balanced` end to end on the line, measured on the model by quadrature."""
 
+import importlib
 import warnings
 
 import equinox as eqx
@@ -17,8 +18,10 @@ from flowebm.models.energy import LogDensity
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import MLPTilt
 from flowebm.training.balanced import BalancedOptions
-from flowebm.training.driver import Observers
+from flowebm.training.driver import Observers, Outcome
 from flowebm.training.fit_balanced import fit_balanced, fit_persistent
+
+fit_balanced_module = importlib.import_module("flowebm.training.fit_balanced")
 
 SMALL = BalancedOptions(
     batch_size=128, n_chains=64, flow_batch=64, n_evaluation=512, learning_rate=1e-2
@@ -186,3 +189,20 @@ def test_a_poor_flow_is_told_of_once(data, model):
     assert len(told) == 1
     assert set(heard) == set(result.warnings)
     assert eqx.tree_equal(result.model.tilt, model.tilt)
+
+
+def test_a_resumed_fit_counts_the_seconds_of_its_stages_before(data, model, monkeypatch):
+    limits = []
+
+    def fit_flow(key, flow, *args, time_budget, **options):
+        return flow, Outcome(None, [], "", seconds_before=7000.0)
+
+    def drive(key, trainer, given, observers):
+        limits.append(given)
+        raise InterruptedError
+
+    monkeypatch.setattr(fit_balanced_module, "fit_flow", fit_flow)
+    monkeypatch.setattr(fit_balanced_module, "drive", drive)
+    with pytest.raises(InterruptedError):
+        fit_balanced(jr.key(1), model, data, proposal=wide_proposal(), time_budget=10_000.0)
+    assert limits[0].time_budget == pytest.approx(3000, abs=60)

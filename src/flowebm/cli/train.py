@@ -45,6 +45,11 @@ Command = TrainBalanced | TrainEBFlow
 #: Points and samples that plots show.
 SHOWN = 4000
 
+_CHANGED = (
+    "The data have changed since the run began: rows that are held out now may be among those it "
+    "was fitted to, and its likelihood of them is then too good."
+)
+
 
 def run(arguments: Sequence[str]) -> None:
     """Train by the command line's arguments.
@@ -86,13 +91,15 @@ def _train(command: Command, directory: RunDirectory, signals: StopSignals) -> N
     config = _config(command, points)
     console = Console(stderr=True, quiet=command.quiet)
     if command.resume:
-        _check_same(command, directory.read_config(), config, console)
+        config = _continued(command, directory.read_config(), config, console)
     train, test = hold_out(points, command.test_fraction, command.seed)
 
     with _observed(command, directory, config, console, signals) as observers:
         estimator = _fit(command, points, train, observers)
     estimator.save(directory.path)
     values, sentences = _measured(command, points, estimator, test)
+    if "changed_from" in config["data"]:
+        sentences.insert(0, _CHANGED)
     directory.write(directory.evaluation_path, {**values, "warnings": sentences})
     _plot(command, estimator, train, values, directory.path)
     if command.json:
@@ -145,21 +152,17 @@ def _config(command: Command, points: Points) -> dict[str, Any]:
     )
 
 
-def _check_same(
+def _continued(
     command: Command, old: dict[str, Any], new: dict[str, Any], console: Console
-) -> None:
-    """Refuse to go on with a run that had other options or data."""
+) -> dict[str, Any]:
+    """The configuration to go on with; refuses other options, and other data unless accepted."""
+    where = f"when the run in {command.out} began"
     name = first_difference(old["options"], new["options"])
     if name is not None:
         before, now = old["options"].get(name), new["options"].get(name)
         raise ValueError(
-            f"{flag(name)} was {before} when the run in {command.out} began and is {now} now: "
-            "resume with the same options, or begin anew with --overwrite."
-        )
-    if old["data"]["sha256"] != new["data"]["sha256"]:
-        raise ValueError(
-            f"--data {command.data} has other values than when the run in {command.out} began: "
-            "resume with the same data, or begin anew with --overwrite."
+            f"{flag(name)} was {before} {where} and is {now} now: resume with the same options, or "
+            "begin anew with --overwrite."
         )
     name = first_difference(old["versions"], new["versions"])
     if name is not None:
@@ -168,6 +171,21 @@ def _check_same(
             f"{new['versions'].get(name)}; the result may differ in its last digits.",
             soft_wrap=True,
         )
+    before, now = old["data"], new["data"]
+    if before["sha256"] == now["sha256"]:
+        return old
+    if before["columns"] != now["columns"]:
+        raise ValueError(
+            f"--data {command.data} has {now['columns']} columns, and had {before['columns']} "
+            f"{where}: resume with the same data, or begin anew with --overwrite."
+        )
+    if not command.accept_changed_data:
+        raise ValueError(
+            f"--data {command.data} has other values than {where}: resume with the same data, or "
+            "begin anew with --overwrite, or go on with these by --accept-changed-data."
+        )
+    earlier = [*before.get("changed_from", []), before["sha256"]]
+    return {**old, "data": {**now, "changed_from": earlier}}
 
 
 def _fit(command: Command, points: Points, train: np.ndarray, observers: Observers) -> FlowEBM:
@@ -203,13 +221,15 @@ def _observed(
     The directory is taken at the driver's first call, when the data have passed all checks.
     From then on a signal waits for the end of a block.
     """
-    checkpoints = Checkpoints(directory.checkpoints_path)
+    checkpoints = Checkpoints(directory.checkpoints_path, data=config["data"]["sha256"])
     metrics = MetricsFile(directory.metrics_path)
 
     def restore(stage, state_like):
         signals.stop_if_asked()
         if not directory.has_begun:
             directory.begin(config, resume=command.resume)
+            if command.accept_changed_data:
+                directory.write(directory.config_path, config)
             signals.waits = True
         restored = checkpoints.restore(stage, state_like) if command.resume else None
         metrics.truncate(restored[1] if restored else [], stage=stage)

@@ -20,6 +20,7 @@ NOT_THE_RUNS = (
     "download",
     "out",
     "resume",
+    "accept_changed_data",
     "overwrite",
     "quiet",
     "json",
@@ -76,10 +77,12 @@ class Train:
         method: How the model is fitted: "balanced", an energy model by flow-assisted maximum
             likelihood; "ebflow", an energy-based flow by score matching.
         max_steps: Iterations at most; where no time budget is given 1000, and 3000 for ebflow.
-        time_budget: Seconds at most, compilation included.
+        time_budget: Seconds at most, compilation included; a resumed run counts those that it
+            had taken at the checkpoint.
         patience: Evaluations (one every 50 iterations) without a better validation NLL before
             the fit stops; where none are given it uses all iterations, and for ebflow 20.
         resume: Go on with the run in the directory from its last checkpoint.
+        accept_changed_data: Go on with the run though the data have changed since it began.
         overwrite: Replace the run in the directory.
         seed: Seed of everything random.
         dim: Coordinates of a synthetic set (mixture and funnel).
@@ -103,6 +106,7 @@ class Train:
     time_budget: float | None = None
     patience: int | None = None
     resume: bool = False
+    accept_changed_data: bool = False
     overwrite: bool = False
     seed: int = 0
     dim: int | None = None
@@ -169,6 +173,8 @@ def check(command: TrainBalanced | TrainEBFlow) -> None:
     Raises:
         ValueError: If a number is out of range.
     """
+    if command.accept_changed_data and not command.resume:
+        raise ValueError("--accept-changed-data goes with --resume: give both, or neither.")
     options = vars(command) | vars(command.architecture) | vars(command.training)
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int | float):

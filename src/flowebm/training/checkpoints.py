@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from flowebm.training.driver import DriverState
 
@@ -15,6 +17,9 @@ History = list[dict[str, Any]]
 
 #: The newest, and the one to fall back to if the newest cannot be read.
 _KEPT = 2
+
+#: The one array of a state whose shape the data decide.
+_OF_VALIDATION = "best_nll_points"
 
 
 class Checkpoints:
@@ -28,10 +33,13 @@ class Checkpoints:
         directory: The folder of all stages; made when the first checkpoint is saved.
         interval: Seconds from one save to the next at least; a finished stage is saved
             always. One save costs a few tenths of a second.
+        data: Checksum of the run's data. A checkpoint of other data is restored without its
+            record of the best state, which was the best on other validation points.
     """
 
-    def __init__(self, directory: str | Path, *, interval: float = 10.0):
+    def __init__(self, directory: str | Path, *, interval: float = 10.0, data: str | None = None):
         self._directory = Path(directory).absolute()
+        self._data = data
         self._interval = interval
         self._managers: dict[str, Any] = {}
         self._next_save: dict[str, float] = {}
@@ -60,7 +68,9 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(_numbered(jax.tree.leaves(state))),
-                    record=ocp.args.JsonSave({"leaves": _describe(state), "history": history}),
+                    record=ocp.args.JsonSave(
+                        {"leaves": _describe(state), "history": history, "data": self._data}
+                    ),
                 ),
                 force=True,
             )
@@ -108,8 +118,15 @@ class Checkpoints:
             args = ocp.args.Composite(record=ocp.args.JsonRestore())
             record = manager.restore(step, args=args).record
             saved, history = record["leaves"], record["history"]
+            known = {record.get("data"), self._data} - {None}
+            has_other_data = len(known) > 1
+            n_validation = next(shape for name, shape, _ in saved if name == _OF_VALIDATION)
         except Exception:
             return None
+        fresh = state_like
+        if has_other_data:
+            points = jnp.zeros(n_validation, state_like.best_nll_points.dtype)
+            state_like = eqx.tree_at(lambda s: s.best_nll_points, state_like, points)
         difference = _difference(saved, _describe(state_like))
         if difference:
             raise ValueError(
@@ -127,7 +144,8 @@ class Checkpoints:
         except Exception:
             return None
         values = [_typed_like(leaf, restored[name]) for name, leaf in _numbered(leaves).items()]
-        return jax.tree.unflatten(structure, values), history
+        state = jax.tree.unflatten(structure, values)
+        return _on_other_data(state, fresh) if has_other_data else state, history
 
     def _manager(self, stage: str) -> Any:
         if stage not in self._managers:
@@ -139,6 +157,18 @@ class Checkpoints:
             )
             self._managers[stage] = ocp.CheckpointManager(self._directory / stage, options=options)
         return self._managers[stage]
+
+
+def _on_other_data(state: DriverState, fresh: DriverState) -> DriverState:
+    """A state whose next evaluation is the first on these data, and its solution the best."""
+
+    def record(s: DriverState) -> tuple[jax.Array, ...]:
+        return s.best_nll, s.best_nll_points, s.best_iteration, s.first_nll
+
+    # A copy, because the driver gives every buffer away once.
+    iteration = jnp.copy(state.iteration)
+    begun = (jnp.full_like(fresh.best_nll, jnp.inf), fresh.best_nll_points, iteration)
+    return eqx.tree_at(record, state, (*begun, fresh.first_nll))
 
 
 def _numbered(leaves: list[Any]) -> dict[str, Any]:

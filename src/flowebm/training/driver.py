@@ -60,11 +60,14 @@ class Outcome:
         state: The last state.
         history: One row of metrics a block.
         stop_reason: Why it ended, in words.
+        seconds_before: Seconds that it had taken when it was resumed; the history's seconds
+            contain them.
     """
 
     state: DriverState
     history: list[dict[str, Any]]
     stop_reason: str
+    seconds_before: float = 0.0
 
 
 @dataclass
@@ -237,7 +240,7 @@ def drive(
 
     With a time budget, the iterations that fit are estimated anew after each block, so that
     schedules reach their end with the budget; without one, a run is a pure function of its
-    key and inputs.
+    key and inputs. The seconds that a resumed run had taken before count.
 
     Args:
         key: Random key; all randomness of the run derives from it and the iteration number.
@@ -253,21 +256,24 @@ def drive(
     """
     observers = observers or Observers()
     started = time.monotonic()
+    seconds_before = 0.0
+    total = limits.max_steps
     state, metrics = _start(trainer, key)
     history: list[dict[str, Any]] = []
     restored = observers.restore(trainer.stage, state) if observers.restore else None
     if restored is not None:
         state, history = restored
-        started -= history[-1]["seconds"] if history else 0.0
+        seconds_before = history[-1]["seconds"] if history else 0.0
+        started -= seconds_before
+        total = _expected_total(limits, history)
     else:
         history.append(_row(trainer.stage, metrics, 0, started))
         for observe in observers.on_block:
             observe(trainer.stage, history[-1], limits.max_steps)
     divergence_margin = float(math.prod(trainer.data.shape[1:]))
-    total = limits.max_steps
     stop_reason = "nothing left to do"
-    block_started = time.monotonic()
     frozen = (trainer, key)
+    rows_before = len(history)
 
     while not bool(state.finished) and int(state.iteration) < limits.max_steps:
         iteration = int(state.iteration)
@@ -304,21 +310,27 @@ def drive(
             continue
         history.append(row)
         stop_reason = _stop_reason(limits, state, row, total)
-        if limits.time_budget is not None:
-            now = time.monotonic()
-            # The first block contains the compilation, which does not recur.
-            if len(history) > 2:
-                left = max(0.0, limits.time_budget - (now - started))
-                rate = (now - block_started) / length
-                total = min(limits.max_steps, int(state.iteration) + int(left / rate))
-            block_started = now
+        # A process's first block contains the compilation, which does not recur.
+        if len(history) > rows_before + 1:
+            total = _expected_total(limits, history)
         if stop_reason:
             state = eqx.tree_at(lambda s: s.finished, state, jnp.array(True))
         for observe in observers.on_block:
             observe(trainer.stage, row, total)
         if observers.save:
             observers.save(trainer.stage, state, history)
-    return Outcome(state, history, stop_reason)
+    return Outcome(state, history, stop_reason, seconds_before)
+
+
+def _expected_total(limits: Limits, history: list[dict[str, Any]]) -> int:
+    """The iterations that fit into the time, at the pace of the last block."""
+    if limits.time_budget is None or len(history) < 3:
+        return limits.max_steps
+    before, last = history[-2:]
+    seconds = max(last["seconds"] - before["seconds"], 1e-3)
+    left = max(0.0, limits.time_budget - last["seconds"])
+    iterations = int(left / seconds * (last["iteration"] - before["iteration"]))
+    return min(limits.max_steps, last["iteration"] + iterations)
 
 
 def _stop_reason(limits: Limits, state: DriverState, row: dict[str, Any], total: int) -> str:

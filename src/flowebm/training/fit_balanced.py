@@ -81,7 +81,7 @@ def fit_balanced(
         base: A flow to fit to the data first, and then to put in the place of the model's base.
         train_base: Whether that base is trained along with the tilt; it is frozen otherwise.
         max_steps: Iterations at most.
-        time_budget: Seconds at most, for all stages.
+        time_budget: Seconds at most, for all stages; those before a resumption count.
         patience: Evaluations without a better validation NLL before it stops.
         block_length: Iterations between evaluations.
         observers: Progress, metrics and checkpoints.
@@ -104,13 +104,13 @@ def fit_balanced(
     )
     row_weights = RowWeights.of(weights, validation_weights)
     observers, sentences = collect_warnings(observers)
-    started = time.monotonic()
+    started, seconds_before = time.monotonic(), 0.0
 
     def budget(share: float = 1.0) -> float | None:
         """Seconds left, or that share of the whole if it is less."""
         if time_budget is None:
             return None
-        left = time_budget - (time.monotonic() - started)
+        left = time_budget - (time.monotonic() - started) - seconds_before
         return max(0.0, min(left, share * time_budget))
 
     history: list[dict[str, Any]] = []
@@ -134,6 +134,7 @@ def fit_balanced(
         )
         model = EnergyModel(model.tilt, base if train_base else paramax.non_trainable(base))
         history += outcome.history
+        seconds_before += outcome.seconds_before
     if base is not None and _same_form(base, flow):
         # The model starts as its base: a proposal that is the same flow covers it perfectly,
         # where two flows fitted apart, in many dimensions, would hardly know each other.
@@ -149,6 +150,7 @@ def fit_balanced(
             observers=observers,
         )
         history += outcome.history
+        seconds_before += outcome.seconds_before
     if isinstance(proposal, DefensiveMixture):
         proposal = DefensiveMixture(flow, proposal.wide, proposal.fraction)
     else:
