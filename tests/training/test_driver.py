@@ -257,7 +257,10 @@ def test_a_time_budget_ends_the_run_and_sets_the_expected_total(clock):
 
 
 def test_a_resumed_run_has_what_is_left_of_its_time(clock):
-    """Stopped in the middle, it ends as late as one that was not, and expects as much."""
+    """Stopped in the middle, it ends as late as one that was not, and expects as much.
+
+    To compile takes time as well: up to ten looks at the clock, of a second each.
+    """
     limits = Limits(10**6, time_budget=40.0, block_length=5)
     whole = drive(jr.key(0), Descent(), limits)
     middle, saved = len(whole.history) // 2, []
@@ -270,16 +273,16 @@ def test_a_resumed_run_has_what_is_left_of_its_time(clock):
     totals = []
     observers = Observers(
         on_block=[lambda stage, row, total: totals.append(total)],
-        restore=lambda stage, state: saved[0],
+        restore=lambda stage, state: (saved[0][0], list(saved[0][1])),
     )
     resumed = drive(jr.key(0), Descent(), limits, observers)
     assert resumed.stop_reason == "time budget spent"
     assert resumed.seconds_before == saved[0][1][-1]["seconds"] > 10
-    # What the new process does before its first block takes time as well.
-    assert 0 <= len(whole.history) - len(resumed.history) <= 1
+    assert 0 <= len(whole.history) - len(resumed.history) <= 10
     last = resumed.history[-1]
     assert last["seconds"] < 40 + 3
-    assert all(abs(total - last["iteration"]) <= 10 for total in totals)
+    assert abs(totals[0] - last["iteration"]) <= 50
+    assert all(abs(total - last["iteration"]) <= 5 for total in totals[1:])
 
 
 def test_minibatches_take_every_row_once_an_epoch():
