@@ -9,6 +9,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from flowebm.atomic_write import atomic_write, remove_unfinished, writing
+
 #: Raised whenever an older reader would misread a newer run.
 RUN_VERSION = 1
 
@@ -135,9 +137,11 @@ class RunDirectory:
         Raises:
             ValueError: If another process is training in this directory.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._acquire()
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._acquire()
         self.has_begun = True
+        remove_unfinished(self.path)
         if resume:
             return
         if self.config_path.exists():
@@ -158,9 +162,8 @@ class RunDirectory:
             path: A file of the run.
             value: Dictionaries, sequences, numbers and texts.
         """
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(_json(value), encoding="utf-8")
-        os.replace(temporary, path)
+        with atomic_write(path) as file:
+            file.write(_json(value).encode())
 
     def _acquire(self) -> None:
         """Lock the directory, where the system has such locks; they end with the process."""

@@ -139,7 +139,7 @@ def test_an_interrupted_save_leaves_the_model_before(saved, folder, monkeypatch)
     def fail(*arguments):
         raise OSError("power failure")
 
-    monkeypatch.setattr("flowebm.models.saved.os.replace", fail)
+    monkeypatch.setattr("flowebm.atomic_write.os.replace", fail)
     newer = eqx.tree_at(lambda m: m.tilt.readout.weight, saved.model, jnp.zeros((1, 4)))
     with pytest.raises(OSError, match="power failure"):
         save_model(folder, dataclasses.replace(saved, model=newer, log_partition=7.0))

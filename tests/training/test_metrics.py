@@ -121,7 +121,7 @@ def test_truncation_is_all_or_nothing(path, monkeypatch):
     def fail(*arguments):
         raise OSError("power failure")
 
-    monkeypatch.setattr("flowebm.training.metrics.os.replace", fail)
+    monkeypatch.setattr("flowebm.atomic_write.os.replace", fail)
     with pytest.raises(OSError, match="power failure"):
         file.truncate(rows("a", 1))
     assert read_metrics(path) == rows("a", 4)

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ COMMANDS = {
     "impute": "fill missing entries with draws from a fitted model",
     "report": "a page that says what a run is worth, and why",
 }
+
+#: Set in the environment, it shows where an error arose.
+_TRACEBACK = "FLOWEBM_TRACEBACK"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,15 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has gone, as `head` does; Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        return _fail(error, 1)
+    except (OSError, MemoryError) as error:
+        return _fail(_in_words(error), 1)
     except KeyboardInterrupt as error:
         number = getattr(error, "number", signal.SIGINT)
         return _fail(str(error) or "Interrupted; nothing was written.", 128 + number)
     except Exception as error:
         if type(error).__name__ == "TrainingDiverged":
             return _fail(error, 1)
-        raise
+        return _fail(
+            f"Something that flowebm did not expect: {type(error).__name__}: "
+            f"{_short(error)}; set {_TRACEBACK}=1 to see the traceback, and report it.",
+            1,
+        )
     return 0
 
 
@@ -113,6 +121,22 @@ def _keep_compiled_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+def _in_words(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return "There is not enough memory for this: give fewer rows, or use a larger machine."
+    if error.errno is None or str(error) == error.strerror:
+        # A sentence already.
+        return str(error)
+    where = f" {error.filename}" if error.filename is not None else ""
+    return f"Cannot use{where or ' a file or stream'} ({error.strerror}): look at its disk."
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".")
+
+
 def _fail(message: object, status: int) -> int:
+    if os.environ.get(_TRACEBACK, "0") not in ("", "0"):
+        traceback.print_exc()
     print(f"flowebm: {' '.join(str(message).split())}", file=sys.stderr)
     return status

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from flowebm.atomic_write import atomic_write
 from flowebm.data.tables import SUFFIXES
 
 
@@ -91,6 +92,5 @@ def _write(path: Path, frame: Callable[[], pd.DataFrame], array: np.ndarray) -> 
         np.save(content, array)
     else:
         np.savez_compressed(content, X=array)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content.getvalue())
-    os.replace(temporary, path)
+    with atomic_write(path) as file:
+        file.write(content.getbuffer())

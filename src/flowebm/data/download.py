@@ -1,12 +1,13 @@
 """Files of published data sets from the network, checked by their SHA-256."""
 
 import hashlib
-import os
 import tarfile
 from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
+
+from flowebm.atomic_write import atomic_write, writing
 
 _PIECE = 1 << 20
 _PATIENCE = 30
@@ -24,20 +25,19 @@ def download(urls: Iterable[str], path: Path, sha256: str) -> None:
         ValueError: With one sentence, if no address gives the file with this checksum.
         OSError: If the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
-    try:
-        for url in urls:
-            try:
-                if _fetch(url, part) == sha256:
-                    os.replace(part, path)
-                    return
-                failures.append(f"the file at {url} has not the SHA-256 of the published one")
-            except _UnreachableError as error:
-                failures.append(f"{url}: {error}")
-    finally:
-        part.unlink(missing_ok=True)
+    for url in urls:
+        try:
+            with atomic_write(path) as file:
+                if _fetch(url, file) != sha256:
+                    raise _SourceError(
+                        f"the file at {url} has not the SHA-256 of the published one"
+                    )
+            return
+        except _SourceError as error:
+            failures.append(str(error))
     raise ValueError(
         f"Cannot download {path.name} ({'; '.join(failures)}): fetch it on a machine that can, "
         f"and put it into {path.parent}."
@@ -74,16 +74,15 @@ def download_members(
         archive.unlink(missing_ok=True)
 
 
-class _UnreachableError(Exception):
-    """The network's failure, which must not be mistaken for one of the disk."""
+class _SourceError(Exception):
+    """An address fails, which must not be mistaken for a failure of the disk."""
 
 
-def _fetch(url, path):
+def _fetch(url, file):
     digest = hashlib.sha256()
-    with path.open("wb") as file:
-        for piece in _pieces(url):
-            digest.update(piece)
-            file.write(piece)
+    for piece in _pieces(url):
+        digest.update(piece)
+        file.write(piece)
     return digest.hexdigest()
 
 
@@ -93,7 +92,7 @@ def _pieces(url):
             while piece := response.read(_PIECE):
                 yield piece
     except (OSError, HTTPException) as error:
-        raise _UnreachableError(_reason(error)) from error
+        raise _SourceError(f"{url}: {_reason(error)}") from error
 
 
 def _reason(error):
@@ -104,12 +103,8 @@ def _keep(tar, name, path):
     source = tar.extractfile(name)
     if source is None:
         raise KeyError(f"{name} is not a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with source, part.open("wb") as file:
-            while piece := source.read(_PIECE):
-                file.write(piece)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with source, atomic_write(path) as file:
+        while piece := source.read(_PIECE):
+            file.write(piece)

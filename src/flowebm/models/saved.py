@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +17,7 @@ from jaxtyping import PRNGKeyArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from flowebm.atomic_write import atomic_write, writing
 from flowebm.data.logit_pixels import LogitPixels
 from flowebm.data.standardise import Standardise
 from flowebm.models.architecture import Architecture, build
@@ -79,6 +79,8 @@ def save_model(directory: str | Path, saved: SavedModel) -> None:
     Raises:
         ValueError: If the model is not of the architecture that it declares, if an array or
             the log-partition is not finite, or if the metadata are not plain values.
+        CannotWrite: If the folder cannot be written in; the files in it are as they were, or
+            do not belong together and are refused when they are loaded.
     """
     directory = Path(directory)
     pixels = _plain(saved.preprocessing) if isinstance(saved.preprocessing, LogitPixels) else None
@@ -112,9 +114,11 @@ def save_model(directory: str | Path, saved: SavedModel) -> None:
             "The log-partition must be finite and the metadata made of plain JSON values to be "
             f"saved: {error}."
         ) from error
-    directory.mkdir(parents=True, exist_ok=True)
-    _replace(directory / _ARRAYS_NAME, content)
-    _replace(directory / _VALUES_NAME, text.encode())
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    for name, whole in ((_ARRAYS_NAME, content), (_VALUES_NAME, text.encode())):
+        with atomic_write(directory / name) as file:
+            file.write(whole)
 
 
 def load_model(directory: str | Path) -> SavedModel:
@@ -289,13 +293,3 @@ def _read(path: Path) -> bytes:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}): give the folder of a finished run."
         ) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file all or nothing, also if the machine stops in between."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from flowebm.atomic_write import CannotWrite
 from flowebm.training.driver import DriverState
 
 History = list[dict[str, Any]]
@@ -52,6 +53,9 @@ class Checkpoints:
             state: The driver's state; its iteration numbers the checkpoint.
             history: The stage's rows of metrics so far.
             now: Whether to save though the stage is not due.
+
+        Raises:
+            CannotWrite: If the folder cannot be written in; the checkpoints in it stay.
         """
         is_due = time.monotonic() >= self._next_save.get(stage, 0.0)
         if not (is_due or now or bool(state.finished)):
@@ -59,7 +63,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         step = int(state.iteration)
-        with _quiet():
+        with _quiet(), _writing(self._directory):
             manager = self._manager(stage)
             # What is newer than this state could not be read when the run resumed.
             for newer in [s for s in manager.all_steps() if s >= step]:
@@ -204,6 +208,15 @@ def _difference(saved: list[list[Any]], expected: list[list[Any]]) -> str:
 def _typed_like(leaf: jax.Array, value: jax.Array) -> jax.Array:
     """The value, weakly typed if the leaf is: a block would compile again for another type."""
     return leaf.at[...].set(value) if leaf.weak_type else value
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """Orbax and its storage layer tell of a full disk by exceptions of every kind."""
+    try:
+        yield
+    except Exception as error:
+        raise CannotWrite(directory, error) from error
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from flowebm.atomic_write import atomic_write, writing
 
 Row = dict[str, Any]
 
@@ -26,9 +27,10 @@ class MetricsFile:
 
     def append(self, row: Row) -> None:
         """Write one row."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(_line(row))
+        with writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
 
     def on_block(self, stage: str, row: Row, total: int) -> None:
         """`append`, with the signature of `Observers.on_block`.
@@ -63,10 +65,10 @@ class MetricsFile:
             [row for row in part if row.get("stage") != stage]
             for part in (rows[:first], rows[first:])
         )
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(self._path.name + ".tmp")
-        temporary.write_text("".join(map(_line, before + history + after)), encoding="utf-8")
-        os.replace(temporary, self._path)
+        with writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self._path) as file:
+            file.write("".join(map(_line, before + history + after)).encode())
 
 
 def read_metrics(path: str | Path) -> list[Row]:

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flowebm.atomic_write import atomic_write
 from flowebm.report.page.checks import Trust, checks_of, trust_in
 from flowebm.report.page.command import options_of
 from flowebm.report.page.document import GENERATOR, document
@@ -74,7 +75,8 @@ def write_html_report(
         installed=installed,
         now=datetime.now().astimezone(),
     )
-    _write(path, page.encode("utf-8", "xmlcharrefreplace"))
+    with atomic_write(path) as opened:
+        opened.write(page.encode("utf-8", "xmlcharrefreplace"))
     answer = opening_sentence(record, trust, checks)
     return Report(path, record.state, trust, answer, [c.sentence for c in checks if c.sentence])
 
@@ -94,18 +96,6 @@ def _check_output(path: Path) -> None:
             if f'content="{GENERATOR}"'.encode() in file.read(1000):
                 return
     raise ValueError(f"{path} exists and is no report: give another file to -o.")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file, all or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # Exclusive, so that nothing is written through a link that is there.
-        with temporary.open("xb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _installed() -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from flowebm.atomic_write import atomic_write, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,15 +71,10 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 200) -> Path:
         The path.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.lstrip(".").lower() or "png"
     undated = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}.get(kind)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(
-            unfinished, format=kind, dpi=dpi, metadata={undated: None} if undated else None
-        )
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        figure.savefig(file, format=kind, dpi=dpi, metadata={undated: None} if undated else None)
     return path
