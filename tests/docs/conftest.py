@@ -11,6 +11,7 @@ import pytest
 
 from flowebm.cli import main
 from flowebm.cli.report import default_options
+from flowebm.models import make_flow
 from flowebm.training import BalancedOptions, fit_flow
 
 #: Any fenced block: its language, and what is in it.
@@ -39,12 +40,15 @@ def little_work(small_architecture):
     """Small networks and few steps where Python code names none; commands get options."""
     estimator = importlib.import_module("flowebm.estimator")
     fit = importlib.import_module("flowebm.training.fit_balanced")
+    sampling = importlib.import_module("flowebm.training.sampling")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimator, "Architecture", small_architecture)
         patch.setattr(estimator, "DEFAULT_STEPS", dict.fromkeys(estimator.DEFAULT_STEPS, 20))
         small_options = functools.partial(BalancedOptions, n_chains=128, flow_batch=128)
         patch.setattr(fit, "BalancedOptions", small_options)
         patch.setattr(fit, "fit_flow", functools.partial(fit_flow, max_steps=20))
+        small_flow = functools.partial(make_flow, layers=2, width=8, depth=1)
+        patch.setattr(sampling, "make_flow", small_flow)
         yield
 
 

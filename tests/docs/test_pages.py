@@ -12,7 +12,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 
 #: Pages that take more than a few seconds: `make test-slow` runs them.
-LONG = {"anomalies.md", "estimator.md", "imputation.md"}
+LONG = {"anomalies.md", "estimator.md", "imputation.md", "sampling.md"}
 
 SLOW = pytest.mark.slow
 
