@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from flowebm.atomic_write import CannotWrite, atomic_write, remove_unfinished, writing
+from flowebm.atomic_write import CannotWrite, atomic_write, cannot_write, remove_unfinished, writing
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -75,7 +75,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     ],
 )
 def test_the_sentence_says_what_where_and_what_to_do(tmp_path, error, number, words):
-    refusal = CannotWrite(tmp_path / "file", error)
+    refusal = cannot_write(tmp_path / "file", error)
     assert refusal.errno == number
     assert str(refusal).startswith(f"Cannot write {tmp_path / 'file'}, because ")
     assert words in str(refusal)

@@ -51,6 +51,16 @@ def test_what_is_no_run_directory_is_neither_resumed_nor_replaced(tmp_path, conf
     assert contents(tmp_path) == before
 
 
+def test_a_run_that_was_stopped_before_it_began_leaves_no_run(tmp_path):
+    for name in (".lock", ".config.json.17.tmp"):
+        (tmp_path / name).write_text("")
+    RunDirectory(tmp_path).admit(resume=False, overwrite=False)
+    with pytest.raises(ValueError, match="There is no run in"):
+        RunDirectory(tmp_path).admit(resume=True, overwrite=False)
+    begun(tmp_path)
+    assert set(contents(tmp_path)) == {Path("config.json"), Path(".lock")}
+
+
 def test_a_run_of_another_format_version_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"flowebm_run": RUN_VERSION + 1}))
     with pytest.raises(ValueError, match="run version"):

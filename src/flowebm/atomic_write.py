@@ -28,20 +28,31 @@ class CannotWrite(OSError):
     """A file could not be written; what it held before is still there.
 
     Args:
-        path: The file.
-        error: Why.
+        sentence: Which file, why, and what to do.
+        number: The system's number of the failure, where it is known.
     """
 
-    def __init__(self, path: Path, error: BaseException):
-        number = _number(error)
-        reason = None if number is None else _REASONS.get(number)
-        if reason is None:
-            known = error.strerror if isinstance(error, OSError) else None
-            reason = f"{' '.join(str(known or error).split())[:200].rstrip('.')}: look at its disk"
-        super().__init__(number, f"Cannot write {path}, because {reason}.")
+    def __init__(self, sentence: str, number: int | None = None):
+        super().__init__(sentence)
+        self.errno = number
 
-    def __str__(self) -> str:
-        return self.strerror or ""
+
+def cannot_write(path: Path, error: BaseException) -> CannotWrite:
+    """A failure of the disk in words.
+
+    Args:
+        path: The file, or a folder of files that a library writes.
+        error: Whatever was raised.
+
+    Returns:
+        The error to raise in its place.
+    """
+    number = _number(error)
+    reason = None if number is None else _REASONS.get(number)
+    if reason is None:
+        known = error.strerror if isinstance(error, OSError) else None
+        reason = f"{' '.join(str(known or error).split())[:200].rstrip('.')}: look at its disk"
+    return CannotWrite(f"Cannot write {path}, because {reason}.", number)
 
 
 @contextmanager
@@ -92,7 +103,7 @@ def writing(path: Path) -> Iterator[None]:
     except CannotWrite:
         raise
     except OSError as error:
-        raise CannotWrite(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -27,6 +27,10 @@ _CONTENTS = (
 )
 
 
+#: The file whose lock the training process holds.
+_LOCK = ".lock"
+
+
 class RunDirectory:
     """A directory with all that is known about one run.
 
@@ -91,7 +95,7 @@ class RunDirectory:
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise ValueError(f"{parent} cannot be written in: give another directory to --out.")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if not self.path.exists() or all(map(_is_of_no_run, self.path.iterdir())):
             if resume:
                 raise ValueError(
                     f"There is no run in {self.path} to resume: leave --resume out to begin one."
@@ -136,18 +140,18 @@ class RunDirectory:
 
         Raises:
             ValueError: If another process is training in this directory.
+            CannotWrite: If the directory cannot be written in.
         """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._acquire()
+            remove_unfinished(self.path)
+            if not resume and self.config_path.exists():
+                for name in _CONTENTS:
+                    _remove(self.path / name)
+        if not resume:
+            self.write(self.config_path, config)
         self.has_begun = True
-        remove_unfinished(self.path)
-        if resume:
-            return
-        if self.config_path.exists():
-            for name in _CONTENTS:
-                _remove(self.path / name)
-        self.write(self.config_path, config)
 
     def release(self) -> None:
         """Let others train in this directory."""
@@ -171,7 +175,7 @@ class RunDirectory:
             import fcntl
         except ImportError:
             return
-        lock = (self.path / ".lock").open("w", encoding="utf-8")
+        lock = (self.path / _LOCK).open("w", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -216,6 +220,11 @@ def plain(value: Any) -> Any:
 
 def _json(value: Any) -> str:
     return json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
+
+
+def _is_of_no_run(path: Path) -> bool:
+    """Whether a file is there of a run that was stopped before it began."""
+    return path.name == _LOCK or (path.name.startswith(".") and path.suffix == ".tmp")
 
 
 def _remove(path: Path) -> None:

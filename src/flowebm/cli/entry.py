@@ -124,11 +124,11 @@ def _keep_compiled_programs() -> None:
 def _in_words(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         return "There is not enough memory for this: give fewer rows, or use a larger machine."
-    if error.errno is None or str(error) == error.strerror:
+    if error.strerror is None:
         # A sentence already.
         return str(error)
-    where = f" {error.filename}" if error.filename is not None else ""
-    return f"Cannot use{where or ' a file or stream'} ({error.strerror}): look at its disk."
+    where = error.filename or "the output"
+    return f"Cannot use {where} ({error.strerror}): look at its disk and its permissions."
 
 
 def _short(error: Exception) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from flowebm.atomic_write import CannotWrite
 from flowebm.cli.arguments import parse
 from flowebm.cli.measure import measure
 from flowebm.cli.points import Points, hold_out, read_points
@@ -61,6 +62,7 @@ def run(arguments: Sequence[str]) -> None:
         ValueError: If an option, the data or the directory is refused.
         TrainingDiverged: If training diverges again and again.
         Stopped: If a signal stopped it; what it then says is how to go on.
+        CannotWrite: If the disk did not take a file; likewise.
     """
     command: Command = parse(options_of(arguments), "train", arguments)
     check(command)
@@ -70,7 +72,10 @@ def run(arguments: Sequence[str]) -> None:
             _train(command, directory, signals)
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
-        raise Stopped(_how_to_go_on(arguments, directory.has_begun), number) from None
+        raise Stopped(f"Interrupted{_how_to_go_on(arguments, directory)}", number) from None
+    except CannotWrite as error:
+        sentence = f"{error} Stopped{_how_to_go_on(arguments, directory)}"
+        raise CannotWrite(sentence, error.errno) from error
     finally:
         directory.release()
 
@@ -310,11 +315,12 @@ def _plot(
         )
 
 
-def _how_to_go_on(arguments: Sequence[str], has_begun: bool) -> str:
-    if not has_begun:
-        return "Interrupted before the run began; nothing was written."
+def _how_to_go_on(arguments: Sequence[str], directory: RunDirectory) -> str:
+    """The end of a sentence on a run that has stopped."""
+    if not directory.has_begun:
+        return " before the run began; nothing was written."
     again = [argument for argument in arguments if argument not in ("--resume", "--overwrite")]
     return (
-        "Interrupted; go on from the last checkpoint with "
+        "; go on from the last checkpoint with "
         f"`flowebm {shlex.join(['train', *again, '--resume'])}`."
     )

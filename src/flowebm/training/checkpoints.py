@@ -1,6 +1,7 @@
 """Checkpoints of a run in progress: the driver's state and its history, always of one moment."""
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from flowebm.atomic_write import CannotWrite
+from flowebm.atomic_write import cannot_write
 from flowebm.training.driver import DriverState
 
 History = list[dict[str, Any]]
@@ -213,10 +214,19 @@ def _typed_like(leaf: jax.Array, value: jax.Array) -> jax.Array:
 @contextmanager
 def _writing(directory: Path) -> Iterator[None]:
     """Orbax and its storage layer tell of a full disk by exceptions of every kind."""
+    hook = sys.unraisablehook
+
+    def without_echoes(raised: Any) -> None:
+        if "Event loop is closed" not in str(raised.exc_value):
+            hook(raised)
+
+    sys.unraisablehook = without_echoes
     try:
         yield
     except Exception as error:
-        raise CannotWrite(directory, error) from error
+        # The hook stays: threads of the storage layer go on to print that nobody listens.
+        raise cannot_write(directory, error) from error
+    sys.unraisablehook = hook
 
 
 @contextmanager
