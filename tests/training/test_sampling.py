@@ -155,6 +155,40 @@ def test_a_numpyro_model_is_sampled_with_its_evidence():
     assert abs(log_z.value - evidence) < 5 * log_z.stderr
 
 
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"global_kernel": "isir", "n_proposals": 3, "local_kernel": "hmc", "n_local": 2},
+    ],
+)
+def test_every_evaluation_is_counted(choices, monkeypatch):
+    """Against a density that counts; six draws are made as two blocks of four."""
+    monkeypatch.setattr("flowebm.training.sampling.N_IMPORTANCE", 1_000)
+    count = 0
+
+    def counted(value):
+        nonlocal count
+        count += 1
+        return value
+
+    def log_density(x):
+        return -0.5 * jnp.sum(x**2) + jnp.sum(look(x)) * 0
+
+    @jax.custom_jvp
+    def look(x):
+        return jax.pure_callback(
+            counted, jax.ShapeDtypeStruct((), x.dtype), x[0], vmap_method="sequential"
+        )
+
+    look.defjvp(lambda primals, tangents: (look(*primals), jnp.zeros(())))
+    small = {"n_particles": 16, "flow_batch": 8, "n_local": 3, "patience": 5} | choices
+    counts = {"n_chains": 4, "n_draws": 6, "max_steps": 3}
+    with pytest.warns(EstimateWarning):
+        result = run(log_density, 2, 2, options=SamplingOptions(**small), **counts)
+    assert result.n_evaluations == count
+
+
 def test_chains_that_have_not_mixed_are_told_of():
     """Four draws a chain, after one iteration that is far from the target."""
     with pytest.warns(EstimateWarning) as caught:

@@ -135,8 +135,8 @@ def sample(
         positions = coordinates.standardise(outcome.state.inner.positions)
         positions = _chosen(chain_key, positions, n_chains)
         deadline = None if time_budget is None else started + time_budget
-        drawn = _draws(draw_key, kernel, positions, n_draws, thin, deadline, on_block)
-    result = _result(log_z_key, trainer, outcome, kernel, coordinates, drawn, thin)
+        drawn, n_steps = _draws(draw_key, kernel, positions, n_draws, thin, deadline, on_block)
+    result = _result(log_z_key, trainer, outcome, kernel, coordinates, drawn, n_steps)
     for sentence in result.warnings:
         warnings.warn(sentence, EstimateWarning, stacklevel=2)
     return result
@@ -221,8 +221,8 @@ def _draws(
     thin: int,
     deadline: float | None,
     on_block: OnBlock,
-) -> AssistedDraws:
-    """Blocks of draws, until there are enough or the time is up."""
+) -> tuple[AssistedDraws, int]:
+    """Blocks of draws, until there are enough or the time is up; and how many steps that took."""
     started = time.monotonic()
     # Blocks of one length, of which one program is compiled; what is too much is dropped.
     length = max(4, -(-n_draws // DRAW_BLOCKS))
@@ -236,7 +236,8 @@ def _draws(
         on_block("draws", {"iteration": done, "seconds": now - started}, n_draws)
         if deadline is not None and now >= deadline:
             break
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:n_draws], *blocks)
+    drawn = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:n_draws], *blocks)
+    return drawn, length * len(blocks) * thin
 
 
 def _result(
@@ -246,7 +247,7 @@ def _result(
     kernel: AssistedKernel,
     coordinates: Preconditioner,
     drawn: AssistedDraws,
-    thin: int,
+    n_steps: int,
 ) -> SamplingResult:
     target = trainer.target
     drawn = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), drawn)
@@ -268,7 +269,6 @@ def _result(
             *sentences,
         ]
     standardised = TriangularAffine(coordinates.mean, coordinates.factor)
-    n_steps = drawn.logdensity.size * thin
     return SamplingResult(
         draws=draws,
         log_density=drawn.logdensity - coordinates.log_det - log_det,
@@ -279,7 +279,9 @@ def _result(
         flow=Transformed(kernel.proposal, Chain([standardised, target.bijection])),
         history=outcome.history,
         stop_reason=outcome.stop_reason,
-        n_evaluations=_n_evaluations(trainer.options, int(outcome.state.iteration), n_steps),
+        n_evaluations=_n_evaluations(
+            trainer.options, int(outcome.state.iteration), n_steps, drawn.logdensity.shape[0]
+        ),
         warnings=tuple(sentences),
     )
 
@@ -298,13 +300,17 @@ def _log_partition(key: PRNGKeyArray, kernel: AssistedKernel) -> tuple[LogPartit
     return log_z, [str(w.message) for w in caught if issubclass(w.category, EstimateWarning)]
 
 
-def _n_evaluations(options: SamplingOptions, n_iterations: int, n_steps: int) -> int | None:
-    """Evaluations of the log-density: those of the warm-up, of the draws and of log Z."""
+def _n_evaluations(
+    options: SamplingOptions, n_iterations: int, n_steps: int, n_chains: int
+) -> int | None:
+    """Evaluations of the log-density: of the checks, the warm-up, the draws and log Z."""
     local = {"mala": 1, "hmc": LEAPFROG_STEPS}.get(options.local_kernel)
     if local is None:
         return None
     proposals = options.n_proposals if options.global_kernel == "isir" else 1
     step = proposals + 1 + options.n_local * local
+    # At the door: the initial point, and the particles where they start.
+    checks = 1 + options.n_particles
     # A step of the warm-up also weighs where the particles are.
     warm_up = n_iterations * options.n_particles * (step + 1)
-    return warm_up + n_steps * step + N_IMPORTANCE
+    return checks + warm_up + n_chains * (1 + n_steps * step) + N_IMPORTANCE
