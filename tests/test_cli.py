@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -329,6 +330,24 @@ def test_training_that_diverges_fails_with_one_sentence(tmp_path, capsys, monkey
     assert refused(capsys, *arguments, status=1) == "flowebm: Stage 'balanced' diverged.\n"
 
 
+@pytest.mark.parametrize("asked", ["0", "1"])
+def test_what_nobody_expected_is_one_sentence_and_a_traceback_where_it_is_asked_for(
+    tmp_path, capsys, monkeypatch, asked
+):
+    def fail(self, X, y=None):
+        raise KeyError("a bug")
+
+    monkeypatch.setenv("FLOWEBM_TRACEBACK", asked)
+    monkeypatch.setattr(FlowEBM, "fit", fail)
+    assert main(["train", "--data", "mixture", "--out", str(tmp_path / "run"), "--quiet"]) == 1
+    *trace, sentence = capsys.readouterr().err.splitlines()
+    assert sentence == (
+        "flowebm: Something that flowebm did not expect: KeyError: 'a bug'; set "
+        "FLOWEBM_TRACEBACK=1 to see the traceback, and report it."
+    )
+    assert bool(trace) == (asked == "1")
+
+
 # Bad input: exit status 2 and one sentence.
 
 
@@ -426,6 +445,25 @@ def test_what_is_no_finished_run_is_refused(tmp_path, capsys):
         assert sentence in refused(capsys, "score", path, "mixture")
         assert sentence in refused(capsys, "evaluate", path, "mixture")
         assert sentence in refused(capsys, "sample", path, "-n", 5, "-o", tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"options": None}, "no valid 'seed' in 'options'"),
+        ({"options": {"seed": True}}, "no valid 'seed' in 'options'"),
+        ({"data": {"columns": 2}}, "no valid 'sha256' in 'data'"),
+        ({"versions": []}, "no valid 'flowebm' in 'versions'"),
+    ],
+)
+def test_a_configuration_without_its_entries_is_refused(finished, tmp_path, capsys, change, named):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | change))
+    resume = ["train", "--data", "mixture", "--out", run, *TINY.split(), "--resume"]
+    for arguments in (["score", run, "mixture"], ["evaluate", run, "mixture"], resume):
+        assert f"config.json is damaged (it has {named})" in refused(capsys, *arguments)
 
 
 def test_output_files_are_not_overwritten_unless_asked(finished, tmp_path, capsys):

@@ -27,6 +27,13 @@ _CONTENTS = (
 )
 
 
+#: What other commands than `flowebm report` read of a configuration, and its kinds.
+_ENTRIES: dict[str, dict[str, Any]] = {
+    "data": {"sha256": str, "columns": int},
+    "options": {"seed": int, "dequantise": bool, "test_fraction": int | float},
+    "versions": {"flowebm": str},
+}
+
 #: The file whose lock the training process holds.
 _LOCK = ".lock"
 
@@ -117,16 +124,35 @@ class RunDirectory:
         try:
             config = json.loads(self.config_path.read_text(encoding="utf-8"))
             run_version = config["flowebm_run"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(
-                f"{self.path} is not a run directory (it has no config.json of flowebm): give the "
-                "--out directory of a `flowebm train`."
+                f"{self.path} is not a run directory (it has no config.json of flowebm, or a "
+                "damaged one): give the --out directory of a `flowebm train`."
             ) from None
         if run_version != RUN_VERSION:
             raise ValueError(
                 f"{self.path} has run version {run_version!r}, and this flowebm reads "
                 f"{RUN_VERSION}: use the version of flowebm that wrote it."
             )
+        return config
+
+    def read_whole_config(self) -> dict[str, Any]:
+        """`read_config`, with all the entries that a command reads, each of its kind.
+
+        Raises:
+            ValueError: As `read_config` does, or if an entry is missing or of another kind.
+        """
+        config = self.read_config()
+        for group, entries in _ENTRIES.items():
+            values = config.get(group)
+            for name, kinds in entries.items():
+                value = values.get(name) if isinstance(values, dict) else None
+                # A bool is an int to Python, and no seed.
+                if not isinstance(value, kinds) or isinstance(value, bool) != (kinds is bool):
+                    raise ValueError(
+                        f"{self.config_path} is damaged (it has no valid {name!r} in {group!r}): "
+                        "copy it again, or train anew in another directory."
+                    )
         return config
 
     def begin(self, config: dict[str, Any], *, resume: bool) -> None:

@@ -1,5 +1,8 @@
 """Tables come in as they were written, or are refused in one sentence."""
 
+import io
+import zipfile
+
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -241,3 +244,20 @@ def test_a_first_row_that_only_begins_like_column_numbers_is_data(tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("0,1,2.5\n3,4,5\n")
     np.testing.assert_array_equal(read_table(path).values, [[0, 1, 2.5], [3, 4, 5]])
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_a_header_that_promises_more_than_the_file_holds_is_refused(tmp_path, suffix):
+    """A pebibyte, which no machine has."""
+    header = {"descr": "<f8", "fortran_order": False, "shape": (2**27, 2**20)}
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(content, header)
+    content.write(bytes(64))
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".npy":
+        path.write_bytes(content.getvalue())
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("X.npy", content.getvalue())
+    with pytest.raises(ValueError, match=r"Cannot read .* as a NumPy file .* write it again"):
+        read_table(path)

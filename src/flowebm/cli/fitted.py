@@ -25,12 +25,13 @@ def load_fitted(path: Path) -> tuple[FlowEBM, dict[str, Any]]:
         raise ValueError(
             f"There is no directory {path}: give the --out directory of a `flowebm train`."
         )
-    config = RunDirectory(path).read_config()
+    directory = RunDirectory(path)
+    directory.read_config()
     if not (path / "model.json").exists():
         raise ValueError(
             f"The run in {path} has no model yet: let `flowebm train --resume` bring it to its end."
         )
-    return FlowEBM.load(path), config
+    return FlowEBM.load(path), directory.read_whole_config()
 
 
 def check_order(estimator: FlowEBM, names: Sequence[str], where: str) -> None:

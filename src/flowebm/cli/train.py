@@ -96,7 +96,7 @@ def _train(command: Command, directory: RunDirectory, signals: StopSignals) -> N
     config = _config(command, points)
     console = Console(stderr=True, quiet=command.quiet)
     if command.resume:
-        config = _continued(command, directory.read_config(), config, console)
+        config = _continued(command, directory.read_whole_config(), config, console)
     train, test = hold_out(points, command.test_fraction, command.seed)
 
     with _observed(command, directory, config, console, signals) as observers:

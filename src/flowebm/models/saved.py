@@ -150,6 +150,7 @@ def load_model(directory: str | Path) -> SavedModel:
         ) from error
     architecture = parse_architecture(values_path, values["model"], values["architecture"])
     shape = tuple(values["shape"])
+    _check_size(values_path, architecture, shape, arrays)
     preprocessing = parse_preprocessing(values_path, values["preprocessing"], shape)
     try:
         skeleton = _skeleton(architecture, shape, standardises=preprocessing is None)
@@ -284,6 +285,22 @@ def _check(arrays: dict[str, np.ndarray], skeleton: dict[str, Any], where: str) 
                 f"{where} has values in {name} that are not finite: the training that made it "
                 "diverged, so train again with a lower learning rate."
             )
+
+
+def _check_size(
+    path: Path,
+    architecture: Architecture | EBFlowArchitecture,
+    shape: tuple[int, ...],
+    arrays: dict[str, np.ndarray],
+) -> None:
+    """Refuse numbers that would build a model far beyond what the file can fill."""
+    entries = sum(array.size for array in arrays.values())
+    counts = [v for v in vars(architecture).values() if type(v) is int]
+    if math.prod(shape) > entries or max(counts, default=0) > max(entries, 1000):
+        raise ValueError(
+            f"{path} describes a larger model than the {entries:,} numbers beside it can fill: "
+            "save the model again."
+        )
 
 
 def _read(path: Path) -> bytes:

@@ -99,8 +99,14 @@ class Checkpoints:
         if not (self._directory / stage).is_dir():
             return None
         with _quiet():
-            manager = self._manager(stage)
-            steps = sorted(manager.all_steps(), reverse=True)
+            try:
+                manager = self._manager(stage)
+                steps = sorted(manager.all_steps(), reverse=True)
+            except Exception as error:
+                raise ValueError(
+                    f"The checkpoints of stage {stage!r} in {self._directory} cannot be listed "
+                    f"({error}): look at its files, or start anew with --overwrite."
+                ) from error
             for step in steps:
                 checkpoint = self._read(manager, stage, step, state_like)
                 if checkpoint is not None:
