@@ -50,7 +50,7 @@ def parse_values(path: Path, content: bytes) -> dict[str, Any]:
     columns, shape = values.get("columns"), values.get("shape")
     valid = {
         "arrays_sha256": isinstance(values.get("arrays_sha256"), str),
-        "model": values.get("model") in _ARCHITECTURES,
+        "model": isinstance(values.get("model"), str) and values["model"] in _ARCHITECTURES,
         "architecture": isinstance(values.get("architecture"), dict),
         "preprocessing": "preprocessing" in values
         and (values["preprocessing"] is None or isinstance(values["preprocessing"], dict)),

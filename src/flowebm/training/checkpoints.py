@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ History = list[dict[str, Any]]
 
 #: The newest, and the one to fall back to if the newest cannot be read.
 _KEPT = 2
+
+#: What threads and abandoned coroutines raise, for nobody, after a failure that is known.
+_ECHOES = ("Event loop is closed", "Encountered error while reading array index")
 
 #: The one array of a state whose shape the data decide.
 _OF_VALIDATION = "best_nll_points"
@@ -159,6 +162,9 @@ class Checkpoints:
         return _on_other_data(state, fresh) if has_other_data else state, history
 
     def _manager(self, stage: str) -> Any:
+        if not self._managers:
+            # For good: the echoes come late.
+            sys.unraisablehook = _without_echoes(sys.unraisablehook)
         if stage not in self._managers:
             import orbax.checkpoint as ocp
 
@@ -220,19 +226,20 @@ def _typed_like(leaf: jax.Array, value: jax.Array) -> jax.Array:
 @contextmanager
 def _writing(directory: Path) -> Iterator[None]:
     """Orbax and its storage layer tell of a full disk by exceptions of every kind."""
-    hook = sys.unraisablehook
-
-    def without_echoes(raised: Any) -> None:
-        if "Event loop is closed" not in str(raised.exc_value):
-            hook(raised)
-
-    sys.unraisablehook = without_echoes
     try:
         yield
     except Exception as error:
-        # The hook stays: threads of the storage layer go on to print that nobody listens.
         raise cannot_write(directory, error) from error
-    sys.unraisablehook = hook
+
+
+def _without_echoes(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A hook that keeps to itself what the storage layer's threads say of failures again."""
+
+    def quieter(raised: Any) -> None:
+        if not any(echo in str(raised.exc_value) for echo in _ECHOES):
+            hook(raised)
+
+    return quieter
 
 
 @contextmanager
