@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from flowebm.training import ScoreMatchingOptions as ScoreMatchingOptions
     from flowebm.training import TrainingDiverged as TrainingDiverged
     from flowebm.training import fit_balanced as fit_balanced
+    from flowebm.training import fit_joint as fit_joint
     from flowebm.training import fit_persistent as fit_persistent
     from flowebm.training import fit_score_matching as fit_score_matching
     from flowebm.training import sample as sample
@@ -63,6 +64,7 @@ _ORIGINS = {
     "ScoreMatchingOptions": "flowebm.training",
     "TrainingDiverged": "flowebm.training",
     "fit_balanced": "flowebm.training",
+    "fit_joint": "flowebm.training",
     "fit_persistent": "flowebm.training",
     "fit_score_matching": "flowebm.training",
     "held_out_nll": "flowebm.evaluation",
@@ -112,6 +114,7 @@ __all__ = [
     "TrainingDiverged",
     "__version__",
     "fit_balanced",
+    "fit_joint",
     "fit_persistent",
     "fit_score_matching",
     "held_out_nll",

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -45,6 +46,7 @@ from flowebm.samplers.normalised import NormalisedModel
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Observers
 from flowebm.training.fit_balanced import fit_balanced
+from flowebm.training.fit_joint import fit_joint
 from flowebm.training.fit_score_matching import ScoreMatchingOptions, fit_score_matching
 from flowebm.training.progress import OnProgress
 from flowebm.training.result import FitResult
@@ -57,10 +59,10 @@ MIN_ROWS = 8
 FEW_ROWS = 50
 
 #: Iterations of a fit where neither steps nor a time budget are given.
-DEFAULT_STEPS = {"balanced": 1000, "ebflow": 3000}
+DEFAULT_STEPS = {"joint": 1000, "balanced": 1000, "ebflow": 3000}
 
 #: Evaluations without improvement before a fit stops, where none are given.
-DEFAULT_PATIENCE = {"balanced": None, "ebflow": 20}
+DEFAULT_PATIENCE = {"joint": None, "balanced": None, "ebflow": 20}
 
 #: Points whose densities are evaluated at once, many or few. Rows are filled up to one of these
 #: numbers: two programs serve tables of any length, and a row's density does not depend on the
@@ -75,8 +77,10 @@ class FlowEBM(DensityMixin, BaseEstimator):
     log-determinant are part of $E$, and $\log Z$ comes with a standard error.
 
     Args:
-        method: How the model is fitted; `"balanced"`: an energy model by flow-assisted maximum
-            likelihood; `"ebflow"`: an energy-based flow by score matching.
+        method: How the model is fitted; `"joint"`: a flow finds the directions in which the data
+            are not Gaussian, and an energy model is fitted from there by flow-assisted maximum
+            likelihood; `"balanced"`: by that alone; `"ebflow"`: an energy-based flow by score
+            matching.
         objective: What `"ebflow"` minimises: `"ml"`, `"sml"`, `"exact"`, `"ssm"`, `"dsm"` or
             `"fdssm"`; short for that choice in `options`, which tells the default.
         max_steps: Iterations at most; where no time budget is given 1000, and 3000 for
@@ -109,7 +113,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
 
     def __init__(
         self,
-        method: Literal["balanced", "ebflow"] = "balanced",
+        method: Literal["joint", "balanced", "ebflow"] = "joint",
         *,
         objective: str | None = None,
         max_steps: int | None = None,
@@ -199,6 +203,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
     def _fit_of_the_method(self) -> Callable[..., "_Fitted"]:
         """The function that fits by `method`; refuses choices that belong to another."""
         methods = {
+            "joint": (self._fit_joint, Architecture, BalancedOptions),
             "balanced": (self._fit_balanced, Architecture, BalancedOptions),
             "ebflow": (self._fit_ebflow, EBFlowArchitecture, ScoreMatchingOptions),
         }
@@ -250,6 +255,10 @@ class FlowEBM(DensityMixin, BaseEstimator):
         shape = parts.train.shape[1:]
         standardise, train, validation = self._standardised(parts, weights)
         architecture = cast(Architecture, self.architecture or Architecture())
+        if architecture.relevant is not None:
+            raise ValueError("relevant is for the method 'joint'; leave it out for 'balanced'.")
+        if architecture.base == "auto":
+            architecture = replace(architecture, base="gaussian")
         # Gaussians are fitted to the distribution that the weights make of the data.
         as_weighted = train if weights is None else train[rows_in_proportion(weights.train)]
         components = build(architecture, shape, data=as_weighted, key=build_key)
@@ -268,6 +277,41 @@ class FlowEBM(DensityMixin, BaseEstimator):
             base=base,
             train_base=architecture.train_base,
             **self._limits(),
+        )
+        return _Fitted(result, standardise, architecture)
+
+    def _fit_joint(
+        self,
+        build_key: PRNGKeyArray,
+        fit_key: PRNGKeyArray,
+        parts: Split,
+        weights: Split | None,
+    ):
+        standardise, train, validation = self._standardised(parts, weights)
+        architecture = cast(Architecture, self.architecture or Architecture())
+        whole = replace(architecture, relevant=None, base="gaussian")
+        as_weighted = train if weights is None else train[rows_in_proportion(weights.train)]
+        components = build(whole, train.shape[1:], data=as_weighted, key=build_key)
+        result = fit_joint(
+            fit_key,
+            components.model,
+            train,
+            validation=validation,
+            **_weights_of(weights),
+            make_flow=partial(_flow_of, whole),
+            defensive_fraction=architecture.defensive_fraction,
+            base=architecture.base,
+            train_base=architecture.train_base,
+            relevant=architecture.relevant,
+            options=cast(BalancedOptions | None, self.options),
+            **self._limits(),
+        )
+        architecture = replace(
+            architecture,
+            base=result.base,
+            # The base is the flow that the proposal began as.
+            base_flow=architecture.flow,
+            relevant=result.relevant,
         )
         return _Fitted(result, standardise, architecture)
 
@@ -584,6 +628,12 @@ class FlowEBM(DensityMixin, BaseEstimator):
                 f"{width}: they must agree."
             )
         return shape
+
+
+def _flow_of(
+    architecture: Architecture, key: PRNGKeyArray, shape: tuple[int, ...]
+) -> AbstractDistribution:
+    return build_flow(architecture, architecture.flow, shape, key=key)
 
 
 class _Fitted(NamedTuple):

@@ -20,8 +20,8 @@ ARCHITECTURE = Architecture(width=4, depth=1, flow_layers=1, flow_width=4, flow_
 READOUT = "model.tilt.readout.weight"
 
 
-def make(dtype=float, shape=(3,)):
-    model, proposal = build(ARCHITECTURE, shape, key=jax.random.key(1))
+def make(architecture=ARCHITECTURE, shape=(3,)):
+    model, proposal = build(architecture, shape, key=jax.random.key(1))
     weight = jnp.ones_like(model.tilt.readout.weight)
     model = eqx.tree_at(lambda m: m.tilt.readout.weight, model, weight)
     scaling = Standardise(np.arange(3.0).reshape(shape), np.full(shape, 2.0))
@@ -31,7 +31,7 @@ def make(dtype=float, shape=(3,)):
         scaling,
         log_partition=-1.25,
         log_partition_stderr=0.1,
-        architecture=ARCHITECTURE,
+        architecture=architecture,
         columns=("a", "b", "Ω"),
         metadata={"method": "balanced", "rows": [1, None, True]},
     )
@@ -74,6 +74,25 @@ def rewrite(folder, change_values=None, change_arrays=None):
 def arrays_of(saved):
     trees = (saved.model, saved.proposal, saved.preprocessing)
     return eqx.filter(trees, eqx.is_array)
+
+
+def test_a_model_of_relevant_directions_comes_back_exactly(tmp_path):
+    saved = make(
+        dataclasses.replace(
+            ARCHITECTURE,
+            base="flow",
+            base_flow="affine-coupling",
+            flow="affine-coupling",
+            relevant=2,
+        )
+    )
+    change = jax.random.normal(jax.random.key(2), (3, 3))
+    model = eqx.tree_at(lambda m: m.tilt.layers[0].weight.matrix.tree, saved.model, change)
+    saved = dataclasses.replace(saved, model=model)
+    save_model(tmp_path, saved)
+    loaded = load_model(tmp_path)
+    assert loaded.architecture == saved.architecture
+    assert eqx.tree_equal(arrays_of(loaded), arrays_of(saved))
 
 
 def test_a_model_comes_back_exactly(saved, folder):

@@ -74,8 +74,10 @@ class Train:
         out: The run directory.
         data_dir: The folder of the files of mnist, fashion-mnist, kmnist or cifar-10.
         download: Fetch files that the folder lacks.
-        method: How the model is fitted: "balanced", an energy model by flow-assisted maximum
-            likelihood; "ebflow", an energy-based flow by score matching.
+        method: How the model is fitted: "joint", a flow finds the directions in which the data are
+            not Gaussian, and an energy model is fitted from there by flow-assisted maximum
+            likelihood; "balanced", by that alone; "ebflow", an energy-based flow by score
+            matching.
         max_steps: Iterations at most; where no time budget is given 1000, and 3000 for ebflow.
         time_budget: Seconds at most, compilation included; a resumed run counts those that it
             had taken at the checkpoint.
@@ -101,7 +103,7 @@ class Train:
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     data_dir: Path | None = None
     download: bool = False
-    method: Literal["balanced", "ebflow"] = "balanced"
+    method: Literal["joint", "balanced", "ebflow"] = "joint"
     max_steps: int | None = None
     time_budget: float | None = None
     patience: int | None = None
@@ -146,7 +148,7 @@ class TrainEBFlow(Train):
     """
     )
 
-    method: Literal["balanced", "ebflow"] = "ebflow"
+    method: Literal["joint", "balanced", "ebflow"] = "ebflow"
     pixel_levels: int | None = None
     architecture: EBFlowArchitecture = field(default_factory=EBFlowArchitecture)
     training: ScoreMatchingOptions = field(default_factory=ScoreMatchingOptions)
@@ -154,7 +156,7 @@ class TrainEBFlow(Train):
 
 def options_of(arguments: Sequence[str]) -> type[TrainBalanced] | type[TrainEBFlow]:
     """The options of the method that the arguments name."""
-    method = "balanced"
+    method = "joint"
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if argument == "--method":
             method = following

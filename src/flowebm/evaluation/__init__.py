@@ -23,6 +23,8 @@ from flowebm.evaluation.mode_weights import ModeWeights as ModeWeights
 from flowebm.evaluation.mode_weights import NearestMode as NearestMode
 from flowebm.evaluation.mode_weights import mode_weights as mode_weights
 from flowebm.evaluation.mode_weights import total_variation as total_variation
+from flowebm.evaluation.relevance import Relevance as Relevance
+from flowebm.evaluation.relevance import relevant_directions as relevant_directions
 from flowebm.evaluation.reliability import Reliability as Reliability
 from flowebm.evaluation.reliability import reliability as reliability
 from flowebm.evaluation.tempered import Bracket as Bracket

@@ -1,6 +1,6 @@
 """What a model is made of, as plain values: enough to rebuild it without running anything saved."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import jax
@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from flowebm.models.bases import gaussian_base
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.flows import make_flow
+from flowebm.models.linear_change import LinearChange
+from flowebm.models.relevant import relevant_flow, shrink_idle
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import ConvTilt, MLPTilt
 
@@ -26,7 +28,8 @@ class Architecture:
         activation: Smooth activation function of the tilt.
         residual: Whether the tilt's hidden layers are residual blocks (`mlp`).
         spectral_normalization: Whether the tilt's layers have Lipschitz constant at most one.
-        base: Base density: a Gaussian fitted to the data, or a flow fitted to it first.
+        base: Base density: a Gaussian fitted to the data, or a flow fitted to it first; `auto`
+            leaves it to the method.
         base_flow: Kind of flow, where the base is one; of the proposal's own kind, the two
             start as the same fitted flow.
         train_base: Whether the base is trained along with the tilt.
@@ -36,6 +39,10 @@ class Architecture:
         flow_depth: Hidden layers of a flow's conditioner.
         flow_knots: Inner knots of a spline.
         defensive_fraction: Weight of the wide Gaussian in the proposal.
+        relevant: Directions, found in the data, along which flows act and which the tilt (`mlp`)
+            sees at full scale; the others are taken for Gaussian until the tilt learns otherwise.
+            Joint training finds their number itself, where it is `None`. In a fitted model
+            `None` stands for all.
     """
 
     tilt: Literal["mlp", "conv"] = "mlp"
@@ -44,7 +51,7 @@ class Architecture:
     activation: str = "silu"
     residual: bool = False
     spectral_normalization: bool = False
-    base: Literal["gaussian", "flow"] = "gaussian"
+    base: Literal["auto", "gaussian", "flow"] = "auto"
     base_flow: str = "spline-coupling"
     train_base: bool = False
     flow: str = "spline-coupling"
@@ -53,6 +60,7 @@ class Architecture:
     flow_depth: int = 2
     flow_knots: int = 8
     defensive_fraction: float = 0.05
+    relevant: int | None = None
 
 
 class Components(NamedTuple):
@@ -110,10 +118,12 @@ def build(
             spectral_normalization=architecture.spectral_normalization,
             key=tilt_key,
         )
-    if architecture.base == "gaussian":
-        base = gaussian_base(data, shape)
-    else:
+    if architecture.relevant is not None and isinstance(tilt, MLPTilt):
+        tilt = shrink_idle(tilt, LinearChange.identity(shape), architecture.relevant)
+    if architecture.base == "flow":
         base = build_flow(architecture, architecture.base_flow, shape, key=base_key)
+    else:
+        base = gaussian_base(data, shape)
     if not architecture.train_base:
         base = paramax.non_trainable(base)
     wide = paramax.non_trainable(gaussian_base(data, shape, inflation=1.5))
@@ -131,6 +141,8 @@ def build_flow(
 ) -> AbstractDistribution:
     """A flow of the architecture's size, unfitted: close to the standard normal.
 
+    Where only some directions are relevant, it acts on the first coordinates alone.
+
     Args:
         architecture: The flow's size.
         kind: Its kind.
@@ -143,6 +155,10 @@ def build_flow(
     Raises:
         ValueError: If the kind is unknown.
     """
+    if architecture.relevant is not None:
+        whole = replace(architecture, relevant=None)
+        flow = build_flow(whole, kind, (architecture.relevant,), key=key)
+        return relevant_flow(flow, LinearChange.identity(shape))
     return make_flow(
         kind,
         shape,

@@ -105,7 +105,8 @@ def save_model(directory: str | Path, saved: SavedModel) -> None:
         "versions": {name: version(name) for name in ("flowebm", "jax")},
         "metadata": saved.metadata,
     }
-    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    # Not `ascontiguousarray`, which makes vectors of scalars.
+    content = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     values["arrays_sha256"] = hashlib.sha256(content).hexdigest()
     try:
         text = json.dumps(values, indent=2, allow_nan=False)

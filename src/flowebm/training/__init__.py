@@ -12,6 +12,8 @@ from flowebm.training.driver import drive as drive
 from flowebm.training.fit_balanced import default_proposal as default_proposal
 from flowebm.training.fit_balanced import fit_balanced as fit_balanced
 from flowebm.training.fit_balanced import fit_persistent as fit_persistent
+from flowebm.training.fit_joint import JointFitResult as JointFitResult
+from flowebm.training.fit_joint import fit_joint as fit_joint
 from flowebm.training.fit_score_matching import ScoreMatchingOptions as ScoreMatchingOptions
 from flowebm.training.fit_score_matching import fit_score_matching as fit_score_matching
 from flowebm.training.flow import fit_flow as fit_flow

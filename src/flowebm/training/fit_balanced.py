@@ -99,7 +99,7 @@ def fit_balanced(
     options = options or BalancedOptions()
     names = ("split", "base", "flow", "fit", "chains", "train", "log_z")
     keys = dict(zip(names, jr.split(key, len(names)), strict=True))
-    data, validation, weights, validation_weights = _training_and_validation(
+    data, validation, weights, validation_weights = training_and_validation(
         keys["split"], model, data, validation, weights, validation_weights
     )
     row_weights = RowWeights.of(weights, validation_weights)
@@ -156,14 +156,66 @@ def fit_balanced(
     else:
         proposal = flow
 
-    trainer = _trainer(keys["chains"], model, proposal, data, validation, options, row_weights)
+    return balance(
+        (keys["chains"], keys["train"], keys["log_z"]),
+        model,
+        proposal,
+        data,
+        validation,
+        weights=row_weights,
+        options=options,
+        limits=Limits(max_steps, budget(), patience, block_length),
+        observers=observers,
+        history=history,
+        sentences=sentences,
+    )
+
+
+def balance(
+    keys: tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray],
+    model: AbstractEnergyModel,
+    proposal: AbstractDistribution,
+    data: Float[Array, "n *shape"],
+    validation: Float[Array, "m *shape"],
+    *,
+    weights: RowWeights | None,
+    options: BalancedOptions,
+    limits: Limits,
+    observers: Observers,
+    history: list[dict[str, Any]],
+    sentences: list[str],
+) -> FitResult:
+    """The balanced stage itself, from a model and a proposal that are ready for it.
+
+    Args:
+        keys: Random keys of the chains' start, of the training, and of the last log Z.
+        model: The model to start from.
+        proposal: A proposal that has been fitted.
+        data: Training points.
+        validation: Validation points.
+        weights: How much the points count.
+        options: Choices of the method.
+        limits: When to stop.
+        observers: Progress, metrics and checkpoints.
+        history: Rows of the stages before.
+        sentences: What `observers.warn` has been told, as `collect_warnings` collects it.
+
+    Returns:
+        The fitted model with all that is known about it.
+
+    Raises:
+        TypeError: If chains are to start from a base that the model does not have.
+        TrainingDiverged: If training diverges again and again.
+    """
+    chain_key, train_key, log_z_key = keys
+    trainer = _trainer(chain_key, model, proposal, data, validation, options, weights)
     outcome = drive(
-        keys["train"],
+        train_key,
         trainer,
-        Limits(max_steps, budget(), patience, block_length),
+        limits,
         replace(observers, on_block=[*observers.on_block, _tell_of_waiting(observers.warn)]),
     )
-    return _result(keys["log_z"], trainer, outcome, history, observers, sentences)
+    return _result(log_z_key, trainer, outcome, history, observers, sentences)
 
 
 def fit_persistent(
@@ -232,7 +284,8 @@ def default_proposal(key: PRNGKeyArray, data: Float[Array, "n *shape"]) -> Defen
     return DefensiveMixture(flow, paramax.non_trainable(gaussian_base(data, inflation=1.5)))
 
 
-def _training_and_validation(key, model, data, validation, weights, validation_weights):
+def training_and_validation(key, model, data, validation, weights, validation_weights):
+    """Training and validation points of the model's shape with their weights, split if need be."""
     data = _points_of(model, data, "data's")
     if validation is None:
         parts = split(key, np.asarray(data), 0.1)

@@ -1,0 +1,94 @@
+"""Models that spend themselves on the coordinates which matter."""
+
+from math import prod
+from typing import cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import paramax
+from flowjax.bijections import Chain, Concatenate, Identity, Reshape
+from flowjax.distributions import AbstractDistribution, StandardNormal, Transformed
+from jaxtyping import Array, Float
+
+from flowebm.models.linear_change import LinearChange
+from flowebm.models.tilts import MLPTilt
+
+#: The scale at which a tilt sees the coordinates that seem not to matter.
+IDLE_SCALE = 0.1
+
+
+def relevant_flow(flow: AbstractDistribution, change: LinearChange) -> Transformed:
+    r"""A flow on the first coordinates of $z$, and a normal on the others, taken to $x = Mz + m$.
+
+    What is Gaussian is left to a Gaussian, which 100 coordinates hardly make harder to fit; the
+    flow has the few others to itself, and costs what it costs in these.
+
+    Args:
+        flow: A flow over the first $k$ coordinates, from a standard normal.
+        change: The change of coordinates; it is not trained.
+
+    Returns:
+        The density over points $x$.
+    """
+    k, size = flow.shape[0], prod(change.shape)
+    bijection = cast(Transformed, flow).bijection
+    if k < size:
+        bijection = Concatenate([bijection, Identity((size - k,))])
+    if len(change.shape) > 1:
+        bijection = Reshape(bijection, change.shape)
+    return Transformed(
+        StandardNormal(change.shape), Chain([bijection, paramax.non_trainable(change)])
+    )
+
+
+class ShrunkWeight(paramax.AbstractUnwrappable[Array]):
+    r"""The weight $W A$ of a linear map $W$ that sees its input through a fixed matrix $A$.
+
+    A product of parameters, so that batches pay nothing for it. Scaling the initial $W$ instead
+    would be undone at once by optimizers that are indifferent to the scale of gradients.
+
+    Args:
+        weight: $W$, shape `(out, D)`.
+        matrix: $A$, shape `(D, D)`; it is not trained.
+    """
+
+    weight: Float[Array, "out d"]
+    matrix: Array | paramax.NonTrainable
+
+    def __init__(self, weight: Array, matrix: Array):
+        self.weight = weight
+        self.matrix = paramax.NonTrainable(matrix)
+
+    def unwrap(self) -> Array:
+        # paramax unwraps from the leaves to the root: the matrix is an array by now.
+        return self.weight @ jnp.asarray(self.matrix)
+
+
+def shrink_idle(tilt: MLPTilt, change: LinearChange, k: int) -> MLPTilt:
+    r"""The tilt that sees all but the first $k$ coordinates of $z = M^{-1}(x - m)$ shrunken.
+
+    $$U(x) \mapsto U(M S M^{-1} x), \qquad S = \operatorname{diag}(1, \dots, 1, s, \dots, s)$$
+
+    In many coordinates a network memorises noise in each before it finds the few that matter.
+    Shrunken, the others cost it many steps to use and remain at its disposal.
+
+    Args:
+        tilt: The network.
+        change: The change of coordinates, $M$ and $m$.
+        k: Coordinates that keep their scale.
+
+    Returns:
+        The tilt, with a weight that is a product in its first layer.
+
+    Source: as a soft form of the reduction in Zahm et al. (2022), *Certified dimension reduction
+    in nonlinear Bayesian inverse problems*.
+    """
+    size = change.matrix.shape[0]
+    scale = jnp.where(jnp.arange(size) < k, 1.0, IDLE_SCALE)
+    matrix = (change.matrix * scale) @ change.inverse_matrix
+    return eqx.tree_at(
+        lambda t: t.layers[0].weight,
+        tilt,
+        replace_fn=lambda weight: ShrunkWeight(weight, jax.lax.stop_gradient(matrix)),
+    )
