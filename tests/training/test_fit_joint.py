@@ -22,7 +22,7 @@ SHARES, CENTRES, SD = jnp.array([0.7, 0.3]), jnp.array([1.0, -2.0]), 0.4
 
 
 def small_flow(key, shape):
-    return make_flow("affine-coupling", shape, layers=3, width=16, depth=1, key=key)
+    return make_flow("spline-coupling", shape, layers=2, width=16, depth=1, knots=5, key=key)
 
 
 def true_log_density(x):
@@ -75,7 +75,7 @@ def test_the_model_is_near_the_truth(fit, model, data):
 
 def test_every_stage_is_in_the_history(fit):
     stages = list(dict.fromkeys(row["stage"] for row in fit.history))
-    assert stages == ["exploration", "flow", "balanced"]
+    assert stages == ["exploration", "flow", "exploration-2", "balanced"]
     assert fit.base == "flow"
 
 
@@ -88,12 +88,14 @@ def test_log_z_is_that_of_the_returned_model(fit, data):
     assert abs(error) < 5 * np.hypot(fit.log_partition.stderr, float(log_z.stderr))
 
 
+@pytest.mark.slow
 def test_a_fit_is_a_function_of_its_key(fit, model, data):
     again = fit_of(model, data, base="flow")
     assert eqx.tree_equal(again.model, fit.model)
     assert again.log_partition == fit.log_partition
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relevant", [None, 4])
 def test_few_steps_with_other_choices(model, data, relevant):
     """All four directions asked for: no change of coordinates, one flow refined."""
@@ -104,6 +106,7 @@ def test_few_steps_with_other_choices(model, data, relevant):
     assert ("refinement" in stages) == (relevant is not None)
 
 
+@pytest.mark.slow
 def test_weights_are_honoured(model, data):
     """Weight on one mode alone: what is left is Gaussian, and no direction is relevant."""
     first = (data @ OBLIQUE[:, 0]) > -0.5

@@ -1,18 +1,21 @@
-"""The first stage of joint training: a flow that finds the directions which matter."""
+"""The first stage of joint training: flows that find the directions which matter."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from flowjax.bijections import Chain
 from flowjax.distributions import AbstractDistribution, Transformed
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowebm.evaluation.relevance import Relevance, relevant_directions
 from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.flows import make_flow as make_flow_of
+from flowebm.models.linear_change import LinearChange
 from flowebm.models.relevant import relevant_flow
 from flowebm.training.driver import Observers
 from flowebm.training.flow import fit_flow
@@ -21,22 +24,27 @@ from flowebm.training.row_weights import RowWeights, draw_rows, rows_in_proporti
 #: Makes a flow, unfitted, of points of a shape.
 MakeFlow: TypeAlias = Callable[[PRNGKeyArray, tuple[int, ...]], AbstractDistribution]
 
-#: Shares of a time budget that the flow of all coordinates, and that of the relevant ones or the
-#: first one's refinement, may take.
-ALL_BUDGET, RELEVANT_BUDGET = 0.25, 0.2
+#: Shares of a time budget that one flow of all coordinates, and one of those that matter, may take.
+ALL_BUDGET, RELEVANT_BUDGET = 0.2, 0.15
 
-#: Directions show early: the flow of all coordinates ends as soon as it no longer improves.
+#: Directions show early: a flow of all coordinates ends as soon as it no longer improves.
 BLOCK_LENGTH, PATIENCE = 25, 4
+
+#: How often more directions are looked for beyond those that are known.
+MAX_ROUNDS = 4
 
 #: Training points whose scores tell the directions.
 N_DIRECTIONS = 4000
+
+#: Standard errors by which a flow must be better on validation points to count as better.
+BETTER = 2.0
 
 
 class Explored(NamedTuple):
     """What the first stage found.
 
     Attributes:
-        flow: The fitted flow that is better on validation data.
+        flow: The fitted flow.
         relevance: How far from Gaussian the data are, direction by direction.
         relevant: Directions that the flow is made of; `None` for a flow of all coordinates.
         history: Rows of metrics.
@@ -48,7 +56,7 @@ class Explored(NamedTuple):
     history: list[dict[str, Any]]
 
 
-def spline_coupling(key: PRNGKeyArray, shape: tuple[int, ...]) -> Transformed:
+def spline_coupling(key: PRNGKeyArray, shape: tuple[int, ...]) -> AbstractDistribution:
     """Six spline couplings, unfitted.
 
     Args:
@@ -73,7 +81,11 @@ def explore(
     seconds: Callable[[float], float | None] = lambda share: None,
     observers: Observers | None = None,
 ) -> Explored:
-    """Fit a flow of all coordinates, and one of those alone that turn out to matter.
+    """Fit a flow of all coordinates, then one of those alone that turn out to matter.
+
+    In many coordinates a flow starts to memorise noise when it has found the first thing that
+    matters, and is stopped. So the search goes on from there: a new flow of all coordinates
+    starts from what is known, in which nothing of it is left to learn, until it finds no more.
 
     Args:
         key: Random key.
@@ -83,63 +95,125 @@ def explore(
         weights: How much the points count; all alike by default.
         make_flow: Makes an unfitted flow from a key and a shape.
         relevant: The number of directions that matter; found by itself if not given.
-        seconds: The seconds that a stage may take, from its share of the budget.
+        seconds: The seconds that a fit may take, from its share of the budget.
         observers: Progress, metrics and checkpoints.
 
     Returns:
-        The better flow, on validation data, and the directions.
+        The flow of the relevant directions; of all coordinates, if all matter or if the
+        validation points say that the others should not be left to a Gaussian.
     """
-    make_key, fit_key, rows_key, relevance_key, again_key = jr.split(key, 5)
-    given: dict[str, Any] = {"weights": weights, "observers": observers}
-    everything, outcome = fit_flow(
-        fit_key,
-        make_flow(make_key, data.shape[1:]),
-        data,
-        validation,
-        block_length=BLOCK_LENGTH,
-        patience=PATIENCE,
-        time_budget=seconds(ALL_BUDGET),
-        stage="exploration",
-        **given,
-    )
-    history = outcome.history
-    rows = jr.permutation(rows_key, data.shape[0])[:N_DIRECTIONS]
-    held_out = validation
-    if weights is not None:
-        rows = draw_rows(weights, jr.fold_in(rows_key, 2), rows)
-        held_out = validation[rows_in_proportion(weights.validation)]
-    relevance = relevant_directions(
-        relevance_key, everything.log_prob, gaussian, data[rows], held_out
-    )
-    if relevant is None:
+    fits = _Fits(data, validation, weights, make_flow, seconds, observers)
+    first = everything = fits.all_coordinates(jr.fold_in(key, 0), "exploration")
+    explored, known = None, 0
+    for number in range(1, MAX_ROUNDS + 1):
+        name = "" if number == 1 else f"-{number}"
+        judge_key, few_key, more_key = jr.split(jr.fold_in(key, number), 3)
+        relevance = fits.relevance(judge_key, everything, gaussian)
         # A flow needs a coordinate, even where none is significant.
-        relevant = max(1, int(relevance.n_relevant))
-    given["time_budget"] = seconds(RELEVANT_BUDGET)
-    if relevant < relevance.relevance.size:
-        turned = jax.vmap(lambda x: relevance.change.inverse(x).ravel()[:relevant])
-        few = make_flow(jr.fold_in(make_key, 1), (relevant,))
-        few, outcome = fit_flow(again_key, few, turned(data), turned(validation), **given)
-        history = history + outcome.history
-        flow = relevant_flow(few, relevance.change)
-        if _is_as_good(flow, everything, validation, weights):
-            return Explored(flow, relevance, relevant, history)
-        given["time_budget"] = seconds(RELEVANT_BUDGET)
-    flow, outcome = fit_flow(again_key, everything, data, validation, stage="refinement", **given)
-    return Explored(flow, relevance, None, history + outcome.history)
+        found = relevant or max(1, int(relevance.n_relevant))
+        if found == relevance.relevance.size or found <= known:
+            break
+        few = fits.relevant_coordinates(few_key, relevance.change, found, f"flow{name}")
+        if fits.is_better(everything, few):
+            break
+        explored, known = Explored(few, relevance, found, fits.history), found
+        if relevant is not None or number == MAX_ROUNDS:
+            break
+        everything = fits.beyond(more_key, few, f"exploration-{number + 1}")
+        if not fits.is_better(everything, few):
+            break
+    if explored is None:
+        flow = fits.refined(jr.fold_in(key, MAX_ROUNDS + 1), first)
+        explored = Explored(flow, relevance, None, fits.history)
+    return explored
+
+
+@dataclass
+class _Fits:
+    """Fits of flows to the same points, with their history."""
+
+    data: Float[Array, "n *shape"]
+    validation: Float[Array, "m *shape"]
+    weights: RowWeights | None
+    make_flow: MakeFlow
+    seconds: Callable[[float], float | None]
+    observers: Observers | None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def _fit(self, key, flow, data, validation, share: float, **choices) -> AbstractDistribution:
+        fitted, outcome = fit_flow(
+            key,
+            flow,
+            data,
+            validation,
+            weights=self.weights,
+            time_budget=self.seconds(share),
+            observers=self.observers,
+            **choices,
+        )
+        self.history += outcome.history
+        return fitted
+
+    def all_coordinates(self, key: PRNGKeyArray, stage: str, start=None) -> AbstractDistribution:
+        """A flow of all coordinates, of the data or of the latents of a flow that is known."""
+        make_key, fit_key = jr.split(key)
+        data, validation = self.data, self.validation
+        if start is not None:
+            data, validation = _latents(start, data), _latents(start, validation)
+        flow = self.make_flow(make_key, data.shape[1:])
+        stop = {"block_length": BLOCK_LENGTH, "patience": PATIENCE}
+        return self._fit(fit_key, flow, data, validation, ALL_BUDGET, stage=stage, **stop)
+
+    def beyond(self, key: PRNGKeyArray, known: AbstractDistribution, stage: str) -> Transformed:
+        """What is known, with a new flow of all coordinates in front."""
+        known = cast(Transformed, known)
+        more = cast(Transformed, self.all_coordinates(key, stage, known))
+        return Transformed(more.base_dist, Chain([more.bijection, known.bijection]))
+
+    def relevant_coordinates(
+        self, key: PRNGKeyArray, change: LinearChange, found: int, stage: str
+    ) -> AbstractDistribution:
+        """A flow of the leading coordinates alone, and a Gaussian for the others."""
+        make_key, fit_key = jr.split(key)
+        few = self.make_flow(make_key, (found,))
+        points = (_turned(change, x)[:, :found] for x in (self.data, self.validation))
+        return relevant_flow(self._fit(fit_key, few, *points, RELEVANT_BUDGET, stage=stage), change)
+
+    def refined(self, key: PRNGKeyArray, flow: AbstractDistribution) -> AbstractDistribution:
+        """The flow of all coordinates, fitted with more patience."""
+        points = self.data, self.validation
+        return self._fit(key, flow, *points, RELEVANT_BUDGET, stage="refinement")
+
+    def relevance(
+        self, key: PRNGKeyArray, flow: AbstractDistribution, gaussian: Transformed
+    ) -> Relevance:
+        """The directions of a flow, judged on validation points."""
+        rows_key, noise_key = jr.split(key)
+        rows = jr.permutation(rows_key, self.data.shape[0])[:N_DIRECTIONS]
+        held_out = self.validation
+        if self.weights is not None:
+            rows = draw_rows(self.weights, jr.fold_in(rows_key, 2), rows)
+            held_out = held_out[rows_in_proportion(self.weights.validation)]
+        return relevant_directions(noise_key, flow.log_prob, gaussian, self.data[rows], held_out)
+
+    def is_better(self, flow: AbstractDistribution, other: AbstractDistribution) -> bool:
+        """Whether a flow is significantly better on validation points."""
+        difference = _log_probs(flow, self.validation) - _log_probs(other, self.validation)
+        weights = None if self.weights is None else self.weights.validation
+        mean, stderr = weighted_mean(difference, weights)
+        return bool(jnp.asarray(mean) > BETTER * jnp.asarray(stderr))
+
+
+@eqx.filter_jit
+def _latents(flow: Transformed, points: Array) -> Array:
+    return jax.vmap(flow.bijection.inverse)(points)
+
+
+@eqx.filter_jit
+def _turned(change: LinearChange, points: Array) -> Array:
+    return jax.vmap(lambda x: change.inverse(x).ravel())(points)
 
 
 @eqx.filter_jit
 def _log_probs(flow: AbstractDistribution, points: Array) -> Array:
     return flow.log_prob(points)
-
-
-def _is_as_good(
-    flow: AbstractDistribution,
-    other: AbstractDistribution,
-    validation: Float[Array, "m *shape"],
-    weights: RowWeights | None,
-) -> bool:
-    """Whether a flow is better on validation points, or not worse by a standard error."""
-    difference = _log_probs(flow, validation) - _log_probs(other, validation)
-    mean, stderr = weighted_mean(difference, None if weights is None else weights.validation)
-    return bool(jnp.asarray(mean) > -jnp.asarray(stderr))
