@@ -67,7 +67,7 @@ def synthetic(row: dict, key: int) -> dict:
             parts = jax.tree.map(np.asarray, (state.inner.average, state.inner.flow))
             evaluations.append((history[-1], parts))
 
-    estimator = FlowEBM(random_state=key, observers=Observers(save=remember))
+    estimator = FlowEBM("balanced", random_state=key, observers=Observers(save=remember))
     started = time.perf_counter()
     estimator.fit(dataset.values)
     seconds = time.perf_counter() - started
@@ -242,7 +242,17 @@ def digits(key: int) -> dict:
         header = ",".join(f"pixel{i}" for i in range(64))
         np.savetxt(csv, rng.permutation(rows), "%d", ",", header=header, comments="")
         started = time.perf_counter()
-        train = [flowebm, "train", "--data", csv, "--out", run, "--dequantise"]
+        train = [
+            flowebm,
+            "train",
+            "--data",
+            csv,
+            "--out",
+            run,
+            "--dequantise",
+            "--method",
+            "balanced",
+        ]
         train += ["--point-shape", "1", "8", "8", "--tilt", "conv", "--width", "32"]
         train += ["--base", "flow", "--learning-rate", "0.001", "--flow-interval", "2"]
         train += ["--n-chains", "512", "--batch-size", "512", "--flow-batch", "512"]

@@ -17,14 +17,17 @@ from flowebm.training.fit_score_matching import ScoreMatchingOptions
 
 #: The smallest of everything: the checks are about the interface, not about the fit.
 ESTIMATORS = {
-    "balanced": FlowEBM(
+    method: FlowEBM(
+        method,
         max_steps=2,
         architecture=Architecture(
             width=4, depth=1, flow="affine-coupling", flow_layers=1, flow_width=4, flow_depth=1
         ),
         options=BalancedOptions(n_chains=16, batch_size=16, flow_batch=16, n_evaluation=64),
         random_state=0,
-    ),
+    )
+    for method in ("joint", "balanced")
+} | {
     "ebflow": FlowEBM(
         "ebflow",
         max_steps=2,

@@ -30,7 +30,7 @@ from flowebm.training.driver import TrainingDiverged
 from flowebm.training.metrics import MetricsFile, read_metrics
 
 TINY = """
-    --n 400 --max-steps 150 --n-chains 64 --batch-size 64 --width 8 --depth 1
+    --method balanced --n 400 --max-steps 150 --n-chains 64 --batch-size 64 --width 8 --depth 1
     --flow affine-coupling --flow-layers 1 --flow-width 8 --flow-depth 1 --flow-batch 64
     --n-evaluation 128
 """
@@ -543,7 +543,9 @@ def test_bash_completes_commands_and_the_options_of_every_method(tmp_path):
     assert set(COMMANDS) <= set(completed(script, "flowebm", ""))
     assert completed(script, "flowebm", "train", "--max-st") == ["--max-steps"]
     assert completed(script, "flowebm", "train", "--objec") == ["--objective"]
-    assert {"balanced", "ebflow"} <= set(completed(script, "flowebm", "train", "--method", ""))
+    assert {"joint", "balanced", "ebflow"} <= set(
+        completed(script, "flowebm", "train", "--method", "")
+    )
     assert completed(script, "flowebm", "impute", "--qui") == ["--quiet"]
 
 

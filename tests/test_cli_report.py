@@ -17,7 +17,7 @@ from flowebm.report.page.record import read_record
 DEFAULTS = default_options()
 
 
-def write_run(path, data="moons", method="balanced", versions=None, **options):
+def write_run(path, data="moons", method="joint", versions=None, **options):
     """A run that has begun, with these options beside the defaults."""
     path.mkdir()
     options = DEFAULTS[method] | {"method": method} | options
@@ -70,7 +70,7 @@ def refused(capsys, *arguments):
 )
 def test_the_command_has_the_options_of_the_run(tmp_path, data, options, complete):
     record = read_record(write_run(tmp_path / "run 1", data, **options))
-    defaults = DEFAULTS[options.get("method", "balanced")]
+    defaults = DEFAULTS[options.get("method", "joint")]
     named_options = options_of_run(record, defaults, complete=complete)
     command = parsed(shlex.split(training_command(record, named_options)))
     assert command.data == data
@@ -83,7 +83,7 @@ def test_the_command_has_the_options_of_the_run(tmp_path, data, options, complet
 
 def test_defaults_are_not_typed(tmp_path):
     record = read_record(write_run(tmp_path / "run", seed=3))
-    command = training_command(record, options_of_run(record, DEFAULTS["balanced"], complete=False))
+    command = training_command(record, options_of_run(record, DEFAULTS["joint"], complete=False))
     assert command == f"flowebm train --data moons --out {tmp_path}/run-again --seed 3"
 
 

@@ -1,5 +1,7 @@
 """`FlowEBM`: a normalised density in the units of the data, behind scikit-learn's interface."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pandas as pd
@@ -23,7 +25,8 @@ FEW = BalancedOptions(n_chains=128, batch_size=128, flow_batch=128, n_evaluation
 
 def estimator(**parameters):
     defaults = {"max_steps": 100, "architecture": SMALL, "options": FEW, "random_state": 7}
-    return FlowEBM(**(defaults | parameters))
+    # Not the default method, because its first stage would cost every test seconds.
+    return FlowEBM(**({"method": "balanced"} | defaults | parameters))
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +180,27 @@ def test_a_clone_is_unfitted_and_has_the_same_parameters(fitted):
     assert {name: parameters[name] for name in others} == others
     with pytest.raises(NotFittedError):
         copy.score_samples([[0.0, 0.0]])
+
+
+def test_the_default_method_finds_the_line_of_the_clusters(data, grid, tmp_path):
+    """They lie along one direction of two; the density is normalised, and comes back from disk."""
+    small = replace(SMALL, flow="spline-coupling", flow_layers=2)
+    model = FlowEBM(max_steps=50, architecture=small, options=FEW, random_state=7).fit(data)
+    assert model.result_.relevant == 1
+    assert model.saved_.architecture.relevant == 1
+    points, area = grid
+    scores = model.score_samples(points)
+    # Five standard errors of log Z, and the grid's own error.
+    assert abs(np.log(np.exp(scores).sum() * area)) < 5 * model.log_partition_stderr_ + 0.01
+    model.save(tmp_path)
+    loaded = FlowEBM.load(tmp_path)
+    np.testing.assert_array_equal(loaded.score_samples(points[:200]), scores[:200])
+    assert loaded.method == "joint"
+
+
+def test_relevant_directions_are_for_joint_training(data):
+    with pytest.raises(ValueError, match="relevant is for the method 'joint'"):
+        estimator(architecture=replace(SMALL, relevant=1)).fit(data)
 
 
 @pytest.mark.parametrize("use", ["sample", "score_samples", "save"])

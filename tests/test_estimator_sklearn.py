@@ -204,6 +204,7 @@ def test_routed_weights_are_those_of_the_held_out_score(data):
 @pytest.mark.slow
 def test_weights_move_mass_between_modes_of_an_energy_model(data):
     model = FlowEBM(
+        "balanced",
         max_steps=300,
         architecture=Architecture(width=32, depth=2, flow_layers=4, flow_width=32),
         options=BalancedOptions(n_chains=512, flow_batch=512),

@@ -40,13 +40,15 @@ def little_work(small_architecture):
     """Small networks and few steps where Python code names none; commands get options."""
     estimator = importlib.import_module("flowebm.estimator")
     fit = importlib.import_module("flowebm.training.fit_balanced")
+    exploration = importlib.import_module("flowebm.training.exploration")
     sampling = importlib.import_module("flowebm.training.sampling")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimator, "Architecture", small_architecture)
         patch.setattr(estimator, "DEFAULT_STEPS", dict.fromkeys(estimator.DEFAULT_STEPS, 20))
         small_options = functools.partial(BalancedOptions, n_chains=128, flow_batch=128)
         patch.setattr(fit, "BalancedOptions", small_options)
-        patch.setattr(fit, "fit_flow", functools.partial(fit_flow, max_steps=20))
+        for module in (fit, exploration):
+            patch.setattr(module, "fit_flow", functools.partial(fit_flow, max_steps=20))
         small_flow = functools.partial(make_flow, layers=2, width=8, depth=1)
         patch.setattr(sampling, "make_flow", small_flow)
         yield

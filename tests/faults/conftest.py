@@ -11,7 +11,8 @@ import pytest
 #: Options that make a run of a few seconds.
 TINY = {
     "balanced": """
-        --data mixture --n 400 --max-steps 150 --n-chains 64 --batch-size 64 --width 8 --depth 1
+        --data mixture --method balanced --n 400 --max-steps 150 --n-chains 64
+        --batch-size 64 --width 8 --depth 1
         --flow affine-coupling --flow-layers 1 --flow-width 8 --flow-depth 1 --flow-batch 64
         --n-evaluation 128 --quiet
     """,

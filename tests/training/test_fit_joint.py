@@ -77,6 +77,11 @@ def test_every_stage_is_in_the_history(fit):
     stages = list(dict.fromkeys(row["stage"] for row in fit.history))
     assert stages == ["exploration", "flow", "exploration-2", "balanced"]
     assert fit.base == "flow"
+    # All in the units of the data: the model starts as the flow.
+    flow, start = (
+        [row for row in fit.history if row["stage"] == stage] for stage in ("flow", "balanced")
+    )
+    assert start[0]["nll"] == pytest.approx(min(row["nll"] for row in flow), abs=0.05)
 
 
 def test_log_z_is_that_of_the_returned_model(fit, data):
@@ -91,7 +96,9 @@ def test_log_z_is_that_of_the_returned_model(fit, data):
 @pytest.mark.slow
 def test_a_fit_is_a_function_of_its_key(fit, model, data):
     again = fit_of(model, data, base="flow")
-    assert eqx.tree_equal(again.model, fit.model)
+    # Flows hold functions of their making, which are never equal.
+    arrays = [eqx.filter(result.model, eqx.is_array) for result in (again, fit)]
+    assert all(map(np.array_equal, *map(jax.tree.leaves, arrays)))
     assert again.log_partition == fit.log_partition
 
 

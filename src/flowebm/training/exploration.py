@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from flowjax.bijections import Chain
 from flowjax.distributions import AbstractDistribution, Transformed
+from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowebm.evaluation.relevance import Relevance, relevant_directions
@@ -157,12 +158,22 @@ class _Fits:
     def all_coordinates(self, key: PRNGKeyArray, stage: str, start=None) -> AbstractDistribution:
         """A flow of all coordinates, of the data or of the latents of a flow that is known."""
         make_key, fit_key = jr.split(key)
-        data, validation = self.data, self.validation
+        data, validation, log_det = self.data, self.validation, None
         if start is not None:
-            data, validation = _latents(start, data), _latents(start, validation)
+            data = _latents(start, data)[0]
+            validation, log_det = _latents(start, validation)
         flow = self.make_flow(make_key, data.shape[1:])
-        stop = {"block_length": BLOCK_LENGTH, "patience": PATIENCE}
-        return self._fit(fit_key, flow, data, validation, ALL_BUDGET, stage=stage, **stop)
+        return self._fit(
+            fit_key,
+            flow,
+            data,
+            validation,
+            ALL_BUDGET,
+            validation_log_det=log_det,
+            block_length=BLOCK_LENGTH,
+            patience=PATIENCE,
+            stage=stage,
+        )
 
     def beyond(self, key: PRNGKeyArray, known: AbstractDistribution, stage: str) -> Transformed:
         """What is known, with a new flow of all coordinates in front."""
@@ -176,8 +187,17 @@ class _Fits:
         """A flow of the leading coordinates alone, and a Gaussian for the others."""
         make_key, fit_key = jr.split(key)
         few = self.make_flow(make_key, (found,))
-        points = (_turned(change, x)[:, :found] for x in (self.data, self.validation))
-        return relevant_flow(self._fit(fit_key, few, *points, RELEVANT_BUDGET, stage=stage), change)
+        data, validation = (_turned(change, x) for x in (self.data, self.validation))
+        few = self._fit(
+            fit_key,
+            few,
+            data[:, :found],
+            validation[:, :found],
+            RELEVANT_BUDGET,
+            validation_log_det=norm.logpdf(validation[:, found:]).sum(axis=1) - change.log_det,
+            stage=stage,
+        )
+        return relevant_flow(few, change)
 
     def refined(self, key: PRNGKeyArray, flow: AbstractDistribution) -> AbstractDistribution:
         """The flow of all coordinates, fitted with more patience."""
@@ -205,8 +225,8 @@ class _Fits:
 
 
 @eqx.filter_jit
-def _latents(flow: Transformed, points: Array) -> Array:
-    return jax.vmap(flow.bijection.inverse)(points)
+def _latents(flow: Transformed, points: Array) -> tuple[Array, Array]:
+    return jax.vmap(flow.bijection.inverse_and_log_det)(points)
 
 
 @eqx.filter_jit

@@ -18,6 +18,7 @@ def fit_flow(
     validation: Float[Array, "m *shape"],
     *,
     weights: RowWeights | None = None,
+    validation_log_det: Float[Array, " m"] | None = None,
     max_steps: int = 2000,
     time_budget: float | None = None,
     patience: int = 8,
@@ -38,6 +39,8 @@ def fit_flow(
         data: Training points, one a row.
         validation: Validation points, one a row.
         weights: How much the points count; all alike by default.
+        validation_log_det: What belongs to the log-density of each validation point beside the
+            flow's own (nats), so that the NLL in the metrics is that of a larger whole.
         max_steps: Iterations at most.
         time_budget: Seconds at most.
         patience: Evaluations without improvement before it stops.
@@ -54,12 +57,15 @@ def fit_flow(
         model=flow,
         data=data,
         validation=validation,
-        validation_log_det=jnp.zeros(validation.shape[0]),
+        validation_log_det=jnp.zeros(validation.shape[0])
+        if validation_log_det is None
+        else validation_log_det,
         objective=_negative_log_likelihood,
         optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adam(learning_rate)),
         weights=weights,
         batch_size=min(batch_size, data.shape[0]),
-        loss_name="train_nll",
+        # The minibatches' loss lacks what the validation points' has.
+        loss_name="train_nll" if validation_log_det is None else "loss",
         stage=stage,
     )
     limits = Limits(max_steps, time_budget, patience, block_length)
