@@ -32,18 +32,23 @@ RunDirectory.begin = begin_and_tell
 
 
 def ended(process, seconds=None):
-    """Kill a run that many seconds after its begin, if it is then still there; its status."""
+    """Kill a run that many seconds after its begin, if it is then still there.
+
+    Its status, and the seconds from its begin to its end.
+    """
     told = process.stdout.readline()
     assert told == "begun\n", process.communicate()[1]
+    begun = time.monotonic()
     if seconds is not None:
         timer = threading.Timer(seconds, process.kill)
         timer.start()
     _, err = process.communicate(timeout=600)
     if seconds is not None:
         timer.cancel()
+    duration = time.monotonic() - begun
     assert "Traceback" not in err, err
     assert process.returncode in (0, -signal.SIGKILL), err
-    return process.returncode
+    return process.returncode, duration
 
 
 def result(path):
@@ -55,20 +60,14 @@ def result(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["balanced", "ebflow"])
-def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(
-    tmp_path, command, method, record_property
-):
+def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(tmp_path, command, method):
     def start(path, *options):
         return command.train(path, *options, method=method, before=OPEN)
 
-    assert ended(start(tmp_path / "warm")) == 0  # which fills the cache of programs
-    whole = tmp_path / "whole"
-    process = start(whole)
-    process.stdout.readline()
-    begun = time.monotonic()
-    process.communicate()
-    duration = time.monotonic() - begun
-    expected = result(whole)
+    ended(start(tmp_path / "warm"))  # which fills the cache of programs
+    status, duration = ended(start(tmp_path / "whole"))
+    assert status == 0
+    expected = result(tmp_path / "whole")
 
     moments = random.Random(method)
     kills, runs, where = 0, 0, []
@@ -76,7 +75,10 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(
         path, of_this_run, status = tmp_path / f"run{runs}", 0, None
         while status != 0:
             seconds = moments.uniform(0, duration) if of_this_run < KILLS_OF_A_RUN else None
-            status = ended(start(path, *["--resume"] * (of_this_run > 0)), seconds)
+            status, took = ended(start(path, *["--resume"] * (of_this_run > 0)), seconds)
+            if status == 0 and of_this_run == 0:
+                # The machine is faster than it was: fewer moments shall fall behind the end.
+                duration = min(duration, took)
             if status != 0:
                 of_this_run += 1
                 steps = sorted(path.glob("checkpoints/*/[0-9]*"), key=lambda p: p.stat().st_mtime)
@@ -84,5 +86,4 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(
         assert result(path) == expected, f"after kills in {where[-of_this_run:]}"
         assert not list(path.rglob("*tmp*"))
         kills, runs = kills + of_this_run, runs + 1
-    record_property("kills", kills)
-    print(f"{method}: {kills} kills of {runs} runs; last checkpoints {sorted(set(where))}")
+        print(f"{method}: {kills} kills of {runs} runs; checkpoints {where}", flush=True)

@@ -1,9 +1,10 @@
 """Checkpoints of a run in progress: the driver's state and its history, always of one moment."""
 
+import functools
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -162,9 +163,7 @@ class Checkpoints:
         return _on_other_data(state, fresh) if has_other_data else state, history
 
     def _manager(self, stage: str) -> Any:
-        if not self._managers:
-            # For good: the echoes come late.
-            sys.unraisablehook = _without_echoes(sys.unraisablehook)
+        _hush_echoes()
         if stage not in self._managers:
             import orbax.checkpoint as ocp
 
@@ -232,14 +231,16 @@ def _writing(directory: Path) -> Iterator[None]:
         raise cannot_write(directory, error) from error
 
 
-def _without_echoes(hook: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A hook that keeps to itself what the storage layer's threads say of failures again."""
+@functools.cache
+def _hush_echoes() -> None:
+    """Keep off the terminal, for good, what comes late of failures that were told."""
+    hook = sys.unraisablehook
 
-    def quieter(raised: Any) -> None:
+    def without_echoes(raised: Any) -> None:
         if not any(echo in str(raised.exc_value) for echo in _ECHOES):
             hook(raised)
 
-    return quieter
+    sys.unraisablehook = without_echoes
 
 
 @contextmanager
