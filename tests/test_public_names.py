@@ -12,7 +12,19 @@ import pytest
 
 import flowebm
 
-HEAVY = ("arviz", "equinox", "jax", "matplotlib", "numpy", "pandas", "sklearn")
+HEAVY = (
+    "arviz",
+    "equinox",
+    "jax",
+    "matplotlib",
+    "numpy",
+    "orbax",
+    "pandas",
+    "pyarrow",
+    "scipy.stats",
+    "sklearn",
+    "tyro",
+)
 
 
 def _imported_by(statement: str) -> set[str]:
@@ -30,6 +42,11 @@ def test_importing_the_library_imports_nothing_heavy():
 def test_fitting_needs_no_table_or_plot_package():
     imported = _imported_by("from flowebm import EnergyModel, fit_balanced, log_partition")
     assert imported == {"equinox", "jax", "numpy"}
+
+
+def test_the_estimator_imports_nothing_that_only_runs_or_plots_need():
+    imported = _imported_by("from flowebm import FlowEBM")
+    assert not imported & {"arviz", "matplotlib", "orbax", "tyro"}
 
 
 @pytest.mark.parametrize("name", flowebm.__all__)

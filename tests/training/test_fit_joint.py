@@ -52,8 +52,15 @@ def fit_of(model, data, **choices):
 
 
 @pytest.fixture(scope="module")
-def fit(model, data):
-    return fit_of(model, data, base="flow")
+def counted_fit(model, data, compiled_blocks):
+    with compiled_blocks() as programs:
+        result = fit_of(model, data, base="flow")
+    return result, programs
+
+
+@pytest.fixture(scope="module")
+def fit(counted_fit):
+    return counted_fit[0]
 
 
 def test_the_direction_of_the_modes_is_found(fit):
@@ -82,6 +89,14 @@ def test_every_stage_is_in_the_history(fit):
         [row for row in fit.history if row["stage"] == stage] for stage in ("flow", "balanced")
     )
     assert start[0]["nll"] == pytest.approx(min(row["nll"] for row in flow), abs=0.05)
+
+
+def test_every_stage_compiles_one_program(counted_fit):
+    """Of several blocks each: flows as `fit_flow` fits them, and balanced training."""
+    fit, programs = counted_fit
+    stages = [row["stage"] for row in fit.history]
+    assert all(stages.count(stage) > 3 for stage in stages)
+    assert len(programs) == len(set(stages))
 
 
 def test_log_z_is_that_of_the_returned_model(fit, data):

@@ -30,8 +30,21 @@ def fit(data=DATA, model=None, **choices):
 
 
 @pytest.fixture(scope="module")
-def gaussian():
-    return fit()
+def counted_fit(compiled_blocks):
+    with compiled_blocks() as programs:
+        result = fit()
+    return result, programs
+
+
+@pytest.fixture(scope="module")
+def gaussian(counted_fit):
+    return counted_fit[0]
+
+
+def test_score_matching_compiles_one_program(counted_fit):
+    result, programs = counted_fit
+    assert len(result.history) == 5
+    assert len(programs) == 1
 
 
 def test_a_linear_flow_finds_the_gaussian_of_the_data(gaussian):

@@ -6,7 +6,9 @@ import io
 import os
 import signal
 import sys
+import tempfile
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,17 +108,25 @@ class _Version(argparse.Action):
 
 
 def _keep_compiled_programs() -> None:
-    """Keep compiled programs in the user's cache, so that the next command starts fast."""
+    """Keep compiled programs in the user's cache, so that the next command starts fast.
+
+    A command that cannot write there compiles for itself, which is not worth a word.
+    """
     import jax
 
     if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(root) / "flowebm" / "jax"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "flowebm", "jax")
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+        # Permissions do not tell of disks that are full or mounted read-only.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except (OSError, RuntimeError):
+        # The latter where the user has no home.
         return
+    # And where the disk fills up while the command runs.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 

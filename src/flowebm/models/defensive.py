@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import jax.random as jr
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
-from scipy.stats import binom
 
 
 class DefensiveMixture(AbstractDistribution):
@@ -82,6 +81,9 @@ class DefensiveMixture(AbstractDistribution):
         Returns:
             Points, one a row, and $\log q$ at each.
         """
+        # SciPy's distributions take longer to import than JAX, and not every proposal is a mixture.
+        from scipy.stats import binom
+
         choice, flow_key, wide_key = jr.split(key, 3)
         capacity = min(n, int(binom.isf(1e-12, n, self.fraction)) + 1)
         # Indices of the wide draws; those beyond their number point behind the array's end,
