@@ -2,6 +2,7 @@
 
 import json
 import re
+from math import prod
 
 import jax
 import numpy as np
@@ -21,10 +22,15 @@ from flowebm.report.plots.images import NOT_A_NUMBER
 
 
 def save_run(path, model, proposal, preprocessing, architecture, *, dequantise=False):
-    """A run directory as far as `impute` reads it."""
+    """A run directory as far as commands on a fitted model read it."""
     save_model(path, SavedModel(model, proposal, preprocessing, 0.0, 0.0, architecture))
-    options = {"dequantise": dequantise}
-    (path / "config.json").write_text(json.dumps({"flowebm_run": 1, "options": options}))
+    config = {
+        "flowebm_run": 1,
+        "data": {"sha256": "ab", "columns": prod(preprocessing.shape)},
+        "options": {"seed": 0, "dequantise": dequantise, "test_fraction": 0.1},
+        "versions": {"flowebm": flowebm.__version__},
+    }
+    (path / "config.json").write_text(json.dumps(config))
     return path
 
 
@@ -156,6 +162,7 @@ def test_options_reach_the_sampler(image_run, images, tmp_path, monkeypatch):
         raise Reached
 
     monkeypatch.setattr(flowebm.cli.impute, "impute_rows", sampler)
+    monkeypatch.setenv("FLOWEBM_TRACEBACK", "1")
     arguments = ["--mask", "top", "--seed", 7, "--draws", 3, "--steps", 9]
     with pytest.raises(Reached):
         impute(image_run, images, "-o", tmp_path / "full.npy", *arguments)
