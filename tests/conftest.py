@@ -29,6 +29,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.parent not in (here, here / "docs"))
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Bytes name no test: compressed ones hold the second, which differs between two workers."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _forgotten_programs():
     """The programs of a file serve no other one: kept, they add up to gigabytes."""
