@@ -1,12 +1,18 @@
 """The run directory: only a run's own files are ever replaced."""
 
+import errno
+import itertools
 import json
 import math
+import os
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from flowebm.atomic_write import CannotWrite
 from flowebm.run import RUN_VERSION, RunDirectory, first_difference, plain
 
 CONFIG = {"flowebm_run": RUN_VERSION, "options": {"seed": 0}}
@@ -98,6 +104,85 @@ def test_replacing_a_run_removes_what_a_run_writes_and_nothing_else(tmp_path):
     begun(tmp_path)
     assert set(contents(tmp_path)) == {Path("config.json"), Path(".lock"), Path("notes.txt")}
     assert (elsewhere / "figure.png").read_text() == "kept"
+
+
+class Killed(BaseException):
+    """The end of a process, after which it touches no file."""
+
+
+@pytest.fixture(scope="module")
+def killed_after():
+    """A block that is left at the n-th call of the system that opens or changes a file."""
+    left = math.inf
+
+    def hook(event, arguments):
+        nonlocal left
+        if left < math.inf and event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"):
+            left -= 1
+            if left < 0:
+                raise Killed
+
+    sys.addaudithook(hook)  # which stays, and does nothing outside the block
+
+    @contextmanager
+    def block(calls):
+        nonlocal left
+        left = calls
+        try:
+            yield
+        finally:
+            left = math.inf
+
+    return block
+
+
+def old_run(path):
+    run = begun(path)
+    run.metrics_path.write_text("{}\n")
+    (run.checkpoints_path / "flow").mkdir(parents=True)
+    (run.checkpoints_path / "flow" / "state").write_text("old")
+    (path / "notes.txt").write_text("mine")
+    return contents(path)
+
+
+def test_killed_at_any_moment_of_a_replacement_leaves_the_old_run_or_the_new(
+    tmp_path, killed_after
+):
+    left = []
+    for calls in itertools.count():
+        path = tmp_path / str(calls)
+        old = old_run(path)
+        run = RunDirectory(path)
+        try:
+            with killed_after(calls):
+                run.begin(CONFIG | {"new": True}, resume=False)
+            break
+        except Killed:
+            run.release()
+        # What other commands see is a run at every moment.
+        is_new = "new" in RunDirectory(path).read_config()
+        RunDirectory(path).begin(CONFIG, resume=True)
+        new = {Path(".lock"), Path("notes.txt"), Path("config.json")}
+        assert set(contents(path)) == new if is_new else contents(path) == old
+        left.append(is_new)
+    assert left == sorted(left)
+    assert sum(left) > 1
+    assert len(left) - sum(left) > 4
+
+
+def test_where_the_new_configuration_cannot_be_written_the_old_run_stays(tmp_path, monkeypatch):
+    old = old_run(tmp_path)
+
+    def no_space(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    run = RunDirectory(tmp_path)
+    with pytest.raises(CannotWrite, match="no space is left"):
+        run.begin(CONFIG | {"new": True}, resume=False)
+    run.release()
+    assert contents(tmp_path) == old
+    assert not run.has_begun
 
 
 def test_resuming_changes_nothing(tmp_path):

@@ -3,13 +3,13 @@
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
 from flowebm.atomic_write import atomic_write, remove_unfinished, writing
+from flowebm.replacement import replace_run, settle_replacement
 
 #: Raised whenever an older reader would misread a newer run.
 RUN_VERSION = 1
@@ -156,9 +156,10 @@ class RunDirectory:
         return config
 
     def begin(self, config: dict[str, Any], *, resume: bool) -> None:
-        """Take possession: remove the run that is replaced, write the configuration, lock.
+        """Take possession: lock, write the configuration in the place of the run that was there.
 
-        Of a run that is replaced only what a run writes is removed; other files stay.
+        Of a run that is replaced only what a run writes is removed; other files stay. A process
+        that is killed meanwhile leaves the old run or the new one, after the next `begin`.
 
         Args:
             config: The configuration, in JSON's types.
@@ -172,11 +173,11 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self._acquire()
             remove_unfinished(self.path)
+            settle_replacement(self.config_path, _CONTENTS)
             if not resume and self.config_path.exists():
-                for name in _CONTENTS:
-                    _remove(self.path / name)
-        if not resume:
-            self.write(self.config_path, config)
+                replace_run(self.config_path, _json(config).encode(), _CONTENTS)
+            elif not resume:
+                self.write(self.config_path, config)
         self.has_begun = True
 
     def release(self) -> None:
@@ -251,10 +252,3 @@ def _json(value: Any) -> str:
 def _is_of_no_run(path: Path) -> bool:
     """Whether a file is there of a run that was stopped before it began."""
     return path.name == _LOCK or (path.name.startswith(".") and path.suffix == ".tmp")
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.is_dir():
-        shutil.rmtree(path)
