@@ -8,6 +8,8 @@ from flowjax.bijections import AbstractBijection, Invert, Reshape, TriangularAff
 from flowjax.distributions import StandardNormal, Transformed
 from jaxtyping import Array, Float
 
+from flowebm.models.shared_static import share_static
+
 
 def gaussian_base(
     data: Float[Array, "n *shape"] | None,
@@ -42,7 +44,8 @@ def gaussian_base(
         if data is None:
             raise ValueError("A Gaussian base needs data to fit, or the shape of a point.")
         shape = data.shape[1:]
-    return Transformed(StandardNormal(shape), Invert(_whitening(data, shape, inflation)))
+    gaussian = Transformed(StandardNormal(shape), Invert(_whitening(data, shape, inflation)))
+    return share_static(gaussian, ("gaussian", shape))
 
 
 def _whitening(

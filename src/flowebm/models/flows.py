@@ -9,6 +9,8 @@ from flowjax.distributions import StandardNormal, Transformed
 from flowjax.flows import coupling_flow, masked_autoregressive_flow
 from jaxtyping import PRNGKeyArray
 
+from flowebm.models.shared_static import share_static
+
 #: The kinds of flow that `make_flow` builds.
 FLOW_KINDS = ("spline-coupling", "affine-coupling", "spline-autoregressive")
 
@@ -75,7 +77,8 @@ def make_flow(
     )
     flow = _nearly_identity(flow)
     bijection = flow.bijection if len(shape) == 1 else Reshape(flow.bijection, shape)
-    return Transformed(StandardNormal(shape), bijection)
+    built_from = ("flow", kind, shape, layers, width, depth, knots, interval)
+    return share_static(Transformed(StandardNormal(shape), bijection), built_from)
 
 
 def _nearly_identity(flow: Transformed) -> Transformed:

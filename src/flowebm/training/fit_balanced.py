@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 import paramax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
@@ -25,6 +24,7 @@ from flowebm.models.tilted import EnergyModel
 from flowebm.training.balanced import BalancedOptions, BalancedTrainer
 from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.flow import fit_flow
+from flowebm.training.optimizers import clipped_adam, clipped_adamw
 from flowebm.training.result import FitResult, collect_warnings
 from flowebm.training.row_weights import RowWeights, draw_rows, rows_in_proportion
 
@@ -335,13 +335,8 @@ def _trainer(
         data=data,
         validation=validation,
         chains=chains,
-        optimizer=optax.chain(
-            optax.clip_by_global_norm(1.0),
-            optax.adamw(options.learning_rate, weight_decay=options.weight_decay),
-        ),
-        flow_optimizer=optax.chain(
-            optax.clip_by_global_norm(5.0), optax.adam(options.flow_learning_rate)
-        ),
+        optimizer=clipped_adamw(1.0, options.learning_rate, options.weight_decay),
+        flow_optimizer=clipped_adam(5.0, options.flow_learning_rate),
         options=options,
         weights=weights,
         batch_size=min(options.batch_size, data.shape[0]),

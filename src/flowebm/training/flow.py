@@ -1,13 +1,13 @@
 """Fitting a flow to data by maximum likelihood, stopped on validation data."""
 
 import jax.numpy as jnp
-import optax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowebm.objectives.maximum_likelihood import maximum_likelihood
 from flowebm.training.driver import Limits, Observers, Outcome, drive
 from flowebm.training.objective import ObjectiveTrainer
+from flowebm.training.optimizers import clipped_adam
 from flowebm.training.row_weights import RowWeights
 
 
@@ -61,7 +61,7 @@ def fit_flow(
         if validation_log_det is None
         else validation_log_det,
         objective=_negative_log_likelihood,
-        optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adam(learning_rate)),
+        optimizer=clipped_adam(5.0, learning_rate),
         weights=weights,
         batch_size=min(batch_size, data.shape[0]),
         # The minibatches' loss lacks what the validation points' has.

@@ -4,13 +4,11 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import optax
 import paramax
 from flowjax.bijections import AbstractBijection, Chain, TriangularAffine
 from flowjax.distributions import AbstractDistribution, Normal, StudentT, Transformed
@@ -31,6 +29,7 @@ from flowebm.samplers.population import LEAPFROG_STEPS
 from flowebm.samplers.preconditioner import Preconditioner, StandardisedDensity, preconditioner
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer
 from flowebm.training.driver import Limits, Observers, Outcome, drive
+from flowebm.training.optimizers import clipped_adam
 from flowebm.training.progress import OnBlock, progress_observer
 from flowebm.training.sampling_options import SamplingOptions
 from flowebm.training.sampling_result import SamplingResult
@@ -175,16 +174,10 @@ def _trainer(
         flow=flow,
         wide=paramax.non_trainable(StudentT(jnp.full(shape, TAIL_DF))),
         data=data,
-        optimizer=_optimizer(options.flow_learning_rate),
+        optimizer=clipped_adam(5.0, options.flow_learning_rate),
         options=options,
         batch_size=flow_batch * options.n_flow_steps,
     )
-
-
-@cache
-def _optimizer(learning_rate: float) -> optax.GradientTransformation:
-    """The same object for the same rate: a second run then finds the first one's programs."""
-    return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(learning_rate))
 
 
 def _frozen(
