@@ -110,13 +110,29 @@ def snapshot(*folders):
     }
 
 
+#: Options of runs of both kinds of model.
+OPTIONS = {
+    "ebflow": "--method ebflow --n 200 --max-steps 50 --batch-size 32 --n-blocks 1",
+    # All that a saved energy model may hold: a flow as base, and directions that matter.
+    "joint": """--method joint --n 200 --max-steps 5 --batch-size 32 --n-chains 32
+        --width 4 --depth 1 --base flow --relevant 1 --flow-layers 1 --flow-width 4
+        --flow-depth 1 --flow-batch 32 --n-evaluation 64""",
+}
+
+
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    """A finished run of two columns; copied, never written to."""
-    path = tmp_path_factory.mktemp("fuzz") / "run"
-    options = "--data mixture --method ebflow --n 200 --max-steps 50 --batch-size 32 --n-blocks 1"
-    assert main(["train", "--out", str(path), *options.split(), "--quiet"]) == 0
-    return path
+def runs(tmp_path_factory):
+    """Finished runs of two columns, by method; copied, never written to."""
+    paths = {method: tmp_path_factory.mktemp(method) / "run" for method in OPTIONS}
+    for method, path in paths.items():
+        options = ["--data", "mixture", *OPTIONS[method].split(), "--quiet"]
+        assert main(["train", "--out", str(path), *options]) == 0
+    return paths
+
+
+@pytest.fixture(scope="session")
+def run(runs):
+    return runs["ebflow"]
 
 
 @pytest.fixture
@@ -272,9 +288,11 @@ def command_on_copy(run, tmp_path, name, content):
     return copy
 
 
+@pytest.mark.parametrize("method", OPTIONS)
 @given(data=st.data())
 @cases(250)
-def test_damaged_values_of_a_model_are_used_or_refused(run, rows, tmp_path, checked, data):
+def test_damaged_values_of_a_model_are_used_or_refused(runs, rows, tmp_path, checked, method, data):
+    run = runs[method]
     values = data.draw(damaged_json(json.loads((run / "model.json").read_text())))
     copy = command_on_copy(run, tmp_path, "model.json", json.dumps(values).encode())
     np.save(tmp_path / "rows.npy", rows)
@@ -282,9 +300,13 @@ def test_damaged_values_of_a_model_are_used_or_refused(run, rows, tmp_path, chec
         checked("score", copy, tmp_path / "rows.npy", "--quiet")
 
 
+@pytest.mark.parametrize("method", OPTIONS)
 @given(data=st.data(), named=st.booleans())
 @cases(250)
-def test_damaged_arrays_of_a_model_are_used_or_refused(run, rows, tmp_path, checked, data, named):
+def test_damaged_arrays_of_a_model_are_used_or_refused(
+    runs, rows, tmp_path, checked, method, data, named
+):
+    run = runs[method]
     content = data.draw(damaged((run / "model.safetensors").read_bytes()))
     copy = command_on_copy(run, tmp_path, "model.safetensors", content)
     if named:
@@ -311,11 +333,6 @@ def test_damaged_run_directories_are_reported_or_refused(run, tmp_path, checked,
         checked("sample", copy, "-n", "2", "-o", tmp_path / "s.csv", "--overwrite", "--quiet")
 
 
-RESUME = (
-    "--data mixture --method ebflow --n 200 --max-steps 50 --batch-size 32 --n-blocks 1 --resume"
-)
-
-
 @given(data=st.data())
 @cases(20)
 def test_damaged_runs_are_resumed_or_refused(run, tmp_path, checked, data):
@@ -324,8 +341,9 @@ def test_damaged_runs_are_resumed_or_refused(run, tmp_path, checked, data):
     name = data.draw(st.sampled_from(files))
     content = data.draw(st.none() | damaged((run / name).read_bytes()))
     copy = command_on_copy(run, tmp_path, name, content)
+    options = ["--data", "mixture", *OPTIONS["ebflow"].split(), "--resume", "--quiet"]
     with untouched(run):
-        checked("train", "--out", copy, *RESUME.split(), "--quiet")
+        checked("train", "--out", copy, *options)
 
 
 # Command lines.
