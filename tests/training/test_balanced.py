@@ -165,9 +165,10 @@ def test_from_chains_at_equilibrium_a_step_descends_the_exact_likelihood(
     if kernel == "none":
         assert not np.any(log_z)
         return
-    # The online Z is unbiased, and the training NLL is the mean energy and its logarithm.
-    ratio = np.exp(log_z - float(log_partition(tilt)))
-    assert abs(ratio.mean() - 1) < 5 * ratio.std() / np.sqrt(3000)
+    # The online log Z is unbiased up to its variance squared, of which a run has 0.02; the training
+    # NLL is the mean energy and log Z.
+    bias = log_z.mean() - float(log_partition(tilt))
+    assert abs(bias) < 5 * log_z.std() / np.sqrt(3000)
     energies = jax.vmap(trainer.model.energy)(trainer.data)
     np.testing.assert_allclose(nll - log_z, energies.mean(), rtol=1e-12)
 

@@ -241,12 +241,15 @@ class BalancedTrainer(AbstractTrainer):
         )
         train_nll, log_partition = state.train_nll, state.log_partition
         if move is not None:
-            log_z = log_mean_exp(move.log_weights)
-            log_partition = online.update(log_partition, log_z.value, log_z.stderr**2)
+            log_z, log_z_stderr = log_mean_exp(move.log_weights)
+            log_z_variance = jnp.asarray(log_z_stderr) ** 2
+            # The logarithm of a mean is low by half its variance, which averaging would keep.
+            log_z = log_z + 0.5 * log_z_variance
+            log_partition = online.update(log_partition, log_z, log_z_variance)
             train_nll = online.update(
                 train_nll,
-                jnp.mean(on_data) + log_z.value,
-                jnp.var(on_data) / on_data.size + log_z.stderr**2,
+                jnp.mean(on_data) + log_z,
+                jnp.var(on_data) / on_data.size + log_z_variance,
             )
         state = BalancedState(
             params=params,

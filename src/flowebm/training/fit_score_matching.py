@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, cast
 
 import equinox as eqx
@@ -171,7 +172,7 @@ def fit_score_matching(
             f"fit_score_matching fits an EBFlow, whose likelihood is known; got a "
             f"{type(model).__name__}."
         )
-    objective = objective or options.make_objective(math.prod(model.shape))
+    objective = objective or _objective(options, math.prod(model.shape))
     names = ("split", "validation noise", "initial", "train")
     keys = dict(zip(names, jr.split(key, len(names)), strict=True))
     if validation is None:
@@ -268,6 +269,13 @@ class _Preparation(eqx.Module):
         return points
 
 
+@cache
+def _objective(options: ScoreMatchingOptions, size: int) -> Objective:
+    """The same object for the same choices: a second fit then finds the first one's programs."""
+    return options.make_objective(size)
+
+
+@cache
 def _optimizer(options: ScoreMatchingOptions) -> optax.GradientTransformation:
     if options.optimizer == "adam":
         adaptive = optax.scale_by_adam()
