@@ -30,11 +30,14 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # Peers are an extra of their own. Everything takes hours; each script goes on where it stopped.
+# MNIST=DIR is the folder of MNIST's files; what needs them is left out without.
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/balanced.py
 	$(BIN)/python benchmarks/density.py
 	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python benchmarks/class_balance.py --data-dir '$(MNIST)'
 	$(MAKE) bench-report
 
 # docs/benchmarks.md from what was measured.

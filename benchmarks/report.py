@@ -24,6 +24,8 @@ PICTURE = PAGE.parent / "images" / "benchmark_density.png"
 BENCHMARKS = {
     "density": "Densities against the truth, beside other methods, at equal seconds",
     "balanced": "Balanced training against the truth",
+    "calibration": "Intervals against the truth",
+    "class_balance": "Shares of classes among images",
     "sampling": "Effective draws of all modes",
     "ebflow_2d": "Objectives of energy-based flows in two dimensions",
     "ebflow_images": "Energy-based flows of MNIST",
