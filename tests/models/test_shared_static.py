@@ -57,3 +57,15 @@ def test_optimizers_of_the_same_numbers_are_the_same_object():
     assert clipped_adam(1.0, 1e-3) is clipped_adam(1.0, 1e-3)
     assert clipped_adamw(1.0, 1e-3, 0.1) is clipped_adamw(1.0, 1e-3, 0.1)
     assert clipped_adam(1.0, 1e-3) is not clipped_adam(1.0, 2e-3)
+
+
+@pytest.mark.parametrize("kind", FLOW_KINDS)
+def test_what_was_built_for_its_shapes_alone_is_not_shared(kind):
+    """As loading does, first of all in a process: its functions hold tracers."""
+
+    def built(key):
+        return make_flow(kind, (2,), layers=1, width=5, depth=1, key=key)
+
+    eqx.filter_eval_shape(built, jax.random.key(0))
+    flow = built(jax.random.key(0))
+    assert jnp.isfinite(eqx.filter_jit(flow.log_prob)(jnp.ones(2)))

@@ -4,6 +4,7 @@ from collections.abc import Hashable
 from typing import Any, TypeVar
 
 import equinox as eqx
+import jax
 
 Tree = TypeVar("Tree")
 
@@ -23,7 +24,11 @@ def share_static(tree: Tree, built_from: Hashable) -> Tree:
             equal `built_from` must be interchangeable but for their arrays.
 
     Returns:
-        The tree with its own arrays.
+        The tree with its own arrays; as it is, if it is built under a transformation of JAX.
     """
     arrays, static = eqx.partition(tree, eqx.is_array)
+    # Functions may hold arrays. What was built while JAX traces, as where only shapes are asked
+    # for, holds tracers, and must not outlive the trace.
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)):
+        return tree
     return eqx.combine(arrays, _STATIC.setdefault(built_from, static))
