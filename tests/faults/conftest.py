@@ -18,7 +18,7 @@ _SMALL = """
 TINY = {
     "balanced": f"--method balanced --flow affine-coupling {_SMALL}",
     "joint": f"--method joint --dim 4 {_SMALL}",
-    "joint of all coordinates": f"--method joint --flow affine-coupling {_SMALL}",
+    "joint of all coordinates": f"--method joint --relevant 2 --flow affine-coupling {_SMALL}",
     "ebflow": """
         --data mixture --method ebflow --n 400 --max-steps 300 --batch-size 64 --n-blocks 1
         --conditioner-width 8 --quiet

@@ -84,7 +84,10 @@ def test_every_stage_is_in_the_history(fit):
     stages = list(dict.fromkeys(row["stage"] for row in fit.history))
     assert stages == ["exploration", "flow", "exploration-2", "balanced"]
     assert fit.base == "flow"
-    # All in the units of the data: the model starts as the flow.
+    # All in the units of the data, of training points too: parts of flows are no parts there.
+    for row in (row for row in fit.history if row["stage"] != "balanced"):
+        assert row.get("train_nll", row["nll"]) == pytest.approx(row["nll"], abs=0.3)
+    # The model starts as the flow.
     flow, start = (
         [row for row in fit.history if row["stage"] == stage] for stage in ("flow", "balanced")
     )

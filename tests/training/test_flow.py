@@ -55,6 +55,32 @@ def test_frozen_parts_stay(stopped):
     assert float(fitted.loc[0]) > 0.5
 
 
+def test_overfitting_a_part_of_a_larger_whole_is_no_divergence(stopped):
+    """The validation NLL rises by 2 nats a coordinate, which is divergence only if that of the
+    training points rises too; for that it has to be the whole's."""
+    flow, *_ = stopped
+    flow = eqx.tree_at(lambda f: f.bijection.loc, flow, jnp.ones(1))
+    data, validation = jnp.full((64, 1), 3.0), jnp.ones((64, 1))
+    nlls = []
+    for log_det in (None, jnp.linspace(-60, -40, 64)):
+        _, outcome = fit_flow(
+            jr.key(2),
+            flow,
+            data,
+            validation,
+            log_det=log_det,
+            validation_log_det=log_det,
+            block_length=10,
+            patience=30,
+            max_steps=200,
+            learning_rate=0.05,
+        )
+        assert outcome.history[-1]["nll"] > outcome.history[0]["nll"] + 1.5
+        assert outcome.history[-1]["iteration"] == 200
+        nlls.append([row["train_nll"] for row in outcome.history[1:]])
+    np.testing.assert_allclose(nlls[1], np.add(nlls[0], 50.0), atol=1e-3)
+
+
 def test_the_training_nll_falls_while_the_validation_nll_rises(stopped):
     train = [row["train_nll"] for row in stopped[2].history[1:]]
     assert train == sorted(train, reverse=True)

@@ -36,6 +36,11 @@ def test_minibatches_take_rows_in_proportion_to_their_weights():
     assert found[6] == 0
 
 
+def test_the_mean_is_that_of_the_weighted_distribution():
+    weights, values = RowWeights.of(WEIGHTS, [1.0]), jnp.arange(8.0) ** 2
+    assert float(weights.mean(values)) == pytest.approx(float(SHARES @ values), rel=1e-6)
+
+
 def test_even_weights_change_no_minibatch():
     weights = RowWeights.of(np.full(10, 3.0), [1.0])
     np.testing.assert_array_equal(

@@ -158,10 +158,11 @@ class _Fits:
     def all_coordinates(self, key: PRNGKeyArray, stage: str, start=None) -> AbstractDistribution:
         """A flow of all coordinates, of the data or of the latents of a flow that is known."""
         make_key, fit_key = jr.split(key)
-        data, validation, log_det = self.data, self.validation, None
+        data, validation, log_dets = self.data, self.validation, {}
         if start is not None:
-            data = _latents(start, data)[0]
-            validation, log_det = _latents(start, validation)
+            data, log_det = _latents(start, data)
+            validation, validation_log_det = _latents(start, validation)
+            log_dets = {"log_det": log_det, "validation_log_det": validation_log_det}
         flow = self.make_flow(make_key, data.shape[1:])
         return self._fit(
             fit_key,
@@ -169,7 +170,7 @@ class _Fits:
             data,
             validation,
             ALL_BUDGET,
-            validation_log_det=log_det,
+            **log_dets,
             block_length=BLOCK_LENGTH,
             patience=PATIENCE,
             stage=stage,
@@ -188,13 +189,17 @@ class _Fits:
         make_key, fit_key = jr.split(key)
         few = self.make_flow(make_key, (found,))
         data, validation = (_turned(change, x) for x in (self.data, self.validation))
+        log_det, validation_log_det = (
+            norm.logpdf(x[:, found:]).sum(axis=1) - change.log_det for x in (data, validation)
+        )
         few = self._fit(
             fit_key,
             few,
             data[:, :found],
             validation[:, :found],
             RELEVANT_BUDGET,
-            validation_log_det=norm.logpdf(validation[:, found:]).sum(axis=1) - change.log_det,
+            log_det=log_det,
+            validation_log_det=validation_log_det,
             stage=stage,
         )
         return relevant_flow(few, change)

@@ -18,6 +18,7 @@ def fit_flow(
     validation: Float[Array, "m *shape"],
     *,
     weights: RowWeights | None = None,
+    log_det: Float[Array, " n"] | None = None,
     validation_log_det: Float[Array, " m"] | None = None,
     max_steps: int = 2000,
     time_budget: float | None = None,
@@ -39,8 +40,9 @@ def fit_flow(
         data: Training points, one a row.
         validation: Validation points, one a row.
         weights: How much the points count; all alike by default.
-        validation_log_det: What belongs to the log-density of each validation point beside the
-            flow's own (nats), so that the NLL in the metrics is that of a larger whole.
+        log_det: What belongs to the log-density of each training point beside the flow's own
+            (nats), so that the NLLs in the metrics are those of a larger whole; 0 by default.
+        validation_log_det: The same of each validation point.
         max_steps: Iterations at most.
         time_budget: Seconds at most.
         patience: Evaluations without improvement before it stops.
@@ -53,19 +55,22 @@ def fit_flow(
     Returns:
         The fitted flow and the driver's outcome.
     """
+    if log_det is None:
+        log_det = jnp.zeros(data.shape[0])
+    if validation_log_det is None:
+        validation_log_det = jnp.zeros(validation.shape[0])
+    shift = jnp.mean(log_det) if weights is None else weights.mean(log_det)
     trainer = ObjectiveTrainer(
         model=flow,
         data=data,
         validation=validation,
-        validation_log_det=jnp.zeros(validation.shape[0])
-        if validation_log_det is None
-        else validation_log_det,
+        validation_log_det=validation_log_det,
+        loss_shift=shift,
         objective=_negative_log_likelihood,
         optimizer=clipped_adam(5.0, learning_rate),
         weights=weights,
         batch_size=min(batch_size, data.shape[0]),
-        # The minibatches' loss lacks what the validation points' has.
-        loss_name="train_nll" if validation_log_det is None else "loss",
+        loss_name="train_nll",
         stage=stage,
     )
     limits = Limits(max_steps, time_budget, patience, block_length)

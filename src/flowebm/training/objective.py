@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Real, Scalar
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree, Real, Scalar
 
 from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.ebflow import EBFlow
@@ -53,6 +53,8 @@ class ObjectiveTrainer(AbstractTrainer):
             `validation_log_det`; none where the loss is the NLL.
         objective: $(\theta, x, \text{key}) \mapsto \mathcal L$.
         optimizer: The optimizer, without a schedule.
+        loss_shift: What is reported is the loss less this: what belongs to the mean
+            log-density of the training points beside the model's own, where the loss is an NLL.
         weights: How much training and validation rows count.
         prepare: `(key, rows) -> points`, what becomes of a minibatch before the model sees it.
         batch_size: Points of a minibatch.
@@ -70,6 +72,7 @@ class ObjectiveTrainer(AbstractTrainer):
     objective: Objective = eqx.field(static=True)
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     seen: tuple[Float[Array, "k *shape"], Float[Array, " k"]] | None = None
+    loss_shift: Float[ArrayLike, ""] = 0.0
     weights: RowWeights | None = None
     prepare: Callable[[PRNGKeyArray, Array], Array] | None = None
     batch_size: int = eqx.field(static=True, default=512)
@@ -108,7 +111,7 @@ class ObjectiveTrainer(AbstractTrainer):
         params = optax.apply_updates(state.params, optax.tree.scale(factor, updates))
         average = update_average(state.average, params, state.iteration, self.average_decay)
         return ObjectiveState(params, average, optimizer, state.iteration + 1), {
-            self.loss_name: value
+            self.loss_name: value - self.loss_shift
         }
 
     def evaluate(

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
 
 
 class RowWeights(eqx.Module):
@@ -75,6 +75,14 @@ class RowWeights(eqx.Module):
         """
         is_kept = jr.uniform(key, rows.shape) < self.keep[rows]
         return jnp.where(is_kept, rows, self.alias[rows])
+
+    def mean(self, values: Float[Array, " n"]) -> Scalar:
+        r"""$\sum_i \omega_i v_i$: what the mean over drawn rows tends to.
+
+        Args:
+            values: One value a training row.
+        """
+        return jnp.mean(self.keep * values + (1 - self.keep) * values[self.alias])
 
 
 def draw_rows(
