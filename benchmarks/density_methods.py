@@ -65,7 +65,13 @@ def flowebm(method: str, train, validation, seconds: float, key: int) -> Fitted:
     import jax.numpy as jnp
     import jax.random as jr
 
-    from flowebm.models import Architecture, EBFlowArchitecture, build, build_ebflow
+    from flowebm.models import (
+        Architecture,
+        EBFlowArchitecture,
+        build,
+        build_ebflow,
+        build_model,
+    )
     from flowebm.training import fit_balanced, fit_joint, fit_score_matching
 
     started = time.monotonic()
@@ -78,12 +84,14 @@ def flowebm(method: str, train, validation, seconds: float, key: int) -> Fitted:
         left = seconds - (time.monotonic() - started)
         result = fit_score_matching(fit_key, model, data, time_budget=left, patience=20, **given)
         return _in_jax(result.model.log_prob, result.model.sample)
-    parts = build(Architecture(), shape, data=data, key=build_key)
-    left = seconds - (time.monotonic() - started)
     if method == "joint":
-        result = fit_joint(fit_key, parts.model, data, time_budget=left, **given)
+        model = build_model(Architecture(), shape, data=data, key=build_key)
+        left = seconds - (time.monotonic() - started)
+        result = fit_joint(fit_key, model, data, time_budget=left, **given)
         notes = {"relevant": result.relevant, "base": result.base}
     else:
+        parts = build(Architecture(), shape, data=data, key=build_key)
+        left = seconds - (time.monotonic() - started)
         result = fit_balanced(
             fit_key, parts.model, data, proposal=parts.proposal, time_budget=left, **given
         )

@@ -32,7 +32,7 @@ from flowebm.data import (
     split,
 )
 from flowebm.evaluation.estimate import EstimateWarning
-from flowebm.models.architecture import Architecture, build, build_flow
+from flowebm.models.architecture import Architecture, build, build_flow, build_model
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.ebflow import EBFlow
 from flowebm.models.ebflow_architecture import EBFlowArchitecture, build_ebflow
@@ -291,10 +291,10 @@ class FlowEBM(DensityMixin, BaseEstimator):
         architecture = cast(Architecture, self.architecture or Architecture())
         whole = replace(architecture, relevant=None, base="gaussian")
         as_weighted = train if weights is None else train[rows_in_proportion(weights.train)]
-        components = build(whole, train.shape[1:], data=as_weighted, key=build_key)
+        model = build_model(whole, train.shape[1:], data=as_weighted, key=build_key)
         result = fit_joint(
             fit_key,
-            components.model,
+            model,
             train,
             validation=validation,
             **_weights_of(weights),

@@ -4,6 +4,7 @@ from flowebm.models.architecture import Architecture as Architecture
 from flowebm.models.architecture import Components as Components
 from flowebm.models.architecture import build as build
 from flowebm.models.architecture import build_flow as build_flow
+from flowebm.models.architecture import build_model as build_model
 from flowebm.models.bases import gaussian_base as gaussian_base
 from flowebm.models.defensive import DefensiveMixture as DefensiveMixture
 from flowebm.models.ebflow import EBFlow as EBFlow

@@ -99,7 +99,35 @@ def build(
     Raises:
         ValueError: If a choice of the architecture is unknown or does not fit the points.
     """
-    tilt_key, base_key, flow_key = jax.random.split(key, 3)
+    model_key, flow_key = jax.random.split(key)
+    model = build_model(architecture, shape, data=data, key=model_key)
+    wide = paramax.non_trainable(gaussian_base(data, shape, inflation=1.5))
+    flow = build_flow(architecture, architecture.flow, shape, key=flow_key)
+    return Components(model, DefensiveMixture(flow, wide, architecture.defensive_fraction))
+
+
+def build_model(
+    architecture: Architecture,
+    shape: tuple[int, ...],
+    *,
+    data: Float[Array, "n *shape"] | None = None,
+    key: PRNGKeyArray,
+) -> EnergyModel:
+    """The energy model of `build`, without a proposal.
+
+    Args:
+        architecture: What to build.
+        shape: Shape of one point.
+        data: Standardised points, to which a Gaussian base is fitted.
+        key: Random key of the initial weights.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If a choice of the architecture is unknown or does not fit the points.
+    """
+    tilt_key, base_key = jax.random.split(key)
     if architecture.tilt == "conv":
         tilt = ConvTilt(
             shape,
@@ -126,10 +154,7 @@ def build(
         base = gaussian_base(data, shape)
     if not architecture.train_base:
         base = paramax.non_trainable(base)
-    wide = paramax.non_trainable(gaussian_base(data, shape, inflation=1.5))
-    flow = build_flow(architecture, architecture.flow, shape, key=flow_key)
-    proposal = DefensiveMixture(flow, wide, architecture.defensive_fraction)
-    return Components(EnergyModel(tilt, base), proposal)
+    return EnergyModel(tilt, base)
 
 
 def build_flow(

@@ -133,13 +133,15 @@ def minibatches(
     return draw_rows(weights, jr.fold_in(key, epochs), rows)
 
 
-def _evaluate(trainer: AbstractTrainer, key: PRNGKeyArray, state: DriverState):
+@eqx.filter_jit(donate="all-except-first")
+def _evaluate(frozen, state: DriverState):
     """Evaluate, and keep the solution if it is the best so far or as good as the best.
 
     As good means within one standard error of the paired difference on the validation points:
     among states that these points cannot tell apart, the latest has the longest average and
     the lowest learning rate behind it, and the one that looks best is merely the luckiest.
     """
+    trainer, key = frozen
     # The same key at every evaluation: common random numbers, for the same reason.
     metrics, nll_points = trainer.evaluate(jr.fold_in(key, 1), state.inner)
     if nll_points is None:
@@ -163,7 +165,7 @@ def _evaluate(trainer: AbstractTrainer, key: PRNGKeyArray, state: DriverState):
     state = eqx.tree_at(
         lambda s: (s.best_nll, s.best_nll_points, s.best_iteration, s.best), state, (*record, best)
     )
-    return state, metrics
+    return _strongly_typed(state), metrics
 
 
 def _strongly_typed(state: PyTree[Array]) -> PyTree[Array]:
@@ -173,7 +175,7 @@ def _strongly_typed(state: PyTree[Array]) -> PyTree[Array]:
 
 
 @eqx.filter_jit
-def _start(trainer: AbstractTrainer, key: PRNGKeyArray):
+def _start(trainer: AbstractTrainer, key: PRNGKeyArray) -> DriverState:
     inner = trainer.init(jr.fold_in(key, 0))
     _, nll_points = jax.eval_shape(trainer.evaluate, key, inner)
     state = DriverState(
@@ -188,14 +190,12 @@ def _start(trainer: AbstractTrainer, key: PRNGKeyArray):
         recoveries=jnp.array(0),
         finished=jnp.array(False),
     )
-    state, metrics = _evaluate(trainer, key, state)
-    first_nll = metrics.get("nll", state.first_nll)
-    return _strongly_typed(eqx.tree_at(lambda s: s.first_nll, state, first_nll)), metrics
+    return _strongly_typed(state)
 
 
 @eqx.filter_jit(donate="all-except-first")
 def _run_block(frozen, state: DriverState, length: int, total: Scalar):
-    """`length` iterations and one evaluation, as one program; `frozen` is not donated."""
+    """`length` iterations as one program; `frozen` is not donated."""
     trainer, key = frozen
     # Randomness is a function of the run's key and the iteration alone: a resumed run needs
     # no other memory.
@@ -214,9 +214,7 @@ def _run_block(frozen, state: DriverState, length: int, total: Scalar):
 
     (inner, iteration), metrics = jax.lax.scan(body, (state.inner, state.iteration), batches)
     state = eqx.tree_at(lambda s: (s.inner, s.iteration), state, (inner, iteration))
-    state, evaluation = _evaluate(trainer, key, state)
-    metrics = jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics) | evaluation
-    return _strongly_typed(state), metrics
+    return _strongly_typed(state), jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
 
 
 def _row(stage: str, metrics: dict[str, Scalar], iteration: int, started: float) -> dict[str, Any]:
@@ -258,7 +256,10 @@ def drive(
     started = time.monotonic()
     seconds_before = 0.0
     total = limits.max_steps
-    state, metrics = _start(trainer, key)
+    frozen = (trainer, key)
+    state, metrics = _evaluate(frozen, _start(trainer, key))
+    if "nll" in metrics:
+        state = eqx.tree_at(lambda s: s.first_nll, state, jnp.copy(metrics["nll"]))
     history: list[dict[str, Any]] = []
     restored = observers.restore(trainer.stage, state) if observers.restore else None
     if restored is not None:
@@ -272,7 +273,6 @@ def drive(
             observe(trainer.stage, history[-1], limits.max_steps)
     divergence_margin = float(math.prod(trainer.data.shape[1:]))
     stop_reason = "nothing left to do"
-    frozen = (trainer, key)
     rows_before = len(history)
 
     while not bool(state.finished) and int(state.iteration) < limits.max_steps:
@@ -280,7 +280,8 @@ def drive(
         length = min(limits.block_length, limits.max_steps - iteration)
         backup = jax.tree.map(jnp.copy, state)
         state, metrics = _run_block(frozen, state, length, jnp.asarray(float(total)))
-        row = _row(trainer.stage, metrics, int(state.iteration), started)
+        state, evaluation = _evaluate(frozen, state)
+        row = _row(trainer.stage, metrics | evaluation, int(state.iteration), started)
         values = [v for v in row.values() if isinstance(v, float)]
         first_nll = float(state.first_nll)
         nll = row.get("nll", -math.inf)

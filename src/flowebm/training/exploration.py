@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import equinox as eqx
@@ -28,6 +29,10 @@ MakeFlow: TypeAlias = Callable[[PRNGKeyArray, tuple[int, ...]], AbstractDistribu
 #: Shares of a time budget that one flow of all coordinates, and one of those that matter, may take.
 ALL_BUDGET, RELEVANT_BUDGET = 0.2, 0.15
 
+#: Coordinates that are all modelled without a search: so few leave little to memorise, and a search
+#: takes longer than it saves.
+FEWEST_TO_SEARCH = 4
+
 #: Directions show early: a flow of all coordinates ends as soon as it no longer improves.
 BLOCK_LENGTH, PATIENCE = 25, 4
 
@@ -46,13 +51,14 @@ class Explored(NamedTuple):
 
     Attributes:
         flow: The fitted flow.
-        relevance: How far from Gaussian the data are, direction by direction.
+        relevance: How far from Gaussian the data are, direction by direction; `None` where nobody
+            looked.
         relevant: Directions that the flow is made of; `None` for a flow of all coordinates.
         history: Rows of metrics.
     """
 
     flow: AbstractDistribution
-    relevance: Relevance
+    relevance: Relevance | None
     relevant: int | None
     history: list[dict[str, Any]]
 
@@ -87,6 +93,7 @@ def explore(
     In many coordinates a flow starts to memorise noise when it has found the first thing that
     matters, and is stopped. So the search goes on from there: a new flow of all coordinates
     starts from what is known, in which nothing of it is left to learn, until it finds no more.
+    Up to three coordinates all are taken to matter.
 
     Args:
         key: Random key.
@@ -104,6 +111,9 @@ def explore(
         validation points say that the others should not be left to a Gaussian.
     """
     fits = _Fits(data, validation, weights, make_flow, seconds, observers)
+    if relevant is None and prod(data.shape[1:]) < FEWEST_TO_SEARCH:
+        flow = fits.whole(jr.fold_in(key, 0))
+        return Explored(flow, None, None, fits.history)
     first = everything = fits.all_coordinates(jr.fold_in(key, 0), "exploration")
     explored, known = None, 0
     for number in range(1, MAX_ROUNDS + 1):
@@ -203,6 +213,13 @@ class _Fits:
             stage=stage,
         )
         return relevant_flow(few, change)
+
+    def whole(self, key: PRNGKeyArray) -> AbstractDistribution:
+        """A flow of all coordinates, with all patience."""
+        make_key, fit_key = jr.split(key)
+        flow = self.make_flow(make_key, self.data.shape[1:])
+        share = ALL_BUDGET + RELEVANT_BUDGET
+        return self._fit(fit_key, flow, self.data, self.validation, share, stage="flow")
 
     def refined(self, key: PRNGKeyArray, flow: AbstractDistribution) -> AbstractDistribution:
         """The flow of all coordinates, fitted with more patience."""

@@ -32,7 +32,8 @@ class JointFitResult(FitResult):
     """A `FitResult`, with what the first stage found.
 
     Attributes:
-        relevance: How far from Gaussian the data are, direction by direction.
+        relevance: How far from Gaussian the data are, direction by direction; `None` for points of
+            so few coordinates that nobody looked.
         relevant: The number of directions to which flow and tilt were turned; `None` where all
             coordinates matter.
         base: What the energy tilts: `gaussian` or `flow`.
@@ -69,7 +70,8 @@ def fit_joint(
        Its scores tell the directions along which the data differ from a Gaussian, and held-out
        points tell which of these are real (`relevant_directions`). If these are fewer than the
        coordinates, a second flow is fitted along them alone, with a Gaussian for the rest; the
-       better of the two on validation data stays.
+       better of the two on validation data stays. Up to three coordinates one flow is fitted to
+       all.
     2. Balanced training from there: the flow is the first proposal and, with `base="flow"`, what
        the energy tilts. The tilt sees idle directions shrunken.
 
@@ -88,7 +90,8 @@ def fit_joint(
         base: What the energy tilts in the second stage: the `model`'s own base (`gaussian`), the
             fitted flow, or what its number of coordinates suggests (`auto`).
         train_base: Whether a flow as base is trained along with the tilt.
-        relevant: The number of directions that matter; found by itself if not given.
+        relevant: The number of directions that matter; found by itself if not given, from four
+            coordinates on.
         options: Choices of balanced training.
         max_steps: Iterations of balanced training at most.
         time_budget: Seconds at most, for all stages.
@@ -145,7 +148,11 @@ def fit_joint(
         observers=observers,
     )
     tilt = model.tilt
-    if explored.relevant is not None and isinstance(tilt, MLPTilt):
+    if (
+        explored.relevance is not None
+        and explored.relevant is not None
+        and isinstance(tilt, MLPTilt)
+    ):
         tilt = shrink_idle(tilt, explored.relevance.change, explored.relevant)
     if base == "auto":
         base = "gaussian" if prod(model.shape) <= FEW_COORDINATES else "flow"
