@@ -12,7 +12,7 @@ from jax.scipy.stats import norm
 from flowebm.evaluation import log_mean_exp
 from flowebm.models import EnergyModel, MLPTilt, gaussian_base, make_flow
 from flowebm.training.balanced import BalancedOptions
-from flowebm.training.fit_joint import fit_joint
+from flowebm.training.fit_joint import default_base, fit_joint
 
 SMALL = BalancedOptions(
     batch_size=256, n_chains=128, flow_batch=128, n_evaluation=512, learning_rate=1e-2
@@ -160,3 +160,11 @@ def test_weights_are_honoured(model, data):
 def test_what_does_not_fit_is_refused(model, data, choices, error, message):
     with pytest.raises(error, match=message):
         fit_of(**({"model": model, "data": data} | choices))
+
+
+@pytest.mark.parametrize(
+    ("n_coordinates", "seconds", "base"),
+    [(2, None, "gaussian"), (4, 60.0, "gaussian"), (4, 59.0, "flow"), (5, None, "flow")],
+)
+def test_the_base_is_chosen_by_coordinates_and_seconds(n_coordinates, seconds, base):
+    assert default_base(n_coordinates, seconds) == base

@@ -22,9 +22,9 @@ from flowebm.training.fit_balanced import balance, training_and_validation
 from flowebm.training.result import FitResult, collect_warnings
 from flowebm.training.row_weights import RowWeights, rows_in_proportion
 
-#: Coordinates up to which a Gaussian is the better base: the energy finds the modes by itself in
-#: seconds, and has no ripples of a flow to repair.
-FEW_COORDINATES = 4
+#: Coordinates up to which a Gaussian is the better base: the energy finds the modes by itself and
+#: has no ripples of a flow to repair. A run of fewer seconds starts better from the flow.
+FEW_COORDINATES, ENOUGH_SECONDS = 4, 60.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,12 @@ class JointFitResult(FitResult):
     relevance: Relevance | None = None
     relevant: int | None = None
     base: Literal["gaussian", "flow"] = "gaussian"
+
+
+def default_base(n_coordinates: int, time_budget: float | None) -> Literal["gaussian", "flow"]:
+    """What the energy tilts if nobody chooses."""
+    is_short = time_budget is not None and time_budget < ENOUGH_SECONDS
+    return "flow" if n_coordinates > FEW_COORDINATES or is_short else "gaussian"
 
 
 def fit_joint(
@@ -155,7 +161,7 @@ def fit_joint(
     ):
         tilt = shrink_idle(tilt, explored.relevance.change, explored.relevant)
     if base == "auto":
-        base = "gaussian" if prod(model.shape) <= FEW_COORDINATES else "flow"
+        base = default_base(prod(model.shape), time_budget)
     if base == "gaussian":
         model = EnergyModel(tilt, model.base)
     else:
