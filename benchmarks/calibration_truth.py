@@ -83,7 +83,9 @@ def quadrature(name: str) -> Quadrature:
         latents, is_coarse = grid((-8, -8), (8, 8), LATENT_SPACING)
         mouth = truth.scale * latents[:, 0]
         points = np.stack([mouth, np.exp(mouth / 2) * latents[:, 1]], axis=1)
-        log_weights = -0.5 * (latents**2).sum(axis=1) - np.log(2 * np.pi) + 2 * np.log(LATENT_SPACING)
+        log_weights = (
+            -0.5 * (latents**2).sum(axis=1) - np.log(2 * np.pi) + 2 * np.log(LATENT_SPACING)
+        )
     else:
         least, largest, spacing = GRIDS[name]
         points, is_coarse = grid(least, largest, spacing)

@@ -44,6 +44,15 @@ NAMES = (
     "flowjax autoregressive",
     "zuko NSF",
     "KernelDensity",
+    "torchebm PCD",
+    "ebmkit PCD",
+)
+
+#: Modules of the extra `bench`, their packages, and the methods that are left out without them.
+PEERS = (
+    ("zuko", "zuko", "zuko NSF"),
+    ("torchebm", "torchebm", "torchebm PCD"),
+    ("ebm", "ebmkit", "ebmkit PCD"),
 )
 
 #: Fresh points for KL and weights, and for the Fisher divergence.
@@ -162,11 +171,17 @@ def main() -> None:
     arguments = parser.parse_args()
     methods = arguments.methods
     packages = ["flowebm", "jax", "flowjax", "scikit-learn"]
-    if find_spec("zuko") is None:
-        methods = [name for name in methods if name != "zuko NSF"]
-        print("zuko is not installed (pip install 'flowebm[bench]'): left out.", file=sys.stderr)
-    else:
-        packages += ["zuko", "torch"]
+    for module, package, method in PEERS:
+        if find_spec(module) is not None:
+            packages.append(package)
+        elif method in methods:
+            methods = [name for name in methods if name != method]
+            print(
+                f"{package} is not installed (pip install 'flowebm[bench]'): left out.",
+                file=sys.stderr,
+            )
+    if find_spec("torch") is not None:
+        packages.append("torch")
     wanted = [
         {"data": data, "method": method, "key": str(key)}
         for key in range(arguments.keys)

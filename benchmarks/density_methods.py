@@ -4,8 +4,8 @@ All take standardised training points and the same validation points, on which t
 the better, on validation points, of their documented defaults and of one other setting: those of
 `flowjax` flows are the defaults of its `fit_to_data` (batches of 100, rate 5e-4, patience of five
 epochs) and larger steps in larger batches (512, 2e-3); those of zuko the example of its
-documentation (batches of 64, rate 1e-3) and larger batches (512, 2e-3). Each setting has all the
-seconds to itself.
+documentation (batches of 64, rate 1e-3) and larger batches (512, 2e-3); those of persistent
+contrastive divergence stand in `pcd_peers.py`. Each setting has all the seconds to itself.
 """
 
 import time
@@ -224,6 +224,14 @@ def kernel(train, validation, seconds: float, key: int) -> Fitted:
     return Fitted(density.score_samples, score, False, sample, None, {"bandwidth": bandwidth})
 
 
+def persistent(name: str, train, validation, seconds: float, key: int) -> Fitted:
+    """Persistent contrastive divergence of another library."""
+    import pcd_peers
+
+    fit = pcd_peers.fit(name, train, validation, seconds, key)
+    return Fitted(fit.log_density, fit.score, True, fit.sample, fit.cover, fit.notes)
+
+
 METHODS = {
     "joint": lambda *given: flowebm("joint", *given),
     "balanced": lambda *given: flowebm("balanced", *given),
@@ -232,4 +240,6 @@ METHODS = {
     "flowjax autoregressive": lambda *given: flowjax("autoregressive", *given),
     "zuko NSF": zuko,
     "KernelDensity": kernel,
+    "torchebm PCD": lambda *given: persistent("torchebm", *given),
+    "ebmkit PCD": lambda *given: persistent("ebmkit", *given),
 }
