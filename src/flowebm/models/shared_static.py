@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+from jax.core import Tracer
 
 Tree = TypeVar("Tree")
 
@@ -29,6 +30,6 @@ def share_static(tree: Tree, built_from: Hashable) -> Tree:
     arrays, static = eqx.partition(tree, eqx.is_array)
     # Functions may hold arrays. What was built while JAX traces, as where only shapes are asked
     # for, holds tracers, and must not outlive the trace.
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arrays)):
         return tree
     return eqx.combine(arrays, _STATIC.setdefault(built_from, static))
