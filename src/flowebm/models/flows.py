@@ -4,11 +4,12 @@ from math import prod
 
 import equinox as eqx
 import jax
-from flowjax.bijections import RationalQuadraticSpline, Reshape
+from flowjax.bijections import Reshape
 from flowjax.distributions import StandardNormal, Transformed
 from flowjax.flows import coupling_flow, masked_autoregressive_flow
 from jaxtyping import PRNGKeyArray
 
+from flowebm.models.scalar_spline import ScalarSpline
 from flowebm.models.shared_static import share_static
 
 #: The kinds of flow that `make_flow` builds.
@@ -61,9 +62,7 @@ def make_flow(
         raise ValueError(f"Unknown flow {kind!r}: choose one of {', '.join(FLOW_KINDS)}.")
     dimension = prod(shape)
     transformer = (
-        None
-        if kind == "affine-coupling"
-        else RationalQuadraticSpline(knots=knots, interval=interval)
+        None if kind == "affine-coupling" else ScalarSpline(knots=knots, interval=interval)
     )
     autoregressive = kind == "spline-autoregressive" or dimension == 1
     flow = (masked_autoregressive_flow if autoregressive else coupling_flow)(
