@@ -17,7 +17,7 @@ import cells
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 
-SECTIONS = ("ebflow",)
+SECTIONS = ("ebflow", "balanced", "parts", "pool", "growth")
 
 
 def section(name: str):
