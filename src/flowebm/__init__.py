@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from flowebm.training import fit_persistent as fit_persistent
     from flowebm.training import fit_score_matching as fit_score_matching
     from flowebm.training import sample as sample
+    from flowebm.training import use_devices as use_devices
 
     __version__: str
 
@@ -81,6 +82,7 @@ _ORIGINS = {
     "sample_model": "flowebm.samplers.model_samples",
     "save_model": "flowebm.models",
     "total_variation": "flowebm.evaluation",
+    "use_devices": "flowebm.training",
 }
 
 #: The rooms of the house, reachable as attributes too.
@@ -131,6 +133,7 @@ __all__ = [
     "sample_model",
     "save_model",
     "total_variation",
+    "use_devices",
 ]
 
 

@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from flowebm.cli.job import joined
+
 #: The commands; each is a module with `run(arguments)`, imported when it is called.
 COMMANDS = {
     "train": "fit an energy model to data, in a run directory",
@@ -52,9 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if completes:
             importlib.import_module("flowebm.cli.completion").write_completion(arguments)
         else:
-            run = importlib.import_module(f"flowebm.cli.{arguments[0]}").run
-            _keep_compiled_programs()
-            run(arguments[1:])
+            with joined(arguments):
+                run = importlib.import_module(f"flowebm.cli.{arguments[0]}").run
+                _keep_compiled_programs()
+                run(arguments[1:])
         sys.stdout.flush()
     except ValueError as error:
         return _fail(error, 2)
@@ -68,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         number = getattr(error, "number", signal.SIGINT)
         return _fail(str(error) or "Interrupted; nothing was written.", 128 + number)
     except Exception as error:
-        if type(error).__name__ == "TrainingDiverged":
+        # By name, because their modules take seconds to import.
+        if type(error).__name__ in ("TrainingDiverged", "OtherProcessFailed"):
             return _fail(error, 1)
         return _fail(
             f"Something that flowebm did not expect: {type(error).__name__}: "

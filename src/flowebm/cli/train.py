@@ -36,8 +36,10 @@ from flowebm.estimator import MIN_ROWS, FlowEBM
 from flowebm.report.plots import save_run_plots
 from flowebm.run import RunDirectory, first_difference, plain
 from flowebm.training.checkpoints import Checkpoints
+from flowebm.training.devices import use_devices
 from flowebm.training.driver import Observers
 from flowebm.training.metrics import MetricsFile
+from flowebm.training.processes import all_or_none, is_first, of_every_process
 from flowebm.training.progress import progress_counter, progress_observer
 from flowebm.training.tensorboard import tensorboard_observer
 
@@ -68,7 +70,8 @@ def run(arguments: Sequence[str]) -> None:
     check(command)
     directory = RunDirectory(command.out)
     try:
-        with stop_signals() as signals:
+        n_devices = None if command.distributed else command.devices
+        with stop_signals() as signals, use_devices(n_devices):
             _train(command, directory, signals)
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
@@ -81,7 +84,36 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _train(command: Command, directory: RunDirectory, signals: StopSignals) -> None:
-    directory.admit(resume=command.resume, overwrite=command.overwrite)
+    with all_or_none():
+        points, config, console = _prepared(command, directory)
+    if len({*of_every_process(int(config["data"]["sha256"][:7], 16))}) > 1:
+        raise ValueError(
+            f"--data {command.data} has other values in other processes of the job: give a file "
+            "that is the same for all."
+        )
+    train, test = hold_out(points, command.test_fraction, command.seed)
+
+    with _observed(command, directory, config, console, signals) as observers:
+        estimator = _fit(command, points, train, observers)
+    if not is_first():
+        return
+    estimator.save(directory.path)
+    values, sentences = _measured(command, points, estimator, test)
+    if "changed_from" in config["data"]:
+        sentences.insert(0, _CHANGED)
+    directory.write(directory.evaluation_path, {**values, "warnings": sentences})
+    _plot(command, estimator, train, values, directory.path)
+    if command.json:
+        json.dump(plain({"run": command.out, **values, "warnings": sentences}), sys.stdout)
+        print()
+    else:
+        print_measures(values, sentences, title=f"{points.dataset.name}: {command.out}")
+
+
+def _prepared(command: Command, directory: RunDirectory) -> tuple[Points, dict[str, Any], Console]:
+    """The points and the configuration, when all that can be refused has been looked at."""
+    if is_first():
+        directory.admit(resume=command.resume, overwrite=command.overwrite)
     points = read_points(
         command.data,
         dim=command.dim,
@@ -94,24 +126,10 @@ def _train(command: Command, directory: RunDirectory, signals: StopSignals) -> N
         points = points.dequantised(command.seed)
     _check_points(command, points)
     config = _config(command, points)
-    console = Console(stderr=True, quiet=command.quiet)
-    if command.resume:
+    console = Console(stderr=True, quiet=command.quiet or not is_first())
+    if command.resume and is_first():
         config = _continued(command, directory.read_whole_config(), config, console)
-    train, test = hold_out(points, command.test_fraction, command.seed)
-
-    with _observed(command, directory, config, console, signals) as observers:
-        estimator = _fit(command, points, train, observers)
-    estimator.save(directory.path)
-    values, sentences = _measured(command, points, estimator, test)
-    if "changed_from" in config["data"]:
-        sentences.insert(0, _CHANGED)
-    directory.write(directory.evaluation_path, {**values, "warnings": sentences})
-    _plot(command, estimator, train, values, directory.path)
-    if command.json:
-        json.dump(plain({"run": command.out, **values, "warnings": sentences}), sys.stdout)
-        print()
-    else:
-        print_measures(values, sentences, title=f"{points.dataset.name}: {command.out}")
+    return points, config, console
 
 
 def _check_points(command: Command, points: Points) -> None:
@@ -229,8 +247,18 @@ def _observed(
     checkpoints = Checkpoints(directory.checkpoints_path, data=config["data"]["sha256"])
     metrics = MetricsFile(directory.metrics_path)
 
+    def stop_if_asked():
+        # A signal may reach one process of a job first: all stop at the same block. One that
+        # comes while they agree on it waits for the next.
+        if number := max(of_every_process(signals.asked or 0)):
+            signals.asked = number
+            signals.stop_if_asked()
+
     def restore(stage, state_like):
-        signals.stop_if_asked()
+        stop_if_asked()
+        if not is_first():
+            signals.waits = True
+            return None
         if not directory.has_begun:
             directory.begin(config, resume=command.resume)
             if command.accept_changed_data:
@@ -241,18 +269,18 @@ def _observed(
         return restored
 
     def save(stage, state, history):
-        checkpoints.save(stage, state, history, now=signals.asked is not None)
-        signals.stop_if_asked()
+        if is_first():
+            checkpoints.save(stage, state, history, now=signals.asked is not None)
+        stop_if_asked()
 
     def warn(sentence):
         console.print(f"Note: {sentence}", highlight=False, markup=False, soft_wrap=True)
 
     with ExitStack() as stack:
-        on_block = [
-            stack.enter_context(progress_observer(console, command.quiet)),
-            metrics.on_block,
-        ]
-        if command.tensorboard:
+        on_block = [stack.enter_context(progress_observer(console, console.quiet))]
+        if is_first():
+            on_block.append(metrics.on_block)
+        if command.tensorboard and is_first():
             on_block.append(stack.enter_context(tensorboard_observer(directory.tensorboard_path)))
         yield Observers(
             on_block=on_block,
@@ -261,7 +289,7 @@ def _observed(
             warn=warn,
         )
     signals.waits = False
-    signals.stop_if_asked()
+    stop_if_asked()
 
 
 def _measured(

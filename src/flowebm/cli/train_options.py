@@ -25,6 +25,8 @@ NOT_THE_RUNS = (
     "quiet",
     "json",
     "tensorboard",
+    "devices",
+    "distributed",
 )
 
 #: The least and the greatest value of options; counts that are not here are 1 at least.
@@ -94,6 +96,10 @@ class Train:
         test_fraction: Share of the rows that the fitted model is measured with. Synthetic sets
             are measured with fresh points instead.
         validation_fraction: Share of the other rows that choose the best model.
+        devices: Devices of this machine that share chains and batches; more than one pays for
+            large models and many chains.
+        distributed: Be one of the processes of a job (SLURM, MPI, Kubernetes), which train
+            together on all their devices.
         tensorboard: Write the metrics for TensorBoard too, in the run directory's `tensorboard`.
         quiet: Show no progress.
         json: Print one JSON object instead of a table.
@@ -117,6 +123,8 @@ class Train:
     point_shape: tuple[int, int, int] | None = None
     test_fraction: float = 0.1
     validation_fraction: float = 0.1
+    devices: int = 1
+    distributed: bool = False
     tensorboard: bool = False
     quiet: bool = False
     json: bool = False
@@ -177,6 +185,11 @@ def check(command: TrainBalanced | TrainEBFlow) -> None:
     """
     if command.accept_changed_data and not command.resume:
         raise ValueError("--accept-changed-data goes with --resume: give both, or neither.")
+    if command.distributed and command.devices != 1:
+        raise ValueError(
+            "--devices is for one process; with --distributed a job uses all devices of its "
+            "processes: leave --devices out."
+        )
     options = vars(command) | vars(command.architecture) | vars(command.training)
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int | float):

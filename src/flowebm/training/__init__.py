@@ -4,6 +4,7 @@ from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer as Adapti
 from flowebm.training.balanced import BalancedOptions as BalancedOptions
 from flowebm.training.balanced import BalancedTrainer as BalancedTrainer
 from flowebm.training.checkpoints import Checkpoints as Checkpoints
+from flowebm.training.devices import use_devices as use_devices
 from flowebm.training.driver import Limits as Limits
 from flowebm.training.driver import Observers as Observers
 from flowebm.training.driver import Outcome as Outcome

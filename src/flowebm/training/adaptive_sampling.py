@@ -1,6 +1,7 @@
 """The warm-up of the flow-assisted sampler: annealed chains, and a flow that follows them."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -90,6 +91,8 @@ class AdaptiveSamplingTrainer(AbstractTrainer):
     normalizing flows*, algorithm 1; Del Moral, Doucet, Jasra (2006), *Sequential Monte Carlo
     samplers*, for the temperatures.
     """
+
+    one_a_chain: ClassVar[dict[str, str]] = {"positions": "n_particles"}
 
     target: UnconstrainedDensity
     start: AbstractDistribution

@@ -1,7 +1,7 @@
 """Balanced training: maximum likelihood with flow-assisted chains and a flow that follows."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -22,6 +22,7 @@ from flowebm.samplers import step_size
 from flowebm.samplers.population import GlobalMove, global_move, local_moves
 from flowebm.training import online
 from flowebm.training.averaging import update_average
+from flowebm.training.devices import over_data
 from flowebm.training.row_weights import RowWeights, draw_rows
 from flowebm.training.schedules import warmup_cosine
 from flowebm.training.trainer import AbstractTrainer, Metrics
@@ -152,6 +153,8 @@ class BalancedTrainer(AbstractTrainer):
 
     Source: Grenioux, Moulines, Gabrié (2023), algorithm 1.
     """
+
+    one_a_chain: ClassVar[dict[str, str]] = {"chains": "n_chains"}
 
     model: AbstractEnergyModel
     proposal: AbstractDistribution
@@ -335,6 +338,7 @@ class BalancedTrainer(AbstractTrainer):
                     chains[jr.randint(chain_key, (n_chains,), 0, chains.shape[0])],
                 ]
             )
+            x = over_data(x)
             gradient = jax.grad(lambda p: maximum_likelihood(eqx.combine(p, static), x))(params)
             updates, optimizer = self.flow_optimizer.update(gradient, optimizer, params)
             params = optax.apply_updates(params, optax.tree.scale(learning_rate_factor, updates))
@@ -351,9 +355,9 @@ class BalancedTrainer(AbstractTrainer):
             # Without a proposal that covers the model nobody knows its likelihood.
             return {}, None
         model, proposal = self.with_params(state.average), self.with_flow(state.flow)
-        x, log_q = draw(key, proposal, self.options.n_evaluation)
+        x, log_q = over_data(draw(key, proposal, self.options.n_evaluation))
         log_z = log_mean_exp(jax.vmap(model.unnormalized_log_prob)(x) - log_q)
-        energies = jax.vmap(model.energy)(self.validation)
+        energies = jax.vmap(model.energy)(over_data(self.validation))
         weights = None if self.weights is None else self.weights.validation
         on_validation = weighted_mean(energies, weights)
         metrics = {

@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flowebm.atomic_write import cannot_write
 from flowebm.training.driver import DriverState
@@ -76,7 +77,7 @@ class Checkpoints:
             manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(_numbered(jax.tree.leaves(state))),
+                    state=ocp.args.StandardSave(_numbered(_on_host(state))),
                     record=ocp.args.JsonSave(
                         {"leaves": _describe(state), "history": history, "data": self._data}
                     ),
@@ -150,11 +151,10 @@ class Checkpoints:
                 "start anew with --overwrite."
             )
         leaves, structure = jax.tree.flatten(state_like)
-        abstract = [
-            jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in leaves
-        ]
         try:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(_numbered(abstract)))
+            args = ocp.args.Composite(
+                state=ocp.args.StandardRestore(_numbered(_on_host(state_like)))
+            )
             restored = manager.restore(step, args=args).state
         except Exception:
             return None
@@ -167,10 +167,19 @@ class Checkpoints:
         if stage not in self._managers:
             import orbax.checkpoint as ocp
 
+            # Of several processes one calls this, and must not wait for the others there.
+            alone = {jax.process_index()}
             # Synchronous, because the driver donates the state's buffers to the next block.
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=_KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
+                max_to_keep=_KEPT,
+                enable_async_checkpointing=False,
+                cleanup_tmp_directories=True,
+                create=False,
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    primary_host=jax.process_index(), active_processes=alone
+                ),
             )
+            (self._directory / stage).mkdir(parents=True, exist_ok=True)
             self._managers[stage] = ocp.CheckpointManager(self._directory / stage, options=options)
         return self._managers[stage]
 
@@ -185,6 +194,11 @@ def _on_other_data(state: DriverState, fresh: DriverState) -> DriverState:
     iteration = jnp.copy(state.iteration)
     begun = (jnp.full_like(fresh.best_nll, jnp.inf), fresh.best_nll_points, iteration)
     return eqx.tree_at(record, state, (*begun, fresh.first_nll))
+
+
+def _on_host(state: DriverState) -> list[np.ndarray]:
+    """The arrays without the devices that they lie on, which may be others at the next start."""
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
 def _numbered(leaves: list[Any]) -> dict[str, Any]:
@@ -217,9 +231,9 @@ def _difference(saved: list[list[Any]], expected: list[list[Any]]) -> str:
     return f"it has {extra[0]}, which this run has not" if extra else ""
 
 
-def _typed_like(leaf: jax.Array, value: jax.Array) -> jax.Array:
+def _typed_like(leaf: jax.Array, value: np.ndarray) -> jax.Array:
     """The value, weakly typed if the leaf is: a block would compile again for another type."""
-    return leaf.at[...].set(value) if leaf.weak_type else value
+    return leaf.at[...].set(value) if leaf.weak_type else jnp.array(value)
 
 
 @contextmanager

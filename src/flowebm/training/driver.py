@@ -3,16 +3,19 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.evaluation.weighted_mean import weighted_mean
+from flowebm.training.devices import Placement, over_data
+from flowebm.training.processes import value_of_first
 from flowebm.training.row_weights import RowWeights, draw_rows
 from flowebm.training.trainer import AbstractTrainer
 
@@ -91,6 +94,9 @@ class Limits:
 class Observers:
     """The effects at the edge; each is called once a block on the host.
 
+    Where several processes train together each of them calls its own, which may wait for one
+    another; what the first process restores, all go on from.
+
     Attributes:
         on_block: Receives the stage, the row of metrics and the total of iterations expected.
         save: Receives the stage, the driver's state and the history.
@@ -165,7 +171,7 @@ def _evaluate(frozen, state: DriverState):
     state = eqx.tree_at(
         lambda s: (s.best_nll, s.best_nll_points, s.best_iteration, s.best), state, (*record, best)
     )
-    return _strongly_typed(state), metrics
+    return Placement.of(trainer).constrain(_strongly_typed(state)), metrics
 
 
 def _strongly_typed(state: PyTree[Array]) -> PyTree[Array]:
@@ -190,13 +196,14 @@ def _start(trainer: AbstractTrainer, key: PRNGKeyArray) -> DriverState:
         recoveries=jnp.array(0),
         finished=jnp.array(False),
     )
-    return _strongly_typed(state)
+    return Placement.of(trainer).constrain(_strongly_typed(state))
 
 
 @eqx.filter_jit(donate="all-except-first")
-def _run_block(frozen, state: DriverState, length: int, total: Scalar):
+def _run_block(frozen, state: DriverState, length: int, total: ArrayLike):
     """`length` iterations as one program; `frozen` is not donated."""
     trainer, key = frozen
+    placement = Placement.of(trainer)
     # Randomness is a function of the run's key and the iteration alone: a resumed run needs
     # no other memory.
     block_key = jr.fold_in(jr.fold_in(key, 2), state.iteration)
@@ -208,19 +215,21 @@ def _run_block(frozen, state: DriverState, length: int, total: Scalar):
         inner, iteration = carry
         factor = trainer.schedule(iteration / total) * state.learning_rate_factor
         inner, metrics = trainer.step(
-            jr.fold_in(jr.fold_in(key, 3), iteration), inner, batch, factor
+            jr.fold_in(jr.fold_in(key, 3), iteration), inner, over_data(batch), factor
         )
-        return (inner, iteration + 1), metrics
+        return (placement.constrain(inner), iteration + 1), metrics
 
     (inner, iteration), metrics = jax.lax.scan(body, (state.inner, state.iteration), batches)
     state = eqx.tree_at(lambda s: (s.inner, s.iteration), state, (inner, iteration))
-    return _strongly_typed(state), jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
+    metrics = jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
+    return placement.constrain(_strongly_typed(state)), metrics
 
 
 def _row(stage: str, metrics: dict[str, Scalar], iteration: int, started: float) -> dict[str, Any]:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     seconds = round(time.monotonic() - started, 3)
-    return {"stage": stage, "iteration": iteration, "seconds": seconds, **values}
+    # Processes that disagreed on the time would end at different blocks, and wait for ever.
+    return value_of_first({"stage": stage, "iteration": iteration, "seconds": seconds, **values})
 
 
 def drive(
@@ -251,17 +260,22 @@ def drive(
 
     Raises:
         TrainingDiverged: If the guard has given up.
+        ValueError: If the devices in use cannot share the chains out evenly.
     """
     observers = observers or Observers()
     started = time.monotonic()
     seconds_before = 0.0
     total = limits.max_steps
-    frozen = (trainer, key)
-    state, metrics = _evaluate(frozen, _start(trainer, key))
+    placement = Placement.of(trainer)
+    placement.check(trainer, key)
+    limits = replace(limits, time_budget=value_of_first(limits.time_budget))
+    frozen = trainer, key = placement.put((trainer, key))
+    with placement.active():
+        state, metrics = _evaluate(frozen, _start(trainer, key))
     if "nll" in metrics:
         state = eqx.tree_at(lambda s: s.first_nll, state, jnp.copy(metrics["nll"]))
     history: list[dict[str, Any]] = []
-    restored = observers.restore(trainer.stage, state) if observers.restore else None
+    restored = _restored(observers, trainer.stage, state, placement)
     if restored is not None:
         state, history = restored
         seconds_before = history[-1]["seconds"] if history else 0.0
@@ -279,8 +293,9 @@ def drive(
         iteration = int(state.iteration)
         length = min(limits.block_length, limits.max_steps - iteration)
         backup = jax.tree.map(jnp.copy, state)
-        state, metrics = _run_block(frozen, state, length, jnp.asarray(float(total)))
-        state, evaluation = _evaluate(frozen, state)
+        with placement.active():
+            state, metrics = _run_block(frozen, state, length, np.asarray(float(total)))
+            state, evaluation = _evaluate(frozen, state)
         row = _row(trainer.stage, metrics | evaluation, int(state.iteration), started)
         values = [v for v in row.values() if isinstance(v, float)]
         first_nll = float(state.first_nll)
@@ -315,12 +330,26 @@ def drive(
         if len(history) > rows_before + 1:
             total = _expected_total(limits, history)
         if stop_reason:
-            state = eqx.tree_at(lambda s: s.finished, state, jnp.array(True))
+            state = eqx.tree_at(lambda s: s.finished, state, state.iteration >= 0)
         for observe in observers.on_block:
             observe(trainer.stage, row, total)
         if observers.save:
-            observers.save(trainer.stage, state, history)
-    return Outcome(state, history, stop_reason, seconds_before)
+            observers.save(trainer.stage, placement.local(state), history)
+    return Outcome(placement.local(state), history, stop_reason, seconds_before)
+
+
+def _restored(
+    observers: Observers, stage: str, state: DriverState, placement: Placement
+) -> tuple[DriverState, list[dict[str, Any]]] | None:
+    """What the first process restores, on the devices in use."""
+    if observers.restore is None:
+        return None
+    state = placement.local(state)
+    restored = observers.restore(stage, state)
+    history = value_of_first(None if restored is None else restored[1])
+    if history is None:
+        return None
+    return placement.put(state if restored is None else restored[0]), history
 
 
 def _expected_total(limits: Limits, history: list[dict[str, Any]]) -> int:

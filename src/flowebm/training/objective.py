@@ -15,6 +15,7 @@ from flowebm.models.ebflow import EBFlow
 from flowebm.models.trainable import partition_trainable
 from flowebm.objectives.objective import Objective
 from flowebm.training.averaging import update_average
+from flowebm.training.devices import over_data
 from flowebm.training.row_weights import RowWeights
 from flowebm.training.schedules import constant, warmup_cosine
 from flowebm.training.trainer import AbstractTrainer, Metrics
@@ -122,7 +123,7 @@ class ObjectiveTrainer(AbstractTrainer):
             # Together, because the determinants are then computed once for all.
             points = jnp.concatenate([points, self.seen[0]])
             log_det = jnp.concatenate([log_det, self.seen[1]])
-        every_nll = _nll(self.with_params(state.average), points) - log_det
+        every_nll = _nll(self.with_params(state.average), over_data(points)) - log_det
         nll = every_nll[: self.validation.shape[0]]
         weights = None if self.weights is None else self.weights.validation
         mean = weighted_mean(nll, weights)

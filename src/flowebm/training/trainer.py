@@ -1,6 +1,7 @@
 """What the driver drives: one iteration, one evaluation, and what is worth keeping."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import equinox as eqx
 from equinox import AbstractVar
@@ -20,12 +21,15 @@ class AbstractTrainer(eqx.Module):
         stage: A word for progress and metrics.
         weights: How much rows count, training rows in the minibatches that the driver draws and
             validation rows in its averages; `None` where all count alike.
+        one_a_chain: Names of the state's arrays with one row a chain, which several devices
+            share out, with the option that says how many chains there are.
     """
 
     data: AbstractVar[Float[Array, "n *shape"]]
     batch_size: AbstractVar[int]
     stage: AbstractVar[str]
     weights: AbstractVar[RowWeights | None]
+    one_a_chain: ClassVar[dict[str, str]] = {}
 
     @abstractmethod
     def init(self, key: PRNGKeyArray) -> PyTree[Array]:
