@@ -17,7 +17,7 @@ import cells
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 
-SECTIONS = ("ebflow", "balanced", "parts", "pool", "growth")
+SECTIONS = ("ebflow", "balanced", "parts", "pool", "growth", "memory", "startup")
 
 
 def section(name: str):
