@@ -247,15 +247,16 @@ def _observed(
     checkpoints = Checkpoints(directory.checkpoints_path, data=config["data"]["sha256"])
     metrics = MetricsFile(directory.metrics_path)
 
-    def stop_if_asked():
+    def is_asked():
         # A signal may reach one process of a job first: all stop at the same block. One that
         # comes while they agree on it waits for the next.
-        if number := max(of_every_process(signals.asked or 0)):
-            signals.asked = number
-            signals.stop_if_asked()
+        number = max(of_every_process(signals.asked or 0))
+        signals.asked = number or signals.asked
+        return number > 0
 
     def restore(stage, state_like):
-        stop_if_asked()
+        if is_asked():
+            signals.stop_if_asked()
         if not is_first():
             signals.waits = True
             return None
@@ -269,9 +270,11 @@ def _observed(
         return restored
 
     def save(stage, state, history):
+        stops = is_asked()
         if is_first():
-            checkpoints.save(stage, state, history, now=signals.asked is not None)
-        stop_if_asked()
+            checkpoints.save(stage, state, history, now=stops)
+        if stops:
+            signals.stop_if_asked()
 
     def warn(sentence):
         console.print(f"Note: {sentence}", highlight=False, markup=False, soft_wrap=True)
@@ -289,7 +292,8 @@ def _observed(
             warn=warn,
         )
     signals.waits = False
-    stop_if_asked()
+    if is_asked():
+        signals.stop_if_asked()
 
 
 def _measured(
