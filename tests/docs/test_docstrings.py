@@ -6,6 +6,7 @@ import re
 from dataclasses import is_dataclass
 from pathlib import Path
 
+import equinox as eqx
 import pytest
 
 import flowebm
@@ -38,7 +39,30 @@ def documented():
 
 
 CLASSES = {path: value for path, value in documented().items() if inspect.isclass(value)}
-FUNCTIONS = {path: value for path, value in documented().items() if inspect.isfunction(value)}
+FUNCTIONS = {
+    path: inspect.unwrap(value)  # from what compiles it
+    for path, value in documented().items()
+    if inspect.isfunction(inspect.unwrap(value))
+}
+
+#: Public functions and classes that no paper is behind, by what they are for.
+NO_METHOD = {
+    "data, files and their names": """
+        load load_images load_model save_model data.available data.available_images
+        data.check_table data.check_weights data.read_table data.split
+        training.Checkpoints training.MetricsFile training.read_metrics""",
+    "running what is given": """
+        use_devices samplers.run_chains training.drive training.progress_observer""",
+    "other forms of the same": """
+        LogDensity models.as_energy_model numpyro_density evaluation.as_log_partition
+        evaluation.to_inference_data layers.LayerBijection samplers.impute_rows""",
+    "parts, put together": """
+        models.build models.build_ebflow models.build_flow models.build_model
+        training.default_proposal samplers.draw""",
+    "plain networks and what they hold": """
+        models.ConvTilt models.MLPTilt models.count_parameters models.partition_trainable""",
+    "plain geometry": "NearestMode",
+}
 
 
 def methods(cls):
@@ -122,6 +146,66 @@ def said_of(cls, name):
     if name in section(inspect.cleandoc(cls.__doc__ or ""), "Attributes"):
         return cls.__doc__
     return getattr(vars(cls).get(name), "__doc__", None)
+
+
+def needs_source(path, value):
+    """Whether it computes by an equation, a method or an estimator that somebody published.
+
+    Plots, options, results, warnings, interfaces and a kernel's first state do not.
+    """
+    if path.startswith("flowebm.report.") or path in no_method():
+        return False
+    if not inspect.isclass(value):
+        return not path.endswith(".init")
+    holds = hasattr(value, "_fields") or (is_dataclass(value) and not issubclass(value, eqx.Module))
+    interface = inspect.isabstract(value) or getattr(value, "_is_protocol", False)
+    return not (holds or interface or issubclass(value, Exception))
+
+
+def no_method():
+    return {f"flowebm.{name}" for names in NO_METHOD.values() for name in names.split()}
+
+
+def has_source(value):
+    """Whether the docstring names a work and its year, or the software that defines it."""
+    source = re.search(r"^Source: (.+)", inspect.cleandoc(value.__doc__ or ""), re.M | re.S)
+    return bool(source and re.search(r"\(\d{4}\)|scikit-learn", source[1]))
+
+
+@pytest.mark.parametrize(
+    "path", [p for p, v in (FUNCTIONS | CLASSES).items() if needs_source(p, v)]
+)
+def test_what_computes_says_where_it_is_from(path):
+    assert has_source((FUNCTIONS | CLASSES)[path]), f"{path} names no source: add `Source: ...`"
+
+
+def test_a_source_has_a_year():
+    def sourceless():
+        """Multiply (1984).
+
+        Source: common knowledge.
+        """
+
+    def sourced():
+        """Multiply.
+
+        Source: Euclid (1908), *The elements*,
+        book VII.
+        """
+
+    assert not has_source(sourceless)
+    assert has_source(sourced)
+
+
+def test_what_is_listed_without_a_method_is_public_and_names_no_source():
+    public = FUNCTIONS | CLASSES
+    assert sorted(no_method() - public.keys()) == []
+    assert [path for path in no_method() if has_source(public[path])] == []
+
+
+def test_every_public_value_is_a_class_a_function_or_a_type():
+    others = documented().keys() - CLASSES.keys() - FUNCTIONS.keys()
+    assert others == {"flowebm.objectives.Objective"}
 
 
 def test_no_docstring_points_to_a_file_that_readers_do_not_have():

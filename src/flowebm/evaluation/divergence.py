@@ -92,6 +92,8 @@ def fisher_divergence(
 
     Raises:
         ValueError: If the shapes differ, or a score at a draw is NaN or infinite.
+
+    Source: Hyvärinen (2005), section 2, whose objective is half of it.
     """
     squares, _ = importance_sample(
         key,

@@ -59,6 +59,8 @@ def held_out_nll(
     Raises:
         ValueError: If `X` has the wrong shape, fewer than two rows or non-finite values, if
             an energy is NaN or -inf, or `level` is not between 0 and 1.
+
+    Source: Owen (2013), *Monte Carlo theory, methods and examples*, chapter 2.
     """
     X = jnp.asarray(X, float)
     if X.ndim == 0 or X.shape[0] < 2:

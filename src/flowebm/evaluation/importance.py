@@ -101,6 +101,8 @@ def importance_log_weights(
 
     Raises:
         ValueError: If the shapes of model and proposal differ, or a count is not positive.
+
+    Source: Owen (2013), *Monte Carlo theory, methods and examples*, chapter 9.
     """
     sample = importance_sample(key, model, proposal, n=n, batch_size=batch_size, statistic=_nothing)
     return sample.log_weights
@@ -135,6 +137,8 @@ def log_mean_exp(log_weights: Float[Array, " n"]) -> Estimate:
 
     Returns:
         The estimate in nats, as arrays: it may be compiled and vectorised.
+
+    Source: Owen (2013), *Monte Carlo theory, methods and examples*, section 9.1.
     """
     n = log_weights.shape[0]
     value = jax.nn.logsumexp(log_weights) - jnp.log(n)
@@ -148,6 +152,12 @@ def effective_sample_size(log_weights: Float[Array, " n"]) -> Scalar:
 
     Args:
         log_weights: Log-weights, up to a common constant; shape `(n,)`.
+
+    Returns:
+        The effective number.
+
+    Source: Kish (1965), *Survey sampling*; Owen (2013), *Monte Carlo theory, methods and examples*,
+    section 9.3.
     """
     return jnp.asarray(ess(log_weights))
 

@@ -118,6 +118,8 @@ def total_variation(w1: Float[Array, " K"], w2: Float[Array, " K"]) -> float:
 
     Raises:
         ValueError: If the two differ in shape.
+
+    Source: Levin, Peres, Wilmer (2009), *Markov chains and mixing times*, section 4.1.
     """
     first, second = np.asarray(w1, float), np.asarray(w2, float)
     if first.shape != second.shape:

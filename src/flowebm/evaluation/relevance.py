@@ -35,6 +35,8 @@ class Relevance(eqx.Module):
             Gaussian is standard normal, and the first coordinates are the most relevant.
         relevance: $\lambda_i$ (nats per whitened unit squared), as estimated below.
         stderr: Their standard errors.
+
+    Source: Zahm et al. (2022); `relevant_directions` has the equations.
     """
 
     change: LinearChange

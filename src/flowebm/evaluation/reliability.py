@@ -47,6 +47,9 @@ def reliability(
 
     Warns:
         EstimateWarning: If $\hat k > 0.7$ or fewer than 100 draws are effective.
+
+    Source: Vehtari, Simpson, Gelman, Yao, Gabry (2024), *Pareto smoothed importance sampling*, JMLR
+    25(72), for the limit of $\hat k$.
     """
     finite_or_zero, some_mass, ess, khat = jax.device_get(_diagnose(log_weights))
     n = log_weights.shape[0]

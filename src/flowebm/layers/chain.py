@@ -25,6 +25,9 @@ class Chain(AbstractCompositeLayer):
         TypeError: If a layer is of none of the three kinds.
         ValueError: If there is no layer, or if a layer does not take the shape that the one
             before it returns.
+
+    Source: Papamakarios et al. (2021), *Normalizing flows for probabilistic modeling and
+    inference*, section 2.1; Chao et al. (2023), section 4.1, for the two kinds kept apart.
     """
 
     layers: tuple[AbstractLayer, ...]

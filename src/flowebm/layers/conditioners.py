@@ -35,6 +35,8 @@ def mlp_conditioner(
 
     Returns:
         A network from `(in_size,)` to `(out_size,)`.
+
+    Source: Kingma, Dhariwal (2018), section 3.3, for the last layer of zeros.
     """
     network = eqx.nn.MLP(in_size, out_size, width, depth, activation, key=key)
     network = eqx.tree_at(

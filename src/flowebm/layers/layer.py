@@ -23,7 +23,7 @@ class AbstractLayer(eqx.Module):
     Attributes:
         shape: Shape of one input.
 
-    Source: Chao et al. (2023), section 3.
+    Source: Chao et al. (2023), section 4.1.
     """
 
     shape: AbstractVar[tuple[int, ...]]

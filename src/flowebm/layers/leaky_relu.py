@@ -20,6 +20,9 @@ class LeakyReLU(AbstractDataDependentLayer):
 
     Raises:
         ValueError: If `alpha` is not positive.
+
+    Source: Maas, Hannun, Ng (2013), *Rectifier nonlinearities improve neural network acoustic
+    models*.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True, converter=tuple)

@@ -29,6 +29,8 @@ def invert_increasing(
 
     Returns:
         $x$, of the shape of `y`.
+
+    Source: Press et al. (2007), *Numerical recipes*, section 9.4, for the safeguarded steps.
     """
 
     def residual(x):

@@ -17,6 +17,8 @@ class Permutation(AbstractConstantJacobianLayer):
 
     Raises:
         ValueError: If `order` is not a permutation of the first axis.
+
+    Source: Kingma, Dhariwal (2018), section 3.2, whose 1×1 convolution generalises it.
     """
 
     order: Int[Array, " c"]

@@ -16,7 +16,7 @@ class Preprocessing(AbstractDataDependentLayer):
     Args:
         bijection: A flowjax bijection from data to preprocessed points, without condition.
 
-    Source: Chao et al. (2023), section 5.2 (MaP).
+    Source: Chao et al. (2023), section 4.2 (MaP).
     """
 
     bijection: AbstractBijection

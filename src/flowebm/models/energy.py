@@ -16,6 +16,8 @@ class AbstractEnergyModel(eqx.Module):
 
     Attributes:
         shape: Shape of one point.
+
+    Source: LeCun et al. (2006), *A tutorial on energy-based learning*.
     """
 
     shape: AbstractVar[tuple[int, ...]]

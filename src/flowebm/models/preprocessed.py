@@ -15,6 +15,9 @@ class PreprocessedModel(AbstractEnergyModel):
     Args:
         model: The energy model of the preprocessed points.
         preprocessing: The bijection $f$ from data to preprocessed points.
+
+    Source: Papamakarios et al. (2021), *Normalizing flows for probabilistic modeling and
+    inference*, section 2.1.
     """
 
     model: AbstractEnergyModel

@@ -22,8 +22,14 @@ class ScalarSpline(AbstractBijection):
     ends at once, and computes slopes for these ends alone: its gradient costs about half.
 
     Args:
-        knots: Number of inner knots.
-        interval: The half-width $B$.
+        knots: Number of inner knots; the spline has one bin more.
+        interval: The half-width $B > 0$.
+
+    Attributes:
+        x_pos: $x$ of the bins' ends, rising from $-B$ to $B$; shape `(knots + 2,)`.
+        y_pos: $y$ of the same.
+        slopes: Free parameters of the slopes there, of the same shape: a slope is their softplus,
+            and a little more.
 
     Source: Durkan et al. (2019), *Neural Spline Flows*, equations 4 and 5.
     """

@@ -19,7 +19,7 @@ def ml(level_penalty: float = 0.0) -> Objective:
     Returns:
         The objective `(model, x, key) -> loss` in nats a point; the key is not used.
 
-    Source: Chao et al. (2023), eq. (1).
+    Source: Chao et al. (2023), section 2.
     """
 
     def objective(model, x: Float[Array, "batch *shape"], key: PRNGKeyArray) -> Scalar:

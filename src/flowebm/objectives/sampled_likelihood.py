@@ -22,7 +22,7 @@ def sml(level_penalty: float = 0.0) -> Objective:
     Returns:
         The objective `(model, x, key) -> loss`, in nats.
 
-    Source: Chao et al. (2023), section 4.2 and appendix.
+    Source: Chao et al. (2023), section 4 and appendix.
     """
 
     def objective(model, x: Float[Array, "batch *shape"], key: PRNGKeyArray) -> Scalar:

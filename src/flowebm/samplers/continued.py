@@ -51,6 +51,8 @@ def continue_chains(
 
     Returns:
         Every draw of every chain, with its log-density and the rates of acceptance.
+
+    Source: Gabrié, Rotskoff, Vanden-Eijnden (2022), section 2.
     """
     return _continue(key, model, proposal, positions, n_draws, n_local, step_size)
 

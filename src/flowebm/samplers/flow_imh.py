@@ -18,6 +18,8 @@ init = proposals.init
 class FlowIMHInfo(NamedTuple):
     """What one flow independence Metropolis-Hastings transition tells besides the new state.
 
+    Its numbers are scalars, of one chain.
+
     Attributes:
         acceptance_rate: $\\min(1, w(y)/w(x))$, the probability with which the candidate was
             accepted; its mean over chains measures how well the flow covers the density.
@@ -50,6 +52,9 @@ def transition(
 
     Returns:
         The next state and what the transition tells.
+
+    Source: Tierney (1994), *Markov chains for exploring posterior distributions*, for independence
+    chains; Gabrié, Rotskoff, Vanden-Eijnden (2022), section 2, for flows in them.
     """
     log_weight = candidate.log_weight
     # Two infinite weights have no ratio; the chain then stays where it is.
@@ -67,6 +72,8 @@ def build_kernel() -> Callable[..., tuple[WeightedState, FlowIMHInfo]]:
 
     Returns:
         The kernel, of one point.
+
+    Source: Gabrié, Rotskoff, Vanden-Eijnden (2022), section 2.
     """
 
     def kernel(

@@ -24,10 +24,11 @@ class FlowISIRInfo(NamedTuple):
         weights: Their normalised weights $\\omega_j$, of shape `(N + 1,)`, summing to 1.
         log_weights: Their $\\log w$ (nats), of shape `(N + 1,)`; the mean of $w$ over the
             fresh ones, `log_weights[1:]`, is an unbiased estimate of $Z$.
-        index: Which point of the pool is the next state.
-        is_accepted: Whether the chain moved, `index != 0`.
-        acceptance_rate: $1 - \\omega_0$, the probability of moving.
-        ess: The pool's effective size $(\\sum\\omega)^2 / \\sum\\omega^2$, between 1 and $N+1$.
+        index: Which point of the pool is the next state, a scalar.
+        is_accepted: Whether the chain moved, `index != 0`; a scalar.
+        acceptance_rate: $1 - \\omega_0$, the probability of moving; a scalar.
+        ess: The pool's effective size $(\\sum\\omega)^2 / \\sum\\omega^2$, between 1 and $N+1$; a
+            scalar.
     """
 
     pool: WeightedState
@@ -68,6 +69,8 @@ def transition(
 
     Returns:
         The next state and what the transition tells.
+
+    Source: Samsonov et al. (2022), algorithm 1.
     """
     pool: WeightedState = jax.tree.map(
         lambda x, ys: jnp.concatenate([jnp.expand_dims(x, 0), ys]), state, candidates
@@ -101,6 +104,8 @@ def build_kernel(n_proposals: int) -> Callable[..., tuple[WeightedState, FlowISI
 
     Raises:
         ValueError: If `n_proposals` is less than 1.
+
+    Source: Samsonov et al. (2022), algorithm 1.
     """
     if n_proposals < 1:
         raise ValueError(

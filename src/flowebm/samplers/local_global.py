@@ -83,6 +83,9 @@ def build_kernel(
 
     Returns:
         The kernel, of one point.
+
+    Source: Samsonov et al. (2022), algorithm 2 (Ex²MCMC); Gabrié, Rotskoff, Vanden-Eijnden (2022),
+    section 2.
     """
 
     def kernel(

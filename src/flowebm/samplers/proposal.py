@@ -42,7 +42,8 @@ class WeightedState(NamedTuple):
 
     A kernel that keeps both terms evaluates the density and the proposal at new points only.
     When the density or the proposal changes, the term that belongs to it is out of date:
-    make the state anew with `init`, or put the new term in its place with `_replace`.
+    make the state anew with `init`, or put the new term in its place with `_replace`. Terms are
+    scalars, and of several points have their leading axes.
 
     Attributes:
         position: The point, a pytree of arrays.
@@ -75,6 +76,9 @@ def init(
         position: One point, a pytree of arrays.
         logdensity_fn: Maps one point to its log-density up to a constant (nats).
         proposal: The density $q$.
+
+    Returns:
+        The position with both log-densities.
     """
     return WeightedState(position, logdensity_fn(position), proposal.log_prob(position))  # pyright: ignore[reportArgumentType]
 

@@ -13,7 +13,7 @@ HMC_TARGET_ACCEPTANCE = 0.8
 
 
 class StepSizeState(NamedTuple):
-    """State of the adaptation.
+    """State of the adaptation, two scalars.
 
     Attributes:
         log_step_size: $\\log\\varepsilon$; steps on this scale keep $\\varepsilon$ positive

@@ -16,7 +16,7 @@ class ULAState(NamedTuple):
 
     Attributes:
         position: The point, a pytree of arrays.
-        logdensity: $-E(x)$, the log-density up to a constant (nats).
+        logdensity: $-E(x)$, the log-density up to a constant (nats), a scalar.
         logdensity_grad: $-\\nabla E(x)$, of the shape of the position, kept so that a step
             costs one gradient.
     """
@@ -30,8 +30,8 @@ class ULAInfo(NamedTuple):
     """What one step tells, in the fields of the adjusted kernels, which it can stand in for.
 
     Attributes:
-        acceptance_rate: 1, since nothing is rejected.
-        is_accepted: True.
+        acceptance_rate: 1, since nothing is rejected; a scalar.
+        is_accepted: True; a scalar.
     """
 
     acceptance_rate: Any
@@ -58,6 +58,8 @@ def build_kernel() -> Callable[..., tuple[ULAState, ULAInfo]]:
 
     Returns:
         The kernel, of one point.
+
+    Source: Roberts, Tweedie (1996), section 1.4.1.
     """
 
     def kernel(

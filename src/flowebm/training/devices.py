@@ -78,6 +78,9 @@ def over_data(rows: PyTree[Array]) -> PyTree[Array]:
 
     Args:
         rows: Arrays with one row a point.
+
+    Returns:
+        The same values, of the same shapes.
     """
     if jax.sharding.get_abstract_mesh().axis_names != (DATA, MODEL):
         return rows
@@ -172,6 +175,9 @@ class Placement:
 
         Args:
             tree: A trainer, a state or a key.
+
+        Returns:
+            The same tree, of the same shapes, placed on the mesh; as it is on one device.
         """
         if self.mesh is None:
             return tree

@@ -54,6 +54,9 @@ def fit_flow(
 
     Returns:
         The fitted flow and the driver's outcome.
+
+    Source: Papamakarios et al. (2021), *Normalizing flows for probabilistic modeling and
+    inference*, section 2.3; Prechelt (1998), *Early stopping - but when?*.
     """
     if log_det is None:
         log_det = jnp.zeros(data.shape[0])

@@ -15,6 +15,9 @@ def clipped_adam(max_norm: float, learning_rate: float) -> optax.GradientTransfo
 
     Returns:
         The same object for the same numbers.
+
+    Source: Kingma, Ba (2015), *Adam*; Pascanu, Mikolov, Bengio (2013), *On the difficulty of
+    training recurrent neural networks*, for the clip.
     """
     return optax.chain(optax.clip_by_global_norm(max_norm), optax.adam(learning_rate))
 
@@ -28,7 +31,7 @@ def clipped_adamw(
     Args:
         max_norm: The norm that gradients are clipped to.
         learning_rate: The learning rate, to which a trainer's schedule is a factor.
-        weight_decay: The decay.
+        weight_decay: Share of a parameter that a step takes off, in units of the learning rate.
 
     Returns:
         The same object for the same numbers.

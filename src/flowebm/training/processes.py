@@ -38,7 +38,7 @@ def arrays_of_first(tree: PyTree[Array]) -> PyTree[np.ndarray]:
         tree: Arrays, each whole in this process.
 
     Returns:
-        Arrays of the host.
+        Arrays of the host, of the same shapes.
     """
     return multihost_utils.broadcast_one_to_all(jax.tree.map(np.asarray, tree))
 
@@ -67,6 +67,9 @@ def of_every_process(number: int) -> list[int]:
 
     Args:
         number: This process's.
+
+    Returns:
+        One number a process; of a process alone its own.
     """
     if n_processes() == 1:
         return [number]
@@ -76,6 +79,9 @@ def of_every_process(number: int) -> list[int]:
 @contextmanager
 def all_or_none() -> Iterator[None]:
     """Go on when all processes have come through what is inside; else none does.
+
+    Yields:
+        Nothing.
 
     Raises:
         OtherProcessFailed: In the processes that came through, if another did not.

@@ -29,6 +29,8 @@ class Rings(AbstractTarget):
 
     Raises:
         ValueError: If `noise` is not in (0, 0.25].
+
+    Source: Rice (1945), *Mathematical analysis of random noise*, whose law a ring's radius has.
     """
 
     noise: float = eqx.field(static=True)
