@@ -13,7 +13,6 @@ for its directional derivative (`ssm`) and backwards through all of these; a con
 the direct one would, and only the taps that hit the image.
 """
 
-import time
 from statistics import median
 
 CELLS = ["fc ssm", "fc dsm", "cnn ssm", "cnn dsm"]
@@ -37,9 +36,9 @@ NOT_FOR_THE_FIRST = {"dsm": 1, "ssm": 2}
 
 def measure(name: str) -> dict:
     """Milliseconds of a step in JAX and in PyTorch, and the rate of products of matrices."""
-    import jax
     import numpy as np
     import torch
+    from speed_loops import PRODUCT_FLOP, product, seconds_in_turns
 
     architecture, objective = name.split()
     rng = np.random.default_rng(0)
@@ -51,25 +50,9 @@ def measure(name: str) -> dict:
     our_loss, their_loss = ours(), theirs()
     np.testing.assert_allclose(our_loss, their_loss, rtol=1e-3)
 
-    matrix = jax.random.normal(jax.random.key(0), (SIZE, SIZE))
-    multiply = jax.jit(lambda a: jax.lax.fori_loop(0, 20, lambda _, b: (a @ b) / SIZE, a))
-    multiply(matrix).block_until_ready()
-
-    runs = {
-        "ours": ours,
-        "theirs": theirs,
-        "product": lambda: multiply(matrix).block_until_ready(),
-    }
-    for run in runs.values():
-        run()
-    times = {key: [] for key in runs}
-    for _ in range(TURNS):
-        for key, run in runs.items():
-            started = time.perf_counter()
-            for _ in range(3):
-                run()
-            times[key].append((time.perf_counter() - started) / 3)
-    rates = [20 * 2 * SIZE**3 / seconds for seconds in times["product"]]
+    runs = {"ours": ours, "theirs": theirs, "product": product()}
+    times = seconds_in_turns(runs, TURNS, calls=3)
+    rates = [PRODUCT_FLOP / seconds for seconds in times["product"]]
     products = PRODUCTS[objective] * sum(multiplications)
     products -= NOT_FOR_THE_FIRST[objective] * multiplications[0]
     flops = 2 * BATCH_SIZE * products

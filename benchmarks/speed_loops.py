@@ -1,4 +1,4 @@
-"""What the sections of balanced training share: its compiled blocks, turns, and its arithmetic."""
+"""What the sections of speed share: turns, compiled blocks of balanced training, its arithmetic."""
 
 import time
 from collections.abc import Callable
@@ -58,16 +58,19 @@ def product() -> Callable[[], None]:
 PRODUCT_FLOP = 20 * 2 * SIDE**3
 
 
-def seconds_in_turns(runs: dict[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
-    """Seconds of each, in turns, after a run of each that compiles."""
+def seconds_in_turns(
+    runs: dict[str, Callable[[], object]], turns: int, *, calls: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of a call of each, the mean of so many in a turn, after a call that compiles."""
     for run in runs.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(turns):
         for name, run in runs.items():
             started = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - started)
+            for _ in range(calls):
+                run()
+            seconds[name].append((time.perf_counter() - started) / calls)
     return seconds
 
 

@@ -136,13 +136,12 @@ def _check_points(command: Command, points: Points) -> None:
     """Refuse what cannot be fitted or measured, before anything is written."""
     values, names = points.dataset.values, points.dataset.names
     kept = 1.0 if points.dataset.target is not None else 1.0 - command.test_fraction
-    pixels = isinstance(command, TrainEBFlow) and (command.pixel_levels or points.pixel_levels)
     check_table(
         values,
         names,
         min_rows=math.ceil(MIN_ROWS / kept),
         # Pixels at the border of an image are often constant, which noise mends.
-        allow_constant=bool(pixels),
+        allow_constant=bool(_pixel_levels(command, points)),
         where=command.data,
     )
     if points.dataset.target is None and round(len(values) * command.test_fraction) < 2:
@@ -211,10 +210,14 @@ def _continued(
     return {**old, "data": {**now, "changed_from": earlier}}
 
 
+def _pixel_levels(command: Command, points: Points) -> int | None:
+    """Levels of the pixels that an energy-based flow is fitted to; `None` for other data."""
+    return (
+        (command.pixel_levels or points.pixel_levels) if isinstance(command, TrainEBFlow) else None
+    )
+
+
 def _fit(command: Command, points: Points, train: np.ndarray, observers: Observers) -> FlowEBM:
-    pixel_levels = None
-    if isinstance(command, TrainEBFlow):
-        pixel_levels = command.pixel_levels or points.pixel_levels
     estimator = FlowEBM(
         command.method,
         max_steps=command.max_steps,
@@ -223,7 +226,7 @@ def _fit(command: Command, points: Points, train: np.ndarray, observers: Observe
         architecture=command.architecture,
         options=command.training,
         point_shape=command.point_shape or points.shape,
-        pixel_levels=pixel_levels,
+        pixel_levels=_pixel_levels(command, points),
         validation_fraction=command.validation_fraction,
         observers=observers,
         random_state=command.seed,
