@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
 
 #: Width and height of what is seen, in CSS pixels.
-SCREEN, PHONE = (1280, 1000), (390, 844)
+SCREEN, PHONE = (1280, 1050), (390, 844)
 
 #: A window is never as narrow as a phone; a frame in it is.
 FRAME = """<!doctype html><body style="margin:0">
