@@ -143,7 +143,7 @@ def measure(dataset: str, model: str, objective: str, key: str) -> dict:
     from flowebm.data import Standardise, load
     from flowebm.evaluation import fisher_divergence, kl_divergence
     from flowebm.models import coupling_ebflow
-    from flowebm.training import ScoreMatchingOptions, fit_score_matching
+    from flowebm.training import ScoreMatchingOptions, TrainingDiverged, fit_score_matching
 
     data = load(dataset, n=N_TRAIN + N_VALIDATION, seed=1000 + int(key))
     standardise = Standardise.fit(data.values[:N_TRAIN])
@@ -152,17 +152,20 @@ def measure(dataset: str, model: str, objective: str, key: str) -> dict:
     builder, learning_rate = MODELS[model]
 
     started = time.perf_counter()
-    result = fit_score_matching(
-        jax.random.key(int(key)),
-        coupling_ebflow(jax.random.key(100 + int(key)), **builder),
-        rows[:N_TRAIN],
-        validation=rows[N_TRAIN:],
-        objective=objective_of(objective),
-        options=ScoreMatchingOptions(
-            learning_rate=learning_rate, batch_size=BATCH_SIZE, average_decay=0.995
-        ),
-        max_steps=MAX_STEPS,
-    )
+    try:
+        result = fit_score_matching(
+            jax.random.key(int(key)),
+            coupling_ebflow(jax.random.key(100 + int(key)), **builder),
+            rows[:N_TRAIN],
+            validation=rows[N_TRAIN:],
+            objective=objective_of(objective),
+            options=ScoreMatchingOptions(
+                learning_rate=learning_rate, batch_size=BATCH_SIZE, average_decay=0.995
+            ),
+            max_steps=MAX_STEPS,
+        )
+    except TrainingDiverged as failure:
+        return {"failed": str(failure)}
     seconds = time.perf_counter() - started
 
     fitted, log_z = result.model, result.log_partition.value
@@ -232,6 +235,11 @@ def table(results: dict) -> str:
             for objective in OBJECTIVES:
                 fits = list(results.get(f"{dataset} {model} {objective}", {}).values())
                 if not fits:
+                    continue
+                failed = sum("failed" in fit for fit in fits)
+                fits = [fit for fit in fits if "failed" not in fit]
+                if not fits:
+                    lines.append(f"| {dataset} | {model} | {objective} | {failed} | diverged |")
                     continue
 
                 def middle(name, form, fits=fits):

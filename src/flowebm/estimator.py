@@ -110,7 +110,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         n_features_in_: Number of columns.
         feature_names_in_: Their names, if all columns of the data had one.
 
-    Source: Grenioux, Moulines, Gabrié (2023) for `"balanced"` and the second stage of `"joint"`;
+    Source: Grenioux, Moulines, Gabrié (2023) for `"balanced"` and the last stage of `"joint"`;
     Zahm et al. (2022) for its first; Chao et al. (2023) for `"ebflow"`.
     """
 

@@ -1,5 +1,7 @@
 """`fit_joint` end to end: it finds the plane of the modes, and the model is right there."""
 
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -162,9 +164,45 @@ def test_what_does_not_fit_is_refused(model, data, choices, error, message):
         fit_of(**({"model": model, "data": data} | choices))
 
 
-@pytest.mark.parametrize(
-    ("n_coordinates", "seconds", "base"),
-    [(2, None, "gaussian"), (4, 60.0, "gaussian"), (4, 59.0, "flow"), (5, None, "flow")],
-)
-def test_the_base_is_chosen_by_coordinates_and_seconds(n_coordinates, seconds, base):
-    assert default_base(n_coordinates, seconds) == base
+@pytest.mark.parametrize(("n_coordinates", "base"), [(2, "gaussian"), (4, "gaussian"), (5, "flow")])
+def test_the_base_is_chosen_by_coordinates(n_coordinates, base):
+    assert default_base(n_coordinates) == base
+
+
+@pytest.fixture(scope="module")
+def short_fit(data):
+    """Two coordinates in a few seconds: whatever the machine, the budget is a short one."""
+    points = (data @ OBLIQUE)[:, :2]
+    tilt = MLPTilt((2,), width=16, depth=2, key=jr.key(0))
+    model = EnergyModel(tilt, paramax.non_trainable(gaussian_base(points)))
+    return fit_of(model, points, max_steps=100, time_budget=59.0)
+
+
+def test_a_short_budget_ends_with_the_importance_weighted_stage(short_fit):
+    stages = list(dict.fromkeys(row["stage"] for row in short_fit.history))
+    assert stages == ["flow", "importance-weighted"]
+    assert short_fit.base == "gaussian"
+    assert short_fit.chains.shape == (SMALL.n_chains, 2)
+    assert short_fit.stop_reason == "all iterations done"
+
+
+def test_its_log_z_and_chains_are_those_of_the_model(short_fit):
+    """By quadrature: z-tests at 5 standard errors."""
+    side = jnp.linspace(-8, 8, 401)
+    grid = jnp.stack(jnp.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
+    log_model = jax.vmap(short_fit.model.unnormalized_log_prob)(grid)
+    log_z = jax.nn.logsumexp(log_model) + 2 * jnp.log(side[1] - side[0])
+    estimate = short_fit.log_partition
+    assert abs(estimate.value - float(log_z)) < 5 * estimate.stderr
+    share = float(jax.nn.softmax(log_model)[grid[:, 0] > -0.5].sum())
+    drawn = float(jnp.mean(short_fit.chains[:, 0] > -0.5))
+    assert abs(drawn - share) < 5 * np.sqrt(share * (1 - share) / SMALL.n_chains)
+
+
+@pytest.mark.slow
+def test_draws_that_do_not_cover_the_model_hand_over_to_chains(model, data, monkeypatch):
+    # The package has a function of the module's name.
+    monkeypatch.setattr(sys.modules["flowebm.training.fit_joint"], "ENOUGH_ESS", 1.1)
+    result = fit_of(model, data, relevant=1, base="gaussian", max_steps=1, time_budget=59.0)
+    stages = list(dict.fromkeys(row["stage"] for row in result.history))
+    assert stages[-2:] == ["importance-weighted", "balanced"]

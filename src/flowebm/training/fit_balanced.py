@@ -22,7 +22,7 @@ from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.flows import make_flow
 from flowebm.models.tilted import EnergyModel
 from flowebm.training.balanced import BalancedOptions, BalancedTrainer
-from flowebm.training.driver import Limits, Observers, drive
+from flowebm.training.driver import Limits, Observers, Outcome, drive
 from flowebm.training.flow import fit_flow
 from flowebm.training.optimizers import clipped_adam, clipped_adamw
 from flowebm.training.result import FitResult, collect_warnings
@@ -344,9 +344,45 @@ def _trainer(
 
 
 def _result(key, trainer, outcome, history, observers, sentences) -> FitResult:
-    """The kept model, with its log-normaliser from draws that trained nothing."""
     params, flow_params = outcome.state.best
-    model, proposal = trainer.with_params(params), trainer.with_flow(flow_params)
+    return fit_result(
+        key,
+        trainer.with_params(params),
+        trainer.with_flow(flow_params),
+        outcome.state.inner.chains,
+        outcome,
+        history=history,
+        observers=observers,
+        sentences=sentences,
+    )
+
+
+def fit_result(
+    key: PRNGKeyArray,
+    model: AbstractEnergyModel,
+    proposal: AbstractDistribution,
+    chains: Float[Array, "chains *shape"],
+    outcome: Outcome,
+    *,
+    history: list[dict[str, Any]],
+    observers: Observers,
+    sentences: list[str],
+) -> FitResult:
+    """The kept model, with its log-normaliser from draws that trained nothing.
+
+    Args:
+        key: Random key of the draws.
+        model: The model.
+        proposal: The flow that covers it.
+        chains: Where its chains ended.
+        outcome: Of the last stage.
+        history: Rows of the stages before.
+        observers: Told of the log-normaliser's warnings.
+        sentences: What `observers.warn` has been told, as `collect_warnings` collects it.
+
+    Returns:
+        All that is known about the model.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         log_z = log_partition(key, model, proposal)
@@ -356,7 +392,7 @@ def _result(key, trainer, outcome, history, observers, sentences) -> FitResult:
         model=model,
         flow=proposal,
         log_partition=log_z,
-        chains=outcome.state.inner.chains,
+        chains=chains,
         history=history + outcome.history,
         stop_reason=outcome.stop_reason,
         warnings=tuple(sentences),

@@ -18,13 +18,26 @@ from flowebm.models.tilts import MLPTilt
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Limits, Observers
 from flowebm.training.exploration import MakeFlow, explore, spline_coupling
-from flowebm.training.fit_balanced import balance, training_and_validation
+from flowebm.training.fit_balanced import balance, fit_result, training_and_validation
+from flowebm.training.importance_weighted import fit_importance_weighted
 from flowebm.training.result import FitResult, collect_warnings
 from flowebm.training.row_weights import RowWeights, rows_in_proportion
 
 #: Coordinates up to which a Gaussian is the better base: the energy finds the modes by itself and
-#: has no ripples of a flow to repair. A run of fewer seconds starts better from the flow.
-FEW_COORDINATES, ENOUGH_SECONDS = 4, 60.0
+#: has no ripples of a flow to repair.
+FEW_COORDINATES = 4
+
+#: Iterations of the importance-weighted stage to one of balanced training, at a quarter of its
+#: price.
+WEIGHTED_TO_BALANCED = 2
+
+#: Share of a time budget that the importance-weighted stage may take.
+WEIGHTED_BUDGET = 0.25
+
+#: In a budget of fewer seconds balanced training would hardly have compiled: the
+#: importance-weighted stage is the last, if that share of its draws is effective, and takes all but
+#: the share in which log Z is estimated.
+ENOUGH_SECONDS, ENOUGH_ESS, LOG_Z_BUDGET = 60.0, 0.5, 0.15
 
 
 @dataclass(frozen=True)
@@ -44,10 +57,9 @@ class JointFitResult(FitResult):
     base: Literal["gaussian", "flow"] = "gaussian"
 
 
-def default_base(n_coordinates: int, time_budget: float | None) -> Literal["gaussian", "flow"]:
-    """What the energy tilts if nobody chooses."""
-    is_short = time_budget is not None and time_budget < ENOUGH_SECONDS
-    return "flow" if n_coordinates > FEW_COORDINATES or is_short else "gaussian"
+def default_base(n_coordinates: int) -> Literal["gaussian", "flow"]:
+    """What the energy tilts if nobody chooses: a Gaussian up to `FEW_COORDINATES`."""
+    return "flow" if n_coordinates > FEW_COORDINATES else "gaussian"
 
 
 def fit_joint(
@@ -70,7 +82,7 @@ def fit_joint(
     block_length: int = 50,
     observers: Observers | None = None,
 ) -> JointFitResult:
-    r"""Fit an energy model in two stages: find what matters, then get it right.
+    r"""Fit an energy model in stages: find what matters, then get it right.
 
     1. A flow of all coordinates is fitted by maximum likelihood and stopped on validation data.
        Its scores tell the directions along which the data differ from a Gaussian, and held-out
@@ -78,7 +90,10 @@ def fit_joint(
        coordinates, a second flow is fitted along them alone, with a Gaussian for the rest; the
        better of the two on validation data stays. Up to three coordinates one flow is fitted to
        all.
-    2. Balanced training from there: the flow is the first proposal and, with `base="flow"`, what
+    2. With `base="gaussian"` the energy is fitted against draws of the flow that are made once, by
+       importance-weighted likelihood (`fit_importance_weighted`). A time budget under a minute
+       ends with it, if at least half of the draws are effective.
+    3. Balanced training from there: the flow is the first proposal and, with `base="flow"`, what
        the energy tilts. The tilt sees idle directions shrunken.
 
     Args:
@@ -93,7 +108,7 @@ def fit_joint(
         make_flow: Makes an unfitted flow from a key and a shape; six spline couplings by
             default.
         defensive_fraction: Share of a wide Gaussian in the proposal.
-        base: What the energy tilts in the second stage: the `model`'s own base (`gaussian`), the
+        base: What the energy tilts: the `model`'s own base (`gaussian`), the
             fitted flow, or what its number of coordinates suggests (`auto`).
         train_base: Whether a flow as base is trained along with the tilt.
         relevant: The number of directions that matter; found by itself if not given, from four
@@ -113,8 +128,8 @@ def fit_joint(
         TypeError: If the model is no `EnergyModel`.
         TrainingDiverged: If training diverges again and again.
 
-    Source: Grenioux, Moulines, Gabrié (2023) for the second stage; Zahm et al. (2022) for the
-    directions.
+    Source: Grenioux, Moulines, Gabrié (2023) for balanced training; Zahm et al. (2022) for the
+    directions; Bengio and Senécal (2003) for the importance-weighted likelihood.
     """
     if not isinstance(model, EnergyModel):
         raise TypeError(f"fit_joint fits an EnergyModel; got a {type(model).__name__}.")
@@ -125,7 +140,8 @@ def fit_joint(
             f"relevant must be from 1 to the {prod(model.shape)} coordinates of a point; got "
             f"{relevant}."
         )
-    names = ("split", "explore", "chains", "train", "log_z")
+    options = options or BalancedOptions()
+    names = ("split", "explore", "chains", "train", "log_z", "weighted")
     keys = dict(zip(names, jr.split(key, len(names)), strict=True))
     data, validation, weights, validation_weights = training_and_validation(
         keys["split"], model, data, validation, weights, validation_weights
@@ -133,11 +149,11 @@ def fit_joint(
     observers, sentences = collect_warnings(observers)
     started = time.monotonic()
 
-    def seconds(share: float = 1.0) -> float | None:
-        """Seconds left, or that share of the whole if it is less."""
+    def seconds(share: float = 1.0, *, reserve: float = 0.0) -> float | None:
+        """Seconds left but for a reserve, or that share of the whole if it is less."""
         if time_budget is None:
             return None
-        left = time_budget - (time.monotonic() - started)
+        left = (1 - reserve) * time_budget - (time.monotonic() - started)
         return max(0.0, min(left, share * time_budget))
 
     row_weights = RowWeights.of(weights, validation_weights)
@@ -160,27 +176,58 @@ def fit_joint(
         and isinstance(tilt, MLPTilt)
     ):
         tilt = shrink_idle(tilt, explored.relevance.change, explored.relevant)
+    wide = paramax.non_trainable(gaussian_base(as_weighted, inflation=1.5))
+    proposal = DefensiveMixture(explored.flow, wide, defensive_fraction)
     if base == "auto":
-        base = default_base(prod(model.shape), time_budget)
-    if base == "gaussian":
-        model = EnergyModel(tilt, model.base)
-    else:
+        base = default_base(prod(model.shape))
+    is_short = time_budget is not None and time_budget < ENOUGH_SECONDS
+    history, result = explored.history, None
+    if base == "flow":
         flow = explored.flow if train_base else paramax.non_trainable(explored.flow)
         model = EnergyModel(tilt, flow)
-    wide = paramax.non_trainable(gaussian_base(as_weighted, inflation=1.5))
-    result = balance(
-        (keys["chains"], keys["train"], keys["log_z"]),
-        model,
-        DefensiveMixture(explored.flow, wide, defensive_fraction),
-        data,
-        validation,
-        weights=row_weights,
-        options=options or BalancedOptions(),
-        limits=Limits(max_steps, seconds(), patience, block_length),
-        observers=observers,
-        history=explored.history,
-        sentences=sentences,
-    )
+    else:
+        fitted = fit_importance_weighted(
+            keys["weighted"],
+            EnergyModel(tilt, model.base),
+            proposal,
+            data,
+            validation,
+            weights=row_weights,
+            learning_rate=options.learning_rate,
+            weight_decay=options.weight_decay,
+            batch_size=options.batch_size,
+            max_steps=WEIGHTED_TO_BALANCED * max_steps,
+            time_budget=(seconds(reserve=LOG_Z_BUDGET) if is_short else seconds(WEIGHTED_BUDGET)),
+            block_length=WEIGHTED_TO_BALANCED * block_length,
+            observers=observers,
+        )
+        model = fitted.model
+        if is_short and fitted.outcome.history[-1].get("ess", 0.0) >= ENOUGH_ESS:
+            result = fit_result(
+                keys["log_z"],
+                model,
+                proposal,
+                fitted.draws(keys["chains"], options.n_chains),
+                fitted.outcome,
+                history=history,
+                observers=observers,
+                sentences=sentences,
+            )
+        history = history + fitted.outcome.history
+    if result is None:
+        result = balance(
+            (keys["chains"], keys["train"], keys["log_z"]),
+            model,
+            proposal,
+            data,
+            validation,
+            weights=row_weights,
+            options=options,
+            limits=Limits(max_steps, seconds(), patience, block_length),
+            observers=observers,
+            history=history,
+            sentences=sentences,
+        )
     return JointFitResult(
         **vars(result), relevance=explored.relevance, relevant=explored.relevant, base=base
     )
