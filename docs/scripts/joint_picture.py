@@ -2,8 +2,8 @@
 
     python docs/scripts/joint_picture.py
 
-The mixture of four modes in 16 dimensions, turned at random: its points in two coordinates as they come, the
-relevance of its directions, and the points along the two that are found. About a minute.
+The mixture of four modes in 16 dimensions, turned at random: its points in two coordinates as they
+come, the relevance of its directions, and the points along the two that are found. About a minute.
 """
 
 from pathlib import Path

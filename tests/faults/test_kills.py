@@ -18,8 +18,8 @@ KILLS_OF_A_RUN = 5
 STAGES = {
     "balanced": {"flow", "balanced"},
     "ebflow": {"ebflow"},
-    "joint": {"exploration", "flow", "exploration-2", "balanced"},
-    "joint of all coordinates": {"exploration", "refinement", "balanced"},
+    "joint": {"exploration", "flow", "exploration-2", "importance-weighted", "balanced"},
+    "joint of all coordinates": {"exploration", "refinement", "importance-weighted", "balanced"},
 }
 
 #: Share of the kills whose moment is drawn from all seconds of a run: start-up, compilation and
