@@ -24,6 +24,7 @@ PICTURE = PAGE.parent / "images" / "benchmark_density.png"
 BENCHMARKS = {
     "density": "Densities against the truth, beside other methods, at equal seconds",
     "balanced": "Balanced training against the truth",
+    "ablations": "Other ways to make an iteration",
     "calibration": "Intervals against the truth",
     "class_balance": "Shares of classes among images",
     "sampling": "Effective draws of all modes",

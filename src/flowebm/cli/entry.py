@@ -132,7 +132,8 @@ def _keep_compiled_programs() -> None:
     # And where the disk fills up while the command runs.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    # All of them: the hundred small ones take longer together than the large ones.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _in_words(error: OSError | MemoryError) -> str:
