@@ -1,6 +1,8 @@
 """`fit_joint` end to end: it finds the plane of the modes, and the model is right there."""
 
+import dataclasses
 import sys
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -14,7 +16,11 @@ from jax.scipy.stats import norm
 from flowebm.evaluation import log_mean_exp
 from flowebm.models import EnergyModel, MLPTilt, gaussian_base, make_flow
 from flowebm.training.balanced import BalancedOptions
+from flowebm.training.driver import Outcome, TrainingDiverged
+from flowebm.training.exploration import Explored
 from flowebm.training.fit_joint import default_base, fit_joint
+from flowebm.training.importance_weighted import ImportanceWeightedFit
+from flowebm.training.result import FitResult
 
 SMALL = BalancedOptions(
     batch_size=256, n_chains=128, flow_batch=128, n_evaluation=512, learning_rate=1e-2
@@ -199,9 +205,43 @@ def test_its_log_z_and_chains_are_those_of_the_model(short_fit):
     assert abs(drawn - share) < 5 * np.sqrt(share * (1 - share) / SMALL.n_chains)
 
 
+@pytest.mark.parametrize("seconds", [None, 59.0])
+@pytest.mark.parametrize("failure", ["diverges", "covers nothing"])
+def test_an_energy_that_ran_away_is_left_behind(short_fit, data, monkeypatch, failure, seconds):
+    """Balanced training then starts from the base, or in a short budget from the flow."""
+    # The package has a function of the module's name.
+    module = sys.modules["flowebm.training.fit_joint"]
+    points = (data @ OBLIQUE)[:, :2]
+    base = paramax.non_trainable(gaussian_base(points))
+    start = EnergyModel(MLPTilt((2,), width=16, depth=2, key=jr.key(0)), base)
+
+    def ran_away(*args, **choices):
+        if failure == "diverges":
+            raise TrainingDiverged("far off")
+        outcome = Outcome(None, [{"stage": "importance-weighted", "ess": 0.9}], "done")
+        return ImportanceWeightedFit(short_fit.model, None, 0.001, outcome)
+
+    def balanced(keys, model, proposal, *args, sentences, **choices):
+        started.append(model)
+        return replace(FitResult(**fields), warnings=tuple(sentences))
+
+    started, fields = (
+        [],
+        {f.name: getattr(short_fit, f.name) for f in dataclasses.fields(FitResult)},
+    )
+    monkeypatch.setattr(module, "fit_importance_weighted", ran_away)
+    monkeypatch.setattr(module, "balance", balanced)
+    monkeypatch.setattr(module, "explore", lambda *args, **_: Explored(base, None, None, []))
+    result = fit_of(start, points, time_budget=seconds)
+    assert "do not cover" in result.warnings[0]
+    # A model that starts anew is its base, whose tilt is zero.
+    x = jnp.array([0.3, -0.7])
+    assert float(started[0].energy(x)) == pytest.approx(-float(base.log_prob(x)), abs=1e-5)
+    assert result.base == ("gaussian" if seconds is None else "flow")
+
+
 @pytest.mark.slow
 def test_draws_that_do_not_cover_the_model_hand_over_to_chains(model, data, monkeypatch):
-    # The package has a function of the module's name.
     monkeypatch.setattr(sys.modules["flowebm.training.fit_joint"], "ENOUGH_ESS", 1.1)
     result = fit_of(model, data, relevant=1, base="gaussian", max_steps=1, time_budget=59.0)
     stages = list(dict.fromkeys(row["stage"] for row in result.history))

@@ -1,6 +1,7 @@
 """`fit_joint`: a flow finds what matters, balanced training makes it right."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -16,7 +17,7 @@ from flowebm.models.relevant import shrink_idle
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import MLPTilt
 from flowebm.training.balanced import BalancedOptions
-from flowebm.training.driver import Limits, Observers
+from flowebm.training.driver import Limits, Observers, TrainingDiverged
 from flowebm.training.exploration import MakeFlow, explore, spline_coupling
 from flowebm.training.fit_balanced import balance, fit_result, training_and_validation
 from flowebm.training.importance_weighted import fit_importance_weighted
@@ -38,6 +39,10 @@ WEIGHTED_BUDGET = 0.25
 #: importance-weighted stage is the last, if that share of its draws is effective, and takes all but
 #: the share in which log Z is estimated.
 ENOUGH_SECONDS, ENOUGH_ESS, LOG_Z_BUDGET = 60.0, 0.5, 0.15
+
+#: Effective share of the draws under which what was fitted against them is not to be trusted: an
+#: energy that ran away where draws are rare has a single draw that is effective.
+TRUSTED_ESS = 0.02
 
 
 @dataclass(frozen=True)
@@ -186,34 +191,49 @@ def fit_joint(
         flow = explored.flow if train_base else paramax.non_trainable(explored.flow)
         model = EnergyModel(tilt, flow)
     else:
-        fitted = fit_importance_weighted(
-            keys["weighted"],
-            EnergyModel(tilt, model.base),
-            proposal,
-            data,
-            validation,
-            weights=row_weights,
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-            batch_size=options.batch_size,
-            max_steps=WEIGHTED_TO_BALANCED * max_steps,
-            time_budget=(seconds(reserve=LOG_Z_BUDGET) if is_short else seconds(WEIGHTED_BUDGET)),
-            block_length=WEIGHTED_TO_BALANCED * block_length,
-            observers=observers,
-        )
-        model = fitted.model
-        if is_short and fitted.outcome.history[-1].get("ess", 0.0) >= ENOUGH_ESS:
-            result = fit_result(
-                keys["log_z"],
-                model,
+        fitted, start = None, EnergyModel(tilt, model.base)
+        with suppress(TrainingDiverged):
+            fitted = fit_importance_weighted(
+                keys["weighted"],
+                start,
                 proposal,
-                fitted.draws(keys["chains"], options.n_chains),
-                fitted.outcome,
-                history=history,
+                data,
+                validation,
+                weights=row_weights,
+                learning_rate=options.learning_rate,
+                weight_decay=options.weight_decay,
+                batch_size=options.batch_size,
+                max_steps=WEIGHTED_TO_BALANCED * max_steps,
+                time_budget=(
+                    seconds(reserve=LOG_Z_BUDGET) if is_short else seconds(WEIGHTED_BUDGET)
+                ),
+                block_length=WEIGHTED_TO_BALANCED * block_length,
                 observers=observers,
-                sentences=sentences,
             )
-        history = history + fitted.outcome.history
+            history = history + fitted.outcome.history
+        if fitted is None or fitted.ess < TRUSTED_ESS:
+            observers.warn(
+                "The flow's draws do not cover the energy that was fitted against them: balanced "
+                "training begins anew without it."
+            )
+            if is_short:
+                base = "flow"
+            model = EnergyModel(
+                tilt, paramax.non_trainable(explored.flow) if is_short else model.base
+            )
+        else:
+            model = fitted.model
+            if is_short and fitted.ess >= ENOUGH_ESS:
+                result = fit_result(
+                    keys["log_z"],
+                    model,
+                    proposal,
+                    fitted.draws(keys["chains"], options.n_chains),
+                    fitted.outcome,
+                    history=explored.history,
+                    observers=observers,
+                    sentences=sentences,
+                )
     if result is None:
         result = balance(
             (keys["chains"], keys["train"], keys["log_z"]),

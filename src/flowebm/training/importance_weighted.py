@@ -34,6 +34,9 @@ N_POOL, N_EVALUATION = 1 << 16, 1 << 14
 #: Draws made at once.
 AT_ONCE = 1 << 12
 
+#: Effective share of the draws from which the energy learns at its full rate.
+FULL_ESS = 0.1
+
 #: Decay of the parameters' average.
 AVERAGE_DECAY = 0.995
 
@@ -56,11 +59,14 @@ class ImportanceWeightedFit(NamedTuple, Generic[Model]):
     Attributes:
         model: The fitted model, with averaged parameters from its best evaluation.
         held_out: Draws of the proposal that the model was not trained on.
+        ess: The effective share, from 0 to 1, of these draws or of those that trained, whichever is
+            less.
         outcome: The driver's outcome.
     """
 
     model: Model
     held_out: Pool
+    ess: float
     outcome: Outcome
 
     def draws(self, key: PRNGKeyArray, n: int) -> Float[Array, "n *shape"]:
@@ -104,6 +110,11 @@ class ImportanceWeightedTrainer(AbstractTrainer):
     batch_size: int = eqx.field(static=True, default=1024)
     stage: str = eqx.field(static=True, default="importance-weighted")
 
+    @property
+    def pools(self) -> tuple[Pool, Pool]:
+        """The draws that train, and those that evaluate."""
+        return self.pool, self.held_out
+
     def with_params(self, params: PyTree[Array]) -> AbstractEnergyModel:
         """The model with other parameters."""
         return eqx.combine(params, partition_trainable(self.model)[1])
@@ -129,20 +140,27 @@ class ImportanceWeightedTrainer(AbstractTrainer):
             return importance_weighted_likelihood(model, self.data[batch], points, log_proposal)
 
         (nll, log_weights), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+        ess = effective_sample_size(log_weights) / log_weights.size
+        # A few draws that make up the whole expectation are a bad guide: the fewer, the slower.
+        factor = learning_rate_factor * jnp.minimum(1.0, ess / FULL_ESS)
         updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, optax.tree.scale(learning_rate_factor, updates))
+        params = optax.apply_updates(state.params, optax.tree.scale(factor, updates))
         average = update_average(state.average, params, state.iteration, AVERAGE_DECAY)
         return ObjectiveState(params, average, optimizer, state.iteration + 1), {
             "train_nll": nll,
-            "ess": effective_sample_size(log_weights) / log_weights.size,
+            "ess": ess,
         }
 
     def evaluate(
         self, key: PRNGKeyArray, state: ObjectiveState
     ) -> tuple[Metrics, Float[Array, " m"]]:
         model = self.with_params(state.average)
-        on_draws = jax.vmap(model.unnormalized_log_prob)(over_data(self.held_out.points))
-        log_z = log_mean_exp(on_draws - self.held_out.log_proposal)
+        # Where draws are rare the energy can run away between those held out. The larger pool,
+        # which trains, then has some that tell, and a log Z far above.
+        trained, held_out = (log_mean_exp(_log_weights(model, over_data(p))) for p in self.pools)
+        log_z = jax.tree.map(
+            lambda a, b: jnp.where(trained.value > held_out.value, a, b), trained, held_out
+        )
         energies = jax.vmap(model.energy)(over_data(self.validation))
         weights = None if self.weights is None else self.weights.validation
         on_validation = weighted_mean(energies, weights)
@@ -183,7 +201,8 @@ def fit_importance_weighted(
     Where a fitted flow covers the model, draws of it that are made once and weighted anew in
     every iteration tell the gradient as well as chains do, at a fraction of the price: an iteration
     evaluates nothing but energies. Nothing adapts, so that this is for few coordinates, in which a
-    flow is good from the start; the metric `ess` tells.
+    flow is good from the start. Where draws are rare the energy can run away unseen; the effective
+    share of the draws that evaluate then falls.
 
     Args:
         key: Random key.
@@ -224,7 +243,9 @@ def fit_importance_weighted(
     limits = Limits(max_steps, time_budget, patience, block_length)
     outcome = drive(train_key, trainer, limits, observers)
     fitted = cast(Model, trainer.with_params(outcome.state.best))
-    return ImportanceWeightedFit(fitted, trainer.held_out, outcome)
+    log_weights = [_log_weights(fitted, pool) for pool in trainer.pools]
+    ess = min(float(effective_sample_size(w) / w.size) for w in log_weights)
+    return ImportanceWeightedFit(fitted, trainer.held_out, ess, outcome)
 
 
 def draw_pool(key: PRNGKeyArray, proposal: AbstractDistribution, n: int) -> Pool:
@@ -244,8 +265,12 @@ def draw_pool(key: PRNGKeyArray, proposal: AbstractDistribution, n: int) -> Pool
 
 @eqx.filter_jit
 def _resampled(key: PRNGKeyArray, model: AbstractEnergyModel, pool: Pool, n: int) -> Array:
-    log_weights = jax.vmap(model.unnormalized_log_prob)(pool.points) - pool.log_proposal
-    return pool.points[systematic(key, jax.nn.softmax(log_weights), n)]
+    return pool.points[systematic(key, jax.nn.softmax(_log_weights(model, pool)), n)]
+
+
+@eqx.filter_jit
+def _log_weights(model: AbstractEnergyModel, pool: Pool) -> Array:
+    return jax.vmap(model.unnormalized_log_prob)(pool.points) - pool.log_proposal
 
 
 @eqx.filter_jit
