@@ -12,7 +12,6 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.evaluation.importance import effective_sample_size, log_mean_exp
-from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.defensive import draw
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.trainable import partition_trainable
@@ -26,6 +25,7 @@ from flowebm.training.devices import over_data
 from flowebm.training.row_weights import RowWeights, draw_rows
 from flowebm.training.schedules import warmup_cosine
 from flowebm.training.trainer import AbstractTrainer, Metrics
+from flowebm.training.validation import validation_metrics
 
 #: Acceptance rates that step sizes are adapted to; unadjusted steps have none.
 TARGET_ACCEPTANCE = {
@@ -358,13 +358,7 @@ class BalancedTrainer(AbstractTrainer):
         x, log_q = over_data(draw(key, proposal, self.options.n_evaluation))
         log_z = log_mean_exp(jax.vmap(model.unnormalized_log_prob)(x) - log_q)
         energies = jax.vmap(model.energy)(over_data(self.validation))
-        weights = None if self.weights is None else self.weights.validation
-        on_validation = weighted_mean(energies, weights)
-        metrics = {
-            "nll": on_validation.value + log_z.value,
-            "nll_stderr": jnp.sqrt(on_validation.stderr**2 + log_z.stderr**2),
-            "log_partition": log_z.value,
-            "log_partition_stderr": log_z.stderr,
+        metrics = validation_metrics(energies, log_z, self.weights) | {
             "train_nll": state.train_nll.value,
             "train_nll_stderr": state.train_nll.stderr,
             "online_log_partition": state.log_partition.value,

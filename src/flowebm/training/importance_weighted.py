@@ -12,12 +12,10 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.evaluation.importance import effective_sample_size, log_mean_exp
-from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.defensive import draw
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.trainable import partition_trainable
 from flowebm.objectives.importance_weighted import importance_weighted_likelihood
-from flowebm.training.averaging import update_average
 from flowebm.training.devices import over_data
 from flowebm.training.driver import Limits, Observers, Outcome, drive
 from flowebm.training.objective import ObjectiveState
@@ -25,6 +23,7 @@ from flowebm.training.optimizers import clipped_adamw
 from flowebm.training.row_weights import RowWeights
 from flowebm.training.schedules import warmup_cosine
 from flowebm.training.trainer import AbstractTrainer, Metrics
+from flowebm.training.validation import validation_metrics
 
 Model = TypeVar("Model", bound=AbstractEnergyModel)
 
@@ -120,10 +119,7 @@ class ImportanceWeightedTrainer(AbstractTrainer):
         return eqx.combine(params, partition_trainable(self.model)[1])
 
     def init(self, key: PRNGKeyArray) -> ObjectiveState:
-        params, _ = partition_trainable(self.model)
-        return ObjectiveState(
-            params, jax.tree.map(jnp.copy, params), self.optimizer.init(params), jnp.array(0)
-        )
+        return ObjectiveState.start(partition_trainable(self.model)[0], self.optimizer)
 
     def step(
         self,
@@ -143,13 +139,8 @@ class ImportanceWeightedTrainer(AbstractTrainer):
         ess = effective_sample_size(log_weights) / log_weights.size
         # A few draws that make up the whole expectation are a bad guide: the fewer, the slower.
         factor = learning_rate_factor * jnp.minimum(1.0, ess / FULL_ESS)
-        updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, optax.tree.scale(factor, updates))
-        average = update_average(state.average, params, state.iteration, AVERAGE_DECAY)
-        return ObjectiveState(params, average, optimizer, state.iteration + 1), {
-            "train_nll": nll,
-            "ess": ess,
-        }
+        state = state.descend(gradient, self.optimizer, factor, AVERAGE_DECAY)
+        return state, {"train_nll": nll, "ess": ess}
 
     def evaluate(
         self, key: PRNGKeyArray, state: ObjectiveState
@@ -162,15 +153,7 @@ class ImportanceWeightedTrainer(AbstractTrainer):
             lambda a, b: jnp.where(trained.value > held_out.value, a, b), trained, held_out
         )
         energies = jax.vmap(model.energy)(over_data(self.validation))
-        weights = None if self.weights is None else self.weights.validation
-        on_validation = weighted_mean(energies, weights)
-        metrics = {
-            "nll": on_validation.value + log_z.value,
-            "nll_stderr": jnp.sqrt(on_validation.stderr**2 + log_z.stderr**2),
-            "log_partition": log_z.value,
-            "log_partition_stderr": log_z.stderr,
-        }
-        return metrics, energies + log_z.value
+        return validation_metrics(energies, log_z, self.weights), energies + log_z.value
 
     def solution(self, state: ObjectiveState) -> PyTree[Array]:
         return state.average

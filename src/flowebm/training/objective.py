@@ -1,7 +1,7 @@
 """Descending an objective over a model's parameters, with their average as the solution."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Self
 
 import equinox as eqx
 import jax
@@ -40,6 +40,37 @@ class ObjectiveState(eqx.Module):
     average: PyTree[Array]
     optimizer: PyTree[Array]
     iteration: Scalar
+
+    @classmethod
+    def start(cls, params: PyTree[Array], optimizer: optax.GradientTransformation) -> Self:
+        """The state before the first iteration.
+
+        Args:
+            params: The parameters to start from, which are their own average.
+            optimizer: The optimizer.
+        """
+        average = jax.tree.map(jnp.copy, params)
+        return cls(params, average, optimizer.init(params), jnp.array(0))
+
+    def descend(
+        self,
+        gradient: PyTree[Array],
+        optimizer: optax.GradientTransformation,
+        factor: ArrayLike,
+        average_decay: float,
+    ) -> Self:
+        """The state after one iteration.
+
+        Args:
+            gradient: The gradient at `params`.
+            optimizer: The optimizer.
+            factor: What its update is multiplied by.
+            average_decay: Decay of the average.
+        """
+        updates, state = optimizer.update(gradient, self.optimizer, self.params)
+        params = optax.apply_updates(self.params, optax.tree.scale(factor, updates))
+        average = update_average(self.average, params, self.iteration, average_decay)
+        return type(self)(params, average, state, self.iteration + 1)
 
 
 class ObjectiveTrainer(AbstractTrainer):
@@ -84,10 +115,7 @@ class ObjectiveTrainer(AbstractTrainer):
     stage: str = eqx.field(static=True, default="fit")
 
     def init(self, key: PRNGKeyArray) -> ObjectiveState:
-        params, _ = partition_trainable(self.model)
-        return ObjectiveState(
-            params, jax.tree.map(jnp.copy, params), self.optimizer.init(params), jnp.array(0)
-        )
+        return ObjectiveState.start(partition_trainable(self.model)[0], self.optimizer)
 
     def step(
         self,
@@ -106,14 +134,10 @@ class ObjectiveTrainer(AbstractTrainer):
             return self.objective(eqx.combine(params, static), points, objective_key)
 
         value, gradient = jax.value_and_grad(loss)(state.params)
-        updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
         epoch = state.iteration * self.batch_size // self.data.shape[0]
         factor = learning_rate_factor * self.epoch_decay**epoch
-        params = optax.apply_updates(state.params, optax.tree.scale(factor, updates))
-        average = update_average(state.average, params, state.iteration, self.average_decay)
-        return ObjectiveState(params, average, optimizer, state.iteration + 1), {
-            self.loss_name: value - self.loss_shift
-        }
+        state = state.descend(gradient, self.optimizer, factor, self.average_decay)
+        return state, {self.loss_name: value - self.loss_shift}
 
     def evaluate(
         self, key: PRNGKeyArray, state: ObjectiveState
