@@ -55,7 +55,7 @@ PEERS = (
     ("ebm", "ebmkit", "ebmkit PCD"),
 )
 
-#: Fresh points for KL and weights, and for the Fisher divergence.
+#: Fresh points for KL, and for the Fisher divergence.
 N_FRESH, N_FISHER = 50_000, 2_000
 
 
@@ -121,7 +121,8 @@ def measure(data: str, method: str, key: str) -> dict:
             weights = np.exp(log_weights - logsumexp(log_weights))
             shares = np.bincount(modes(cover), weights, len(truth.mode_weights))
     elif has_modes:
-        shares = np.bincount(modes(fitted.sample(3, N_FRESH)), None, len(truth.mode_weights))
+        draws = fitted.sample(3, fitted.n_shares)
+        shares = np.bincount(modes(draws), None, len(truth.mode_weights))
         shares = shares / shares.sum()
     gaps = at_points - (fitted.log_density(points) - log_z)
     few = points[:N_FISHER]

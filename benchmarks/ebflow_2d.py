@@ -239,7 +239,10 @@ def table(results: dict) -> str:
                 failed = sum("failed" in fit for fit in fits)
                 fits = [fit for fit in fits if "failed" not in fit]
                 if not fits:
-                    lines.append(f"| {dataset} | {model} | {objective} | {failed} | diverged |")
+                    rest = " | –" * 6
+                    lines.append(
+                        f"| {dataset} | {model} | {objective} | {failed} | diverged{rest} |"
+                    )
                     continue
 
                 def middle(name, form, fits=fits):
