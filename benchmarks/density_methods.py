@@ -142,9 +142,13 @@ def flowjax(kind: str, train, validation, seconds: float, key: int) -> Fitted:
         fits[name] = (min(row["nll"] for row in outcome.history), flow)
     name = min(fits, key=lambda name: fits[name][0])
     flow = fits[name][1]
-    # An autoregressive flow draws a point in as many passes as it has coordinates.
-    n_shares = 50_000 if kind == "coupling" or train.shape[1] <= 32 else 20_000
+    n_shares = _n_shares(kind, train.shape[1])
     return _in_jax(flow.log_prob, flow.sample, notes={"setting": name}, n_shares=n_shares)
+
+
+def _n_shares(kind: str, dimension: int) -> int:
+    """An autoregressive flow draws a point in as many passes as it has coordinates."""
+    return 50_000 if kind == "coupling" or dimension <= 32 else 20_000
 
 
 def zuko(train, validation, seconds: float, key: int) -> Fitted:
@@ -195,9 +199,11 @@ def zuko(train, validation, seconds: float, key: int) -> Fitted:
     def sample(seed, n):
         torch.manual_seed(seed)
         with torch.no_grad():
-            return flow().sample((n,)).double().numpy()
+            parts = [flow().sample((min(AT_ONCE, n - i),)) for i in range(0, n, AT_ONCE)]
+            return torch.cat(parts).double().numpy()
 
-    return Fitted(log_density, score, False, sample, None, {"setting": name})
+    n_shares = _n_shares("autoregressive", train.shape[1])
+    return Fitted(log_density, score, False, sample, None, {"setting": name}, n_shares)
 
 
 def kernel(train, validation, seconds: float, key: int) -> Fitted:

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import paramax
 import pytest
 
 from flowebm.data import LogitPixels
@@ -26,6 +27,7 @@ from flowebm.layers import (
     SplitPrior,
     Squeeze,
     TriangularLinear,
+    Whitening,
     conv_conditioner,
     mlp_conditioner,
 )
@@ -83,6 +85,9 @@ LAYERS = {
     ),
     "act-norm": lambda: ActNorm((3, 2, 2), _normal(3), _normal(3)),
     "act-norm of features": lambda: ActNorm((4,), _normal(4), _normal(4)),
+    "whitening": lambda: paramax.unwrap(
+        Whitening((2, 2)).initialized(jnp.asarray(_normal(50, 4) @ _normal(4, 4)).reshape(-1, 2, 2))
+    ),
     "permutation": lambda: Permutation([2, 0, 3, 1], (4, 2, 1)),
     "squeeze": lambda: Squeeze((2, 4, 6)),
     "smooth leaky ReLU": lambda: SmoothLeakyReLU((8,), 0.1),

@@ -30,3 +30,4 @@ from flowebm.layers.squeeze import Squeeze as Squeeze
 from flowebm.layers.stochastic_log_det import LogDetEstimate as LogDetEstimate
 from flowebm.layers.stochastic_log_det import stochastic_log_det as stochastic_log_det
 from flowebm.layers.triangular_linear import TriangularLinear as TriangularLinear
+from flowebm.layers.whitening import Whitening as Whitening

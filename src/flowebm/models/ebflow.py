@@ -78,7 +78,7 @@ class EBFlow(AbstractEnergyModel, AbstractDistribution):
         return paramax.unwrap(self).chain.inverse(u)
 
     def initialized(self, batch: Float[Array, "batch ..."]) -> Self:
-        """The model with its act-norms started from a batch of data, of shape `(n, *shape)`."""
+        """The model with act-norms and whitening started from data, of shape `(n, *shape)`."""
         return eqx.tree_at(lambda model: model.chain, self, self.chain.initialized(batch))
 
     def _log_prob(self, x: Array, condition: Array | None = None) -> Scalar:

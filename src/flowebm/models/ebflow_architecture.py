@@ -29,6 +29,8 @@ class EBFlowArchitecture:
         transformer: What the couplings of `coupling` do to a column: an affine map, a rational
             quadratic spline, or the map of a mixture of logistics. Mixtures fit large tables
             better, affine maps small ones, and splines mislead `ssm` and `exact`.
+        whiten: Whether `fc` and `cnn` whiten the data first; costs one matrix product of the
+            points a step, and no gradient.
         conditioner_width: Units or channels of a coupling's hidden layers; by default 64 for
             `coupling` and 512 for `glow`.
     """
@@ -37,6 +39,7 @@ class EBFlowArchitecture:
     n_blocks: int | None = None
     linear: Literal["full", "lower", "upper", "lu"] = "full"
     transformer: Literal["affine", "spline", "logistic-mixture"] = "affine"
+    whiten: bool = True
     conditioner_width: int | None = None
 
 
@@ -51,7 +54,7 @@ def build_ebflow(
         key: Random key of the initial weights.
 
     Returns:
-        The flow; start its act-norms by `initialized`.
+        The flow; start its act-norms and its whitening by `initialized`.
 
     Raises:
         ValueError: If the architecture does not fit the points.
@@ -78,9 +81,14 @@ def build_ebflow(
             **_given(n_blocks=blocks, width=width),
         )
     if kind == "fc":
-        return fully_connected_ebflow(shape, linear=architecture.linear, **_given(n_linear=blocks))
+        return fully_connected_ebflow(
+            shape,
+            linear=architecture.linear,
+            whiten=architecture.whiten,
+            **_given(n_linear=blocks),
+        )
     if kind == "cnn":
-        return convolutional_ebflow(shape, **_given(n_blocks=blocks))
+        return convolutional_ebflow(shape, whiten=architecture.whiten, **_given(n_blocks=blocks))
     if kind == "glow":
         return glow_ebflow(key, shape, **_given(n_steps=blocks, width=width))
     raise ValueError(

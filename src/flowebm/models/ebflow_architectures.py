@@ -24,6 +24,7 @@ from flowebm.layers import (
     SplitPrior,
     Squeeze,
     TriangularLinear,
+    Whitening,
     conv_conditioner,
     mlp_conditioner,
 )
@@ -43,10 +44,12 @@ def fully_connected_ebflow(
     alpha: float = 0.3,
     residual: bool = False,
     act_norm: bool = True,
+    whiten: bool = False,
 ) -> EBFlow:
     r"""Linear layers with smooth leaky ReLUs between them.
 
-    Full layers start at $-I$, triangular and LU ones at $I$; biases at 1.
+    Full layers start at $-I$, or at $I$ behind a whitening, triangular and LU ones at $I$; biases
+    at 1. Start act-norms and whitening with `model.initialized(batch)`.
 
     Args:
         shape: Shape of one point, flattened to $D$ entries inside.
@@ -54,8 +57,11 @@ def fully_connected_ebflow(
         linear: Their kind.
         alpha: Slope of the smooth leaky ReLU at $-\infty$.
         residual: Whether the activations are residual.
-        act_norm: Whether an act-norm precedes each activation, which the published models do
-            not have; start it with `model.initialized(batch)`.
+        act_norm: Whether act-norms start the data, what each activation returns and the latents
+            at mean 0 and variance 1; the published models have none.
+        whiten: Whether the data are whitened first, in place of the first act-norm. The flow then
+            starts as nearly the Gaussian of the data, and score matching behind the whitening
+            (`fit_score_matching` leaves it out) fits as well as likelihood does.
 
     Returns:
         The untrained flow.
@@ -66,14 +72,13 @@ def fully_connected_ebflow(
     Source: Chao et al. (2023), MNIST and CIFAR-10 FC.
     """
     size = prod(shape)
-    layers: list[AbstractLayer] = []
+    layers = _start(shape, act_norm, whiten)
     for i in range(n_linear):
-        if i and act_norm:
-            layers.append(ActNorm(shape))
         if i:
             layers.append(SmoothLeakyReLU(shape, alpha, residual))
-        layers.append(_linear(linear, size, shape))
-    return EBFlow(layers)
+            layers += _norm(shape, act_norm)
+        layers.append(_linear(linear, size, shape, 1.0 if whiten else -1.0))
+    return EBFlow(layers + _norm(shape, act_norm))
 
 
 def convolutional_ebflow(
@@ -86,11 +91,13 @@ def convolutional_ebflow(
     alpha: float = 0.3,
     residual: bool = True,
     act_norm: bool = True,
+    whiten: bool = False,
     method: ConvolutionMethod = "auto",
 ) -> EBFlow:
     r"""Blocks of convolutions and residual smooth leaky ReLUs, with squeezes between blocks.
 
-    Kernels start at minus the identity, biases at 1.
+    Kernels start at minus the identity, or at the identity behind a whitening; biases at 1. Start
+    act-norms and whitening with `model.initialized(batch)`.
 
     Args:
         shape: Shape of one image, `(c, h, w)`; each squeeze halves height and width.
@@ -100,9 +107,10 @@ def convolutional_ebflow(
         padding: What lies outside an image: zeros, or the image again.
         alpha: Slope of the smooth leaky ReLU at $-\infty$.
         residual: Whether the activations are residual.
-        act_norm: Whether an act-norm precedes each activation, which the published models do
-            not have; start it with `model.initialized(batch)`: on MNIST the untrained model
-            is then at 2,300 nats instead of 5 million.
+        act_norm: Whether act-norms start the data, what each activation returns and the latents
+            at mean 0 and variance 1; the published models have none, and start on MNIST at
+            millions of nats.
+        whiten: Whether the data are whitened first, as in `fully_connected_ebflow`.
         method: How zero-padded convolutions are computed, see `Conv2d`.
 
     Returns:
@@ -113,18 +121,17 @@ def convolutional_ebflow(
 
     Source: Chao et al. (2023), MNIST and CIFAR-10 CNN.
     """
-    layers: list[AbstractLayer] = []
+    layers = _start(shape, act_norm, whiten)
     for block in range(n_blocks):
         if block:
             layers.append(Squeeze(shape))
             shape = layers[-1].out_shape
         for i in range(convolutions_per_block):
-            layers.append(_convolution(shape, kernel_size, padding, method))
-            if block == n_blocks - 1 and i == convolutions_per_block - 1:
-                continue
-            if act_norm:
-                layers.append(ActNorm(shape))
-            layers.append(SmoothLeakyReLU(shape, alpha, residual))
+            sign = 1.0 if whiten else -1.0
+            layers.append(_convolution(shape, kernel_size, padding, method, sign))
+            if not (block == n_blocks - 1 and i == convolutions_per_block - 1):
+                layers.append(SmoothLeakyReLU(shape, alpha, residual))
+            layers += _norm(shape, act_norm)
     return EBFlow(layers)
 
 
@@ -276,11 +283,21 @@ def _mixing(mixing: Mixing, key: PRNGKeyArray, dim: int) -> FullLinear:
     raise ValueError(f"Unknown mixing {mixing!r}: choose orthogonal or reversal.")
 
 
-def _linear(kind: Linear, size: int, shape: tuple[int, ...]) -> AbstractConstantJacobianLayer:
+def _start(shape: tuple[int, ...], act_norm: bool, whiten: bool) -> list[AbstractLayer]:
+    return [Whitening(shape)] if whiten else _norm(shape, act_norm)
+
+
+def _norm(shape: tuple[int, ...], act_norm: bool) -> list[AbstractLayer]:
+    return [ActNorm(shape)] if act_norm else []
+
+
+def _linear(
+    kind: Linear, size: int, shape: tuple[int, ...], sign: float
+) -> AbstractConstantJacobianLayer:
     ones, zeros = jnp.ones(size), jnp.zeros(size)
     match kind:
         case "full":
-            return FullLinear(-jnp.eye(size), ones, shape)
+            return FullLinear(sign * jnp.eye(size), ones, shape)
         case "lower" | "upper":
             empty = jnp.zeros((size, size))
             return TriangularLinear(empty, zeros, ones, lower=kind == "lower", shape=shape)
@@ -290,12 +307,16 @@ def _linear(kind: Linear, size: int, shape: tuple[int, ...]) -> AbstractConstant
 
 
 def _convolution(
-    shape: tuple[int, ...], kernel_size: int, padding: str, method: ConvolutionMethod
+    shape: tuple[int, ...],
+    kernel_size: int,
+    padding: str,
+    method: ConvolutionMethod,
+    sign: float,
 ) -> AbstractConstantJacobianLayer:
     channels = shape[0]
     centre = kernel_size // 2
     kernel = jnp.zeros((channels, channels, kernel_size, kernel_size))
-    kernel = kernel.at[:, :, centre, centre].set(-jnp.eye(channels))
+    kernel = kernel.at[:, :, centre, centre].set(sign * jnp.eye(channels))
     if padding == "zero":
         return Conv2d(kernel, jnp.ones(channels), shape, method=method)
     if padding == "circular":

@@ -11,13 +11,16 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from flowjax.bijections import AbstractBijection
+import paramax
+from flowjax.bijections import AbstractBijection, Chain
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real, Scalar
 
 from flowebm.data.dequantise import dequantise
 from flowebm.data.split import split
 from flowebm.evaluation.log_partition import LogPartition
+from flowebm.layers.bijection import LayerBijection
 from flowebm.layers.preprocessing import Preprocessing
+from flowebm.layers.whitening import Whitening
 from flowebm.models.ebflow import EBFlow
 from flowebm.objectives import Objective, dsm, exact, fdssm, ml, sml, ssm
 from flowebm.training.driver import Limits, Observers, drive
@@ -27,6 +30,11 @@ from flowebm.training.row_weights import RowWeights, draw_rows
 
 #: Training points that act-norms start from, and whose exact NLL is reported.
 N_INITIAL = 512
+
+#: Training points that a whitening starts from, and their entries, at most. Where data are made
+#: continuous by noise each point counts several times with noise of its own: the covariance of
+#: pixels that nearly always are zero is that of the noise.
+N_WHITENING, WHITENING_ENTRIES = 1 << 15, 1 << 25
 
 #: Entries of a point up to which a step of `ml` takes about as long as one of `ssm`
 #: (`benchmarks/ebflow_scaling.py`).
@@ -131,7 +139,8 @@ def fit_score_matching(
     The likelihood of the validation points is exact: after every block the determinants are
     computed once, and the model that is kept is chosen by it. With *match after
     preprocessing*, the objective sees $z = f(x)$ alone, and $\log|\det J_f(x)|$ is added in the
-    reported NLL only, which is in the units of the data.
+    reported NLL only, which is in the units of the data. A `Whitening` that the model begins with
+    belongs to $f$ then: scores are matched in whitened coordinates.
 
     Args:
         key: Random key; with the inputs it determines the result on a given device, unless a
@@ -193,22 +202,35 @@ def fit_score_matching(
         seed = int(jr.randint(keys["validation noise"], (), 0, 2**31 - 1))
         held_out = dequantise(seed, held_out)
     held_out = jnp.asarray(held_out, float)
-    log_det = jnp.zeros(held_out.shape[0])
-    inside = preprocessing is not None and not options.match_after_preprocessing
-    if preprocessing is not None and inside:
+    after = options.match_after_preprocessing
+    if preprocessing is not None and not after:
         model = EBFlow([Preprocessing(preprocessing), *model.layers], model.latent)
-    elif preprocessing is not None:
-        held_out, log_det = jax.vmap(preprocessing.transform_and_log_det)(held_out)
-    prepare = _Preparation(None if inside else preprocessing, noise, options.horizontal_flips)
+        preprocessing = None
     # Kept in their own type: pixels take a byte each.
     rows = jnp.asarray(train)
     initial_key, prepare_key = jr.split(keys["initial"])
-    seen = jr.permutation(initial_key, len(train))[:N_INITIAL]
+    whitens = any(isinstance(layer, Whitening) for layer in model.layers)
+    n_seen = min(N_WHITENING, WHITENING_ENTRIES // math.prod(model.shape)) if whitens else N_INITIAL
+    if not (whitens and noise):
+        n_seen = min(n_seen, len(train))
+    seen = jnp.resize(jr.permutation(initial_key, len(train)), n_seen)
     seen = draw_rows(row_weights, jr.fold_in(initial_key, 2), seen)
+    prepare = _Preparation(preprocessing, noise, options.horizontal_flips)
     points_seen = prepare(prepare_key, rows[seen])
     model = eqx.filter_jit(lambda m, x: m.initialized(x))(model, points_seen)
-    log_det_seen = jnp.zeros(points_seen.shape[0])
-    if preprocessing is not None and not inside:
+    points_seen = points_seen[:N_INITIAL]
+    whitening = model.layers[0]
+    if after and isinstance(whitening, Whitening):
+        model = EBFlow(model.layers[1:], model.latent)
+        whiten = LayerBijection(paramax.unwrap(whitening))
+        points_seen = jax.vmap(whiten.transform)(points_seen)
+        preprocessing = whiten if preprocessing is None else Chain([preprocessing, whiten])
+        prepare = _Preparation(preprocessing, noise, options.horizontal_flips)
+    else:
+        whitening = None
+    log_det, log_det_seen = jnp.zeros(held_out.shape[0]), jnp.zeros(points_seen.shape[0])
+    if preprocessing is not None:
+        held_out, log_det = jax.vmap(preprocessing.transform_and_log_det)(held_out)
         # That of the inverse, because the noise of these points is known to `prepare` alone.
         log_det_seen = -jax.vmap(preprocessing.inverse_and_log_det)(points_seen)[1]
 
@@ -232,8 +254,10 @@ def fit_score_matching(
     limits = Limits(max_steps, time_budget, patience, block_length)
     outcome = drive(keys["train"], trainer, limits, observers)
     fitted = cast(EBFlow, trainer.with_params(outcome.state.best))
-    if inside:
+    if not after and isinstance(fitted.layers[0], Preprocessing):
         fitted = EBFlow(fitted.layers[1:], fitted.latent)
+    if whitening is not None:
+        fitted = EBFlow([whitening, *fitted.layers], fitted.latent)
     return FitResult(
         model=fitted,
         flow=fitted,
