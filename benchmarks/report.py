@@ -34,6 +34,7 @@ BENCHMARKS = {
     "ebflow_scaling": "A step's cost against dimension",
     "convolutions": "Ways to compute a convolution",
     "speed": "Steps beside other libraries",
+    "accelerator": "Steps on an accelerator",
 }
 
 HEAD = """# Benchmarks

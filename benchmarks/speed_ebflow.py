@@ -45,7 +45,7 @@ def measure(name: str) -> dict:
     x = rng.normal(size=(BATCH_SIZE, *SHAPE)).astype(np.float32)
     noise = rng.normal(size=x.shape).astype(np.float32)
     signs = np.sign(noise)
-    ours, multiplications, parameters = _ours(architecture, objective, x, noise, signs)
+    ours, multiplications, parameters = step_in_jax(architecture, objective, x, noise, signs)
     theirs = _theirs(architecture, objective, x, noise, signs, parameters)
     our_loss, their_loss = ours(), theirs()
     np.testing.assert_allclose(our_loss, their_loss, rtol=1e-3)
@@ -53,9 +53,7 @@ def measure(name: str) -> dict:
     runs = {"ours": ours, "theirs": theirs, "product": product()}
     times = seconds_in_turns(runs, TURNS, calls=3)
     rates = [PRODUCT_FLOP / seconds for seconds in times["product"]]
-    products = PRODUCTS[objective] * sum(multiplications)
-    products -= NOT_FOR_THE_FIRST[objective] * multiplications[0]
-    flops = 2 * BATCH_SIZE * products
+    flops = step_operations(objective, multiplications, BATCH_SIZE)
     pairs = list(zip(times["ours"], times["theirs"], rates, strict=True))
     return {
         "ms": 1e3 * median(times["ours"]),
@@ -69,7 +67,14 @@ def measure(name: str) -> dict:
     }
 
 
-def _ours(architecture, objective, x, noise, signs):
+def step_operations(objective: str, multiplications: list[int], batch_size: int) -> int:
+    """Floating-point operations of a step, given those of each layer's map of one point."""
+    products = PRODUCTS[objective] * sum(multiplications)
+    products -= NOT_FOR_THE_FIRST[objective] * multiplications[0]
+    return 2 * batch_size * products
+
+
+def step_in_jax(architecture, objective, x, noise, signs):
     """A step in JAX, the multiplications of its linear maps for one point, and the parameters."""
     import equinox as eqx
     import jax
