@@ -42,6 +42,7 @@ def test_every_method_is_the_direct_convolution(method, shape):
 
 def test_the_method_goes_by_shape_and_backend():
     assert convolution_method((1, 28, 28), 7, "cpu") == "rows"
+    assert convolution_method((4, 14, 14), 7, "cpu") == "rows"
     assert convolution_method((16, 7, 7), 7, "cpu") == "matrix"
     assert convolution_method((3, 32, 32), 7, "cpu") == "direct"
     assert convolution_method((1, 28, 28), 7, "gpu") == "direct"

@@ -103,7 +103,7 @@ def convolution_method(shape: tuple[int, ...], kernel_size: int, backend: str) -
     """
     if backend != "cpu" or prod(shape) > 1024:
         return "direct"
-    return "rows" if shape[1] >= 4 * kernel_size else "matrix"
+    return "rows" if shape[1] >= 2 * kernel_size else "matrix"
 
 
 def _convolve_by_rows(
