@@ -73,7 +73,7 @@ def measure(data: str, method: str, key: str) -> dict:
     dataset = load(name, dim=int(dim) if dim else None, seed=2000 + int(key))
     truth, values = dataset.target, dataset.values
     train, validation = values[:18_000], values[18_000:]
-    scaling = Standardise.fit(train)
+    scaling = Standardise.fit(train, bend_tails=True)
     dimension = values.shape[1]
     seconds = 30.0 if dimension == 2 else 60.0
     started = time.perf_counter()
