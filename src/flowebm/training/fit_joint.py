@@ -20,7 +20,7 @@ from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Limits, Observers, TrainingDiverged
 from flowebm.training.exploration import MakeFlow, explore, spline_coupling
 from flowebm.training.fit_balanced import balance, fit_result, training_and_validation
-from flowebm.training.importance_weighted import fit_importance_weighted
+from flowebm.training.importance_weighted import ImportanceWeightedFit, fit_importance_weighted
 from flowebm.training.result import FitResult, collect_warnings
 from flowebm.training.row_weights import RowWeights, rows_in_proportion
 
@@ -191,37 +191,22 @@ def fit_joint(
         flow = explored.flow if train_base else paramax.non_trainable(explored.flow)
         model = EnergyModel(tilt, flow)
     else:
-        fitted, start = None, EnergyModel(tilt, model.base)
-        with suppress(TrainingDiverged):
-            fitted = fit_importance_weighted(
-                keys["weighted"],
-                start,
-                proposal,
-                data,
-                validation,
-                weights=row_weights,
-                learning_rate=options.learning_rate,
-                weight_decay=options.weight_decay,
-                batch_size=options.batch_size,
-                max_steps=WEIGHTED_TO_BALANCED * max_steps,
-                time_budget=(
-                    seconds(reserve=LOG_Z_BUDGET) if is_short else seconds(WEIGHTED_BUDGET)
-                ),
-                block_length=WEIGHTED_TO_BALANCED * block_length,
-                observers=observers,
-            )
+        fitted = _fit_to_draws(
+            keys["weighted"],
+            EnergyModel(tilt, model.base),
+            proposal,
+            data,
+            validation,
+            weights=row_weights,
+            options=options,
+            max_steps=max_steps,
+            block_length=block_length,
+            seconds=seconds(reserve=LOG_Z_BUDGET) if is_short else seconds(WEIGHTED_BUDGET),
+            observers=observers,
+        )
+        if fitted is not None:
             history = history + fitted.outcome.history
-        if fitted is None or fitted.ess < TRUSTED_ESS:
-            observers.warn(
-                "The flow's draws do not cover the energy that was fitted against them: balanced "
-                "training begins anew without it."
-            )
-            if is_short:
-                base = "flow"
-            model = EnergyModel(
-                tilt, paramax.non_trainable(explored.flow) if is_short else model.base
-            )
-        else:
+        if fitted is not None and fitted.ess >= TRUSTED_ESS:
             model = fitted.model
             if is_short and fitted.ess >= ENOUGH_ESS:
                 result = fit_result(
@@ -234,6 +219,16 @@ def fit_joint(
                     observers=observers,
                     sentences=sentences,
                 )
+        else:
+            observers.warn(
+                "The flow's draws do not cover the energy that was fitted against them: balanced "
+                "training begins anew without it."
+            )
+            if is_short:
+                base = "flow"
+            model = EnergyModel(
+                tilt, paramax.non_trainable(explored.flow) if is_short else model.base
+            )
     if result is None:
         result = balance(
             (keys["chains"], keys["train"], keys["log_z"]),
@@ -251,3 +246,37 @@ def fit_joint(
     return JointFitResult(
         **vars(result), relevance=explored.relevance, relevant=explored.relevant, base=base
     )
+
+
+def _fit_to_draws(
+    key: PRNGKeyArray,
+    model: EnergyModel,
+    proposal: DefensiveMixture,
+    data: Float[Array, "n *shape"],
+    validation: Float[Array, "m *shape"],
+    *,
+    weights: RowWeights | None,
+    options: BalancedOptions,
+    max_steps: int,
+    block_length: int,
+    seconds: float | None,
+    observers: Observers,
+) -> ImportanceWeightedFit[EnergyModel] | None:
+    """The importance-weighted stage with the choices of balanced training; none if it diverged."""
+    with suppress(TrainingDiverged):
+        return fit_importance_weighted(
+            key,
+            model,
+            proposal,
+            data,
+            validation,
+            weights=weights,
+            learning_rate=options.learning_rate,
+            weight_decay=options.weight_decay,
+            batch_size=options.batch_size,
+            max_steps=WEIGHTED_TO_BALANCED * max_steps,
+            time_budget=seconds,
+            block_length=WEIGHTED_TO_BALANCED * block_length,
+            observers=observers,
+        )
+    return None
