@@ -33,6 +33,7 @@ ARCHITECTURES = {
         IMAGE, n_blocks=2, kernel_size=3, convolutions_per_block=1, padding="circular"
     ),
     "Glow": lambda: glow_ebflow(KEY, IMAGE, n_steps=1, width=4),
+    "whitened Glow": lambda: glow_ebflow(KEY, IMAGE, n_steps=1, width=4, whiten=True),
     "coupling": lambda: coupling_ebflow(KEY, 3, n_blocks=2, width=8),
     "spline coupling": lambda: coupling_ebflow(
         KEY, 3, n_blocks=1, width=8, transformer="spline", n_bins=3

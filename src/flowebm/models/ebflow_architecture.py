@@ -29,8 +29,8 @@ class EBFlowArchitecture:
         transformer: What the couplings of `coupling` do to a column: an affine map, a rational
             quadratic spline, or the map of a mixture of logistics. Mixtures fit large tables
             better, affine maps small ones, and splines mislead `ssm` and `exact`.
-        whiten: Whether `fc` and `cnn` whiten the data first; costs one matrix product of the
-            points a step, and no gradient.
+        whiten: Whether `fc`, `cnn` and `glow` whiten the data first; costs one matrix product of
+            the points a step, and no gradient.
         conditioner_width: Units or channels of a coupling's hidden layers; by default 64 for
             `coupling` and 512 for `glow`.
     """
@@ -90,7 +90,9 @@ def build_ebflow(
     if kind == "cnn":
         return convolutional_ebflow(shape, whiten=architecture.whiten, **_given(n_blocks=blocks))
     if kind == "glow":
-        return glow_ebflow(key, shape, **_given(n_steps=blocks, width=width))
+        return glow_ebflow(
+            key, shape, whiten=architecture.whiten, **_given(n_steps=blocks, width=width)
+        )
     raise ValueError(
         f"Unknown architecture {kind!r}: choose one of auto, coupling, fc, cnn and glow."
     )

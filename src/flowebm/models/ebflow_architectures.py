@@ -142,10 +142,11 @@ def glow_ebflow(
     n_levels: int = 2,
     n_steps: int = 16,
     width: int = 512,
+    whiten: bool = False,
 ) -> EBFlow:
     """Glow: levels of act-norms, 1×1 convolutions and affine couplings, with a split prior.
 
-    Start the act-norms with `model.initialized(batch)`.
+    Start act-norms and whitening with `model.initialized(batch)`.
 
     Args:
         key: PRNG key.
@@ -153,6 +154,7 @@ def glow_ebflow(
         n_levels: Number of levels.
         n_steps: Steps of a level.
         width: Hidden channels of the couplings.
+        whiten: Whether the data are whitened first, as in `fully_connected_ebflow`.
 
     Returns:
         The untrained flow.
@@ -164,7 +166,7 @@ def glow_ebflow(
     """
     key, prior_key = jax.random.split(key)
     squeeze = Squeeze(shape)
-    layers: list[AbstractLayer] = [squeeze]
+    layers: list[AbstractLayer] = [Whitening(shape), squeeze] if whiten else [squeeze]
     inner = squeeze.out_shape
     channels = inner[0]
     for step_key in jax.random.split(key, n_steps):
