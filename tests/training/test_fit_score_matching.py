@@ -165,6 +165,20 @@ def test_pixels_are_whitened_by_several_draws_of_their_noise():
     assert np.var(y) == pytest.approx(1, abs=0.08)
 
 
+def test_noise_of_the_same_pixels_is_no_held_out_point():
+    """100 points of 64 independent entries: whitened fresh points have a variance of 1 if their
+    correlations are shrunken away, and of 1 / (1 - 0.64) if those of the points are believed,
+    which points seen before with other noise would speak for."""
+    levels, shape = 256, (64,)
+    pixels = np.random.default_rng(6).integers(0, levels, (100, 64)).astype(np.uint8)
+    model = EBFlow([Whitening(shape), FullLinear(jnp.eye(64), jnp.zeros(64))])
+    result = fit(pixels, model, preprocessing=LogitPixels(shape), noise=True, max_steps=0)
+    fresh = jnp.asarray(np.random.default_rng(7).random((1000, 64)) * levels)
+    z = jax.vmap(LogitPixels(shape).transform)(fresh)
+    y = jax.vmap(paramax.unwrap(result.model.layers[0]).forward)(z)
+    assert np.mean(np.square(y)) < 1.3
+
+
 def test_flips_mirror_images_whole():
     """A Gaussian fitted to rising rows of pixels and their mirror images holds both to be equally
     likely; without flips, or with flips of other axes, falling rows are far out."""

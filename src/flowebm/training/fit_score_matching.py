@@ -213,12 +213,15 @@ def fit_score_matching(
     n_seen = min(N_WHITENING, WHITENING_ENTRIES // math.prod(model.shape)) if whitens else N_INITIAL
     if not (whitens and noise):
         n_seen = min(n_seen, len(train))
-    seen = jnp.resize(jr.permutation(initial_key, len(train)), n_seen)
+    # Draws of one point's noise stand together: a whitening holds out the first of the batch, and
+    # held-out points are none that it has seen.
+    in_turn = np.arange(n_seen) * len(train) // n_seen
+    seen = jr.permutation(initial_key, len(train))[in_turn]
     seen = draw_rows(row_weights, jr.fold_in(initial_key, 2), seen)
     prepare = _Preparation(preprocessing, noise, options.horizontal_flips)
     points_seen = prepare(prepare_key, rows[seen])
     model = eqx.filter_jit(lambda m, x: m.initialized(x))(model, points_seen)
-    points_seen = points_seen[:N_INITIAL]
+    points_seen = points_seen[:: max(1, n_seen // N_INITIAL)][:N_INITIAL]
     whitening = model.layers[0]
     if after and isinstance(whitening, Whitening):
         model = EBFlow(model.layers[1:], model.latent)
