@@ -87,6 +87,12 @@ GAUSSIAN = GaussianMixture(np.full(4, 0.25), np.tile([1.0, -2.0, 0.5], (4, 1)), 
 
 WIDE = GAUSSIAN._replace(covariance=2.25 * CORRELATED)
 
+#: The same in three units of measurement.
+UNITS = np.array([1.0, 1e-3, 30.0])
+IN_UNITS = GaussianMixture(
+    GAUSSIAN.weights, GAUSSIAN.means * UNITS, CORRELATED * np.outer(UNITS, UNITS)
+)
+
 #: The reference mixture's weights and means, with correlated entries in each mode.
 FOUR_MODES = GaussianMixture(
     np.array([0.5, 0.25, 0.15, 0.1]), np.asarray(REFERENCE.means, float), 0.49 * CORRELATED
@@ -153,6 +159,18 @@ def test_draws_follow_the_conditional_distributions_of_a_gaussian(gaussian, p_va
     for factor in (7 / 8, 8 / 7):
         other = GAUSSIAN._replace(covariance=factor**2 * CORRELATED)
         assert p_value(other.uniforms(gaussian.draws, gaussian.missing)) < 1e-6
+
+
+def test_entries_may_have_any_units(complete, gaussian, p_value):
+    """The same moves are made and accepted in units of any size; false-alarm rate 1e-5."""
+    wide = IN_UNITS._replace(covariance=2.25 * IN_UNITS.covariance)
+    draws = complete(IN_UNITS, wide, seed=0)
+    assert p_value(IN_UNITS.uniforms(draws.draws, draws.missing)) > 1e-5
+    some = gaussian.missing.any(axis=1)
+    assert (draws.missing == gaussian.missing).all()
+    np.testing.assert_allclose(
+        draws.local_acceptance[some].mean(), gaussian.local_acceptance[some].mean(), atol=0.02
+    )
 
 
 def test_the_modes_of_a_conditional_have_the_models_weights(four_modes, p_value):

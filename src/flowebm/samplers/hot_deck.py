@@ -1,5 +1,7 @@
 """The hot deck: a proposal for missing entries, made of points that resemble the observed ones."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -18,12 +20,27 @@ WIDE_WEIGHT, WIDE = 0.1, 2.0
 BANDWIDTHS = tuple(2.0 ** (-k / 2) for k in range(11))
 
 
+class HotDeck(NamedTuple):
+    """What donors give a point with missing entries.
+
+    Attributes:
+        proposal: A density of complete points whose observed entries are those of the point,
+            known up to a constant.
+        start: The point completed by one donor.
+        sd: The donors' standard deviations, entry by entry.
+    """
+
+    proposal: FunctionProposal
+    start: Float[Array, "*shape"]
+    sd: Float[Array, "*shape"]
+
+
 def hot_deck(
     key: PRNGKeyArray,
     point: Float[Array, "*shape"],
     missing: Bool[Array, "*shape"],
     donors: Float[Array, "pool *shape"],
-) -> tuple[FunctionProposal, Float[Array, "*shape"]]:
+) -> HotDeck:
     r"""A proposal for a point's missing entries, and a start, from donors close to the point.
 
     $$q(x_m) = \frac{1 - \delta}{K} \sum_{k=1}^K \mathcal{N}(x_m; y_{k,m}, h^2 S)
@@ -39,8 +56,7 @@ def hot_deck(
         donors: Complete points to choose from.
 
     Returns:
-        The proposal, over complete points whose observed entries are those of the point, its
-        density up to a constant; and the point completed by one donor.
+        The proposal, the start and the donors' standard deviations.
 
     Source: Andridge, Little (2010), *A review of hot deck imputation*; Silverman (1986), section
     3.4, for the bandwidth.
@@ -81,7 +97,9 @@ def hot_deck(
         x = jnp.where(missing, (center + sd * z).reshape(point.shape), point)
         return x, log_prob(x)
 
-    return FunctionProposal(log_prob, sample_and_log_prob), jnp.where(missing, chosen[0], point)
+    start = jnp.where(missing, chosen[0], point)
+    proposal = FunctionProposal(log_prob, sample_and_log_prob)
+    return HotDeck(proposal, start, sd.reshape(point.shape))
 
 
 def choose(

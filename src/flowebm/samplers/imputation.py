@@ -17,6 +17,7 @@ from flowebm.samplers import flow_isir, local_global
 from flowebm.samplers import step_size as step_sizes
 from flowebm.samplers.hot_deck import hot_deck
 from flowebm.samplers.model_samples import sample_model
+from flowebm.samplers.proposal import FunctionProposal
 
 #: Samples of the model among which donors are sought.
 POOL = 4096
@@ -86,7 +87,7 @@ def impute(
         proposal: The model's flow, to draw the samples with; not needed where the model is
             itself a distribution, as an EBFlow is.
         donors: Complete points to choose donors from, in the place of the model's samples.
-        step_size: MALA's first step size.
+        step_size: MALA's first step size, in units of the donors' variances.
         batch_size: Chains that run at once; sets the memory in use.
         on_progress: Told the chains done and the chains in all, after each batch.
 
@@ -171,11 +172,21 @@ def _chain(key, model, point, missing, donors, step_size, numbers) -> Imputation
     """One chain of one point: its last state and its acceptance rates after the warm-up."""
     n_steps, n_local, n_candidates = numbers
     deck_key, key = jr.split(key)
-    proposal, start = hot_deck(deck_key, point, missing, donors)
+    deck = hot_deck(deck_key, point, missing, donors)
 
-    def log_density(x):
-        return model.unnormalized_log_prob(jnp.where(missing, x, point))
+    # MALA has one step size for all entries: it moves them by units of what the donors vary.
+    def restore(z):
+        return jnp.where(missing, deck.start + deck.sd * z, point)
 
+    def log_density(z):
+        return model.unnormalized_log_prob(restore(z))
+
+    def sample_and_log_prob(key):
+        x, log_prob = deck.proposal.sample_and_log_prob(key)
+        return (x - deck.start) / deck.sd, log_prob
+
+    # The units' Jacobian is a constant, up to which the proposal's density is known anyway.
+    proposal = FunctionProposal(lambda z: deck.proposal.log_prob(restore(z)), sample_and_log_prob)
     local_kernel = mala.build_kernel()
 
     def local_algorithm(step_size):
@@ -188,7 +199,7 @@ def _chain(key, model, point, missing, donors, step_size, numbers) -> Imputation
             # them wander, with no part in the decision, and they are put back.
             state, info = local_kernel(rng_key, state, log_density, step_size)
             return state._replace(
-                position=jnp.where(missing, jnp.asarray(state.position), point)
+                position=jnp.where(missing, jnp.asarray(state.position), 0.0)
             ), info
 
         return SamplingAlgorithm(init, step)
@@ -210,8 +221,10 @@ def _chain(key, model, point, missing, donors, step_size, numbers) -> Imputation
 
     warm_up = n_steps // 2
     adaptation = step_sizes.init(step_size)
-    state = local_global.init(start, log_density, local_algorithm(adaptation.step_size))
+    algorithm = local_algorithm(adaptation.step_size)
+    state = local_global.init(jnp.zeros_like(point), log_density, algorithm)
     (state, _), rates = jax.lax.scan(
         step, (state, adaptation), (jr.split(key, n_steps), jnp.arange(n_steps) < warm_up)
     )
-    return Imputation(jnp.asarray(state.position), *(rate[warm_up:].mean() for rate in rates))
+    rates = [rate[warm_up:].mean() for rate in rates]
+    return Imputation(restore(jnp.asarray(state.position)), *rates)
