@@ -49,3 +49,11 @@ def test_every_section_has_cells_and_a_table_of_what_was_measured():
             lines = section.table(found).splitlines()
             widths = {line.count("|") for line in lines if line.startswith("|")}
             assert len(widths) == 1
+
+
+def test_seconds_to_a_divergence():
+    from speed_accuracy import seconds_to
+
+    paths = [[[1.0, 0.3], [2.0, 0.1], [3.0, 0.2]], [[4.0, 0.05]]]
+    assert seconds_to(0.1, paths) == 3.0
+    assert seconds_to(0.05, paths) is None
