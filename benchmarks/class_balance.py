@@ -41,8 +41,8 @@ MEAN, SD = 0.15, 0.3
 #: Copies of every training image, each with noise of its own.
 N_COPIES = 8
 
-GLOW_STEPS, BALANCED_STEPS = 1_500, 150
-N_DRAWS = 8_192
+GLOW_STEPS, BALANCED_STEPS = 1_500, 300
+N_DRAWS = 32_768
 
 
 def halved(pixels):
