@@ -10,6 +10,7 @@ import pytest
 from jax.scipy.stats import norm
 
 from flowebm.models import EnergyModel, MLPTilt, gaussian_base
+from flowebm.training import importance_weighted
 from flowebm.training.importance_weighted import draw_pool, fit_importance_weighted
 from flowebm.training.row_weights import RowWeights
 
@@ -115,6 +116,19 @@ def test_weights_are_honoured(start, proposal, data):
     model = fit_of(start, proposal, data, weights=weights, max_steps=200).model
     gap = model.energy(jnp.array([-2.0, 0.0])) - model.energy(jnp.array([1.0, 0.0]))
     assert gap > np.log(SHARES[0] / SHARES[1]) + 1
+
+
+@pytest.mark.parametrize(("rows", "draws"), [(50, 1 << 16), (8000, 128_000), (50_000, 1 << 19)])
+def test_draws_keep_up_with_the_data(start, proposal, monkeypatch, rows, draws):
+    class Drawn(Exception):
+        pass
+
+    def draw(key, proposal, n):
+        raise Drawn(n)
+
+    monkeypatch.setattr(importance_weighted, "draw_pool", draw)
+    with pytest.raises(Drawn, match=f"^{draws}$"):
+        fit_of(start, proposal, jnp.zeros((rows, 2)))
 
 
 def test_a_pool_has_the_densities_of_its_draws(proposal):

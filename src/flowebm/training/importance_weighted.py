@@ -27,8 +27,12 @@ from flowebm.training.validation import validation_metrics
 
 Model = TypeVar("Model", bound=AbstractEnergyModel)
 
-#: Draws that train, and draws of their own that evaluate.
-N_POOL, N_EVALUATION = 1 << 16, 1 << 14
+#: Draws that train for each row of data, and how many they are at least and at most. What the
+#: draws' own error adds to that of the data goes as the ratio of their numbers.
+DRAWS_PER_ROW, LEAST_DRAWS, MOST_DRAWS = 16, 1 << 16, 1 << 19
+
+#: Draws of their own that evaluate.
+N_EVALUATION = 1 << 14
 
 #: Draws made at once.
 AT_ONCE = 1 << 12
@@ -111,8 +115,8 @@ class ImportanceWeightedTrainer(AbstractTrainer):
 
     @property
     def pools(self) -> tuple[Pool, Pool]:
-        """The draws that train, and those that evaluate."""
-        return self.pool, self.held_out
+        """As many of the draws that train as tell something more, and those that evaluate."""
+        return jax.tree.map(lambda draws: draws[:LEAST_DRAWS], self.pool), self.held_out
 
     def with_params(self, params: PyTree[Array]) -> AbstractEnergyModel:
         """The model with other parameters."""
@@ -181,11 +185,12 @@ def fit_importance_weighted(
 ) -> ImportanceWeightedFit[Model]:
     r"""Fit an energy model by maximum likelihood, with a fixed proposal for its expectations.
 
-    Where a fitted flow covers the model, draws of it that are made once and weighted anew in
-    every iteration tell the gradient as well as chains do, at a fraction of the price: an iteration
-    evaluates nothing but energies. Nothing adapts, so that this is for few coordinates, in which a
-    flow is good from the start. Where draws are rare the energy can run away unseen; the effective
-    share of the draws that evaluate then falls.
+    Where a fitted flow covers the model, draws of it that are made once, sixteen for each row of
+    data and half a million at most, and weighted anew in every iteration tell the gradient as well
+    as chains do, at a fraction of the price: an iteration evaluates nothing but energies. Nothing
+    adapts, so that this is for few coordinates, in which a flow is good from the start. Where draws
+    are rare the energy can run away unseen; the effective share of the draws that evaluate then
+    falls.
 
     Args:
         key: Random key.
@@ -213,11 +218,12 @@ def fit_importance_weighted(
     sampling*.
     """
     pool_key, held_out_key, train_key = jr.split(key, 3)
+    n_pool = min(max(DRAWS_PER_ROW * data.shape[0], LEAST_DRAWS), MOST_DRAWS)
     trainer = ImportanceWeightedTrainer(
         model=model,
         data=data,
         validation=validation,
-        pool=draw_pool(pool_key, proposal, N_POOL),
+        pool=draw_pool(pool_key, proposal, n_pool),
         held_out=draw_pool(held_out_key, proposal, N_EVALUATION),
         optimizer=clipped_adamw(1.0, learning_rate, weight_decay),
         weights=weights,
