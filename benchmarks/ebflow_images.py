@@ -34,12 +34,12 @@ ARCHITECTURES = {"fc": (0.5, 10), "cnn": (0.75, 3)}
 
 #: Learning rates: the noisier the objective, the smaller.
 LEARNING_RATES = {
-    "fc": {"ml": 2e-4, "sml": 2e-4, "ssm": 1e-4, "fdssm": 2e-5, "dsm": 2e-5},
-    "cnn": {"ml": 1e-4, "sml": 1e-4, "ssm": 3e-5, "fdssm": 5e-6, "dsm": 5e-6},
+    "fc": {"ml": 2e-4, "sml": 2e-4, "ssm": 1e-4, "fdssm": 2e-5, "dsm": 6e-5},
+    "cnn": {"ml": 1e-4, "sml": 1e-4, "ssm": 3e-5, "fdssm": 5e-6, "dsm": 2e-5},
 }
 
 #: Noise of dsm and length of finite differences: of whitened points, and in pixels.
-SIGMA = {True: 0.1, False: 16.0}
+SIGMA = {True: 0.4, False: 16.0}
 STEP = {True: 0.3, False: 16.0}
 
 
