@@ -129,6 +129,8 @@ def test_draws_keep_up_with_the_data(start, proposal, monkeypatch, rows, draws):
     monkeypatch.setattr(importance_weighted, "draw_pool", draw)
     with pytest.raises(Drawn, match=f"^{draws}$"):
         fit_of(start, proposal, jnp.zeros((rows, 2)))
+    with pytest.raises(Drawn, match="^70000$"):
+        fit_of(start, proposal, jnp.zeros((rows, 2)), n_draws=70_000)
 
 
 def test_a_pool_has_the_densities_of_its_draws(proposal):

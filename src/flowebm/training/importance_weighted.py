@@ -177,6 +177,7 @@ def fit_importance_weighted(
     learning_rate: float = 5e-3,
     weight_decay: float = 1e-4,
     batch_size: int = 1024,
+    n_draws: int | None = None,
     max_steps: int = 2000,
     time_budget: float | None = None,
     patience: int | None = None,
@@ -185,12 +186,11 @@ def fit_importance_weighted(
 ) -> ImportanceWeightedFit[Model]:
     r"""Fit an energy model by maximum likelihood, with a fixed proposal for its expectations.
 
-    Where a fitted flow covers the model, draws of it that are made once, sixteen for each row of
-    data and half a million at most, and weighted anew in every iteration tell the gradient as well
-    as chains do, at a fraction of the price: an iteration evaluates nothing but energies. Nothing
-    adapts, so that this is for few coordinates, in which a flow is good from the start. Where draws
-    are rare the energy can run away unseen; the effective share of the draws that evaluate then
-    falls.
+    Where a fitted flow covers the model, draws of it that are made once and weighted anew in
+    every iteration tell the gradient as well as chains do, at a fraction of the price: an iteration
+    evaluates nothing but energies. Nothing adapts, so that this is for few coordinates, in which a
+    flow is good from the start. Where draws are rare the energy can run away unseen; the effective
+    share of the draws that evaluate then falls.
 
     Args:
         key: Random key.
@@ -202,6 +202,8 @@ def fit_importance_weighted(
         learning_rate: AdamW's learning rate at its height.
         weight_decay: AdamW's decoupled weight decay.
         batch_size: Training points, and draws, of an iteration.
+        n_draws: Draws that train. By default sixteen for each row of data, but no fewer than
+            65,536 and no more than 524,288.
         max_steps: Iterations at most.
         time_budget: Seconds at most.
         patience: Evaluations without a better validation NLL before it stops.
@@ -218,12 +220,13 @@ def fit_importance_weighted(
     sampling*.
     """
     pool_key, held_out_key, train_key = jr.split(key, 3)
-    n_pool = min(max(DRAWS_PER_ROW * data.shape[0], LEAST_DRAWS), MOST_DRAWS)
+    if n_draws is None:
+        n_draws = min(max(DRAWS_PER_ROW * data.shape[0], LEAST_DRAWS), MOST_DRAWS)
     trainer = ImportanceWeightedTrainer(
         model=model,
         data=data,
         validation=validation,
-        pool=draw_pool(pool_key, proposal, n_pool),
+        pool=draw_pool(pool_key, proposal, n_draws),
         held_out=draw_pool(held_out_key, proposal, N_EVALUATION),
         optimizer=clipped_adamw(1.0, learning_rate, weight_decay),
         weights=weights,
