@@ -13,13 +13,13 @@ import paramax
 import pytest
 from jax.scipy.stats import norm
 
-from flowebm.evaluation import log_mean_exp
+from flowebm.evaluation import log_mean_exp, log_partition
 from flowebm.models import EnergyModel, MLPTilt, gaussian_base, make_flow
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Outcome, TrainingDiverged
 from flowebm.training.exploration import Explored
 from flowebm.training.fit_joint import default_base, fit_joint
-from flowebm.training.importance_weighted import ImportanceWeightedFit
+from flowebm.training.importance_weighted import ImportanceWeightedFit, Pool
 from flowebm.training.result import FitResult
 
 SMALL = BalancedOptions(
@@ -238,6 +238,41 @@ def test_an_energy_that_ran_away_is_left_behind(short_fit, data, monkeypatch, fa
     x = jnp.array([0.3, -0.7])
     assert float(started[0].energy(x)) == pytest.approx(-float(base.log_prob(x)), abs=1e-5)
     assert result.base == ("gaussian" if seconds is None else "flow")
+
+
+@pytest.mark.parametrize("worse", ["the start", "balanced training"])
+def test_the_better_of_two_stages_is_kept(short_fit, data, monkeypatch, worse):
+    """By its validation NLL; log Z and chains are then those of the model that is kept."""
+    module = sys.modules["flowebm.training.fit_joint"]
+    points = (data @ OBLIQUE)[:, :2]
+    base = paramax.non_trainable(gaussian_base(points))
+    start = EnergyModel(MLPTilt((2,), width=16, depth=2, key=jr.key(0)), base)
+    held_out = Pool(*eqx.filter_jit(short_fit.flow.sample_and_log_prob)(jr.key(5), (512,)))
+    fields = {f.name: getattr(short_fit, f.name) for f in dataclasses.fields(FitResult)}
+    models = {"the start": start, "balanced training": short_fit.model}
+    if worse == "balanced training":
+        models = dict(zip(models, reversed(models.values()), strict=True))
+
+    def weighted(*args, **choices):
+        outcome = Outcome(None, [{"stage": "importance-weighted"}], "done")
+        return ImportanceWeightedFit(models["the start"], held_out, 0.9, outcome)
+
+    def balanced(keys, *args, **choices):
+        model = models["balanced training"]
+        log_z = log_partition(keys[2], model, short_fit.flow)
+        return FitResult(**(fields | {"model": model, "log_partition": log_z}))
+
+    monkeypatch.setattr(module, "fit_importance_weighted", weighted)
+    monkeypatch.setattr(module, "balance", balanced)
+    monkeypatch.setattr(
+        module, "explore", lambda *args, **_: Explored(short_fit.flow.flow, None, None, [])
+    )
+    result = fit_of(start, points)
+    assert result.model is short_fit.model
+    assert abs(result.log_partition.value - short_fit.log_partition.value) < 5 * (
+        2**0.5 * short_fit.log_partition.stderr
+    )
+    assert (result.chains is short_fit.chains) == (worse == "the start")
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def test_draws_keep_up_with_the_data(start, proposal, monkeypatch, rows, draws):
     monkeypatch.setattr(importance_weighted, "draw_pool", draw)
     with pytest.raises(Drawn, match=f"^{draws}$"):
         fit_of(start, proposal, jnp.zeros((rows, 2)))
-    with pytest.raises(Drawn, match="^70000$"):
+    with pytest.raises(Drawn, match=r"^70000$"):
         fit_of(start, proposal, jnp.zeros((rows, 2)), n_draws=70_000)
 
 

@@ -1,18 +1,24 @@
 """`fit_joint`: a flow finds what matters, balanced training makes it right."""
 
 import time
+import warnings
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
+import equinox as eqx
+import jax
 import jax.random as jr
 import paramax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from flowebm.evaluation.log_partition import LogPartition, log_partition
 from flowebm.evaluation.relevance import Relevance
+from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.bases import gaussian_base
 from flowebm.models.defensive import DefensiveMixture
+from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.relevant import shrink_idle
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import MLPTilt
@@ -103,7 +109,8 @@ def fit_joint(
        importance-weighted likelihood (`fit_importance_weighted`). A time budget under a minute
        ends with it, if at least half of the draws are effective.
     3. Balanced training from there: the flow is the first proposal and, with `base="flow"`, what
-       the energy tilts. The tilt sees idle directions shrunken.
+       the energy tilts. The tilt sees idle directions shrunken. Where it does not better the energy
+       of stage 2 on validation data, that one is kept.
 
     Args:
         key: Random key; with the inputs it determines the result on a given device, unless a
@@ -190,7 +197,7 @@ def fit_joint(
     if base == "auto":
         base = default_base(prod(model.shape))
     is_short = time_budget is not None and time_budget < ENOUGH_SECONDS
-    history, result = explored.history, None
+    history, result, weighted = explored.history, None, None
     if base == "flow":
         flow = explored.flow if train_base else paramax.non_trainable(explored.flow)
         model = EnergyModel(tilt, flow)
@@ -213,7 +220,7 @@ def fit_joint(
         if fitted is not None:
             history = history + fitted.outcome.history
         if fitted is not None and fitted.ess >= TRUSTED_ESS:
-            model = fitted.model
+            weighted, model = fitted, fitted.model
             if is_short and fitted.ess >= ENOUGH_ESS:
                 result = fit_result(
                     keys["log_z"],
@@ -249,9 +256,71 @@ def fit_joint(
             history=history,
             sentences=sentences,
         )
+        if weighted is not None:
+            draws = weighted.draws(keys["chains"], options.n_chains)
+            result = _better(
+                keys["log_z"],
+                result,
+                weighted.model,
+                draws,
+                validation,
+                row_weights,
+                observers,
+                sentences,
+            )
     return JointFitResult(
         **vars(result), relevance=explored.relevance, relevant=explored.relevant, base=base
     )
+
+
+def _better(
+    key: PRNGKeyArray,
+    result: FitResult,
+    start: EnergyModel,
+    draws: Float[Array, "chains *shape"],
+    validation: Float[Array, "m *shape"],
+    weights: RowWeights | None,
+    observers: Observers,
+    sentences: list[str],
+) -> FitResult:
+    r"""The result of balanced training, or what it started from if that has the lower NLL.
+
+    Both $\log Z$ are of the same draws: by the evaluations of either stage, each with draws of its
+    own, the two cannot be told apart. A budget that ends soon after balanced training has begun
+    leaves it worse than its start.
+
+    Args:
+        key: Random key that the result's $\log Z$ came from.
+        result: Of balanced training.
+        start: The model that it started from.
+        draws: Draws of that model.
+        validation: Validation points, one a row.
+        weights: How much they count.
+        observers: Told of the kept log-normaliser's warnings.
+        sentences: What `observers.warn` has been told.
+    """
+
+    def nll(model: AbstractEnergyModel, log_z: LogPartition) -> float:
+        mean = weighted_mean(
+            _energies(model, validation), None if weights is None else weights.validation
+        )
+        return float(mean.value) + float(log_z.value)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        log_z = log_partition(key, start, result.flow)
+    if nll(result.model, result.log_partition) <= nll(start, log_z):
+        return result
+    for warning in caught:
+        observers.warn(str(warning.message))
+    return replace(
+        result, model=start, log_partition=log_z, chains=draws, warnings=tuple(sentences)
+    )
+
+
+@eqx.filter_jit
+def _energies(model: AbstractEnergyModel, points: Array) -> Array:
+    return jax.vmap(model.energy)(points)
 
 
 def _fit_to_draws(
