@@ -37,7 +37,7 @@ def test_candidates_follow_the_density_that_is_reported(donors, missing, p_value
 
     @jax.jit
     def drawn(key):
-        proposal, _ = hot_deck(jr.key(1), jnp.where(missing, 0.0, POINT), missing, donors)
+        proposal = hot_deck(jr.key(1), jnp.where(missing, 0.0, POINT), missing, donors).proposal
         candidates, log_q = jax.vmap(proposal.sample_and_log_prob)(jr.split(key, DRAWS))
         log_prob = jax.vmap(proposal.log_prob)
         elsewhere = candidates[:50].at[:, 0].add(3.0)
@@ -55,9 +55,9 @@ def test_candidates_follow_the_density_that_is_reported(donors, missing, p_value
 
 
 def test_the_start_is_the_point_with_the_missing_part_of_a_donor(donors, missing):
-    start = jax.jit(lambda key: hot_deck(key, jnp.where(missing, 0.0, POINT), missing, donors)[1])(
-        jr.key(1)
-    )
+    start = jax.jit(
+        lambda key: hot_deck(key, jnp.where(missing, 0.0, POINT), missing, donors).start
+    )(jr.key(1))
     np.testing.assert_array_equal(start[::2], POINT[::2])
     (row,) = np.flatnonzero(donors[:, 1] == start[1])
     assert abs(donors[row, 0] - 4) < 1
