@@ -11,7 +11,7 @@ from jax.scipy.stats import norm
 
 from flowebm.models import EnergyModel, MLPTilt, gaussian_base
 from flowebm.training import importance_weighted
-from flowebm.training.importance_weighted import draw_pool, fit_importance_weighted
+from flowebm.training.importance_weighted import draw_pool, fit_importance_weighted, resample
 from flowebm.training.row_weights import RowWeights
 
 SHARES, CENTRES, SD = np.array([0.8, 0.2]), np.array([1.0, -2.0]), 0.5
@@ -97,7 +97,7 @@ def test_log_z_is_within_its_error(fit, by_quadrature):
 def test_draws_have_the_modes_of_the_model(fit, by_quadrature):
     """Binomial at 5 standard errors, and those of 2^14 draws of the proposal."""
     n = 2000
-    draws = fit.draws(jr.key(5), n)
+    draws = resample(jr.key(5), fit.model, fit.held_out, n)
     share = float(jnp.mean(draws[:, 0] > -0.5))
     variance = by_quadrature[1] * (1 - by_quadrature[1])
     assert abs(share - by_quadrature[1]) < 5 * np.sqrt(variance * (1 / n + 4 / 2**14))

@@ -99,18 +99,22 @@ def relevant_directions(
     def log_ratio(z):
         return log_density((factor @ z + offset).reshape(shape)) + 0.5 * z @ z
 
-    def ratio_scores(z):
-        return jax.lax.map(jax.grad(log_ratio), z, batch_size=min(AT_ONCE, z.shape[0]))
-
-    scores = ratio_scores(whiten(points))
-    # Ascending eigenvalues, so the last direction is the first.
-    directions = jnp.linalg.eigh(scores.T @ scores / scores.shape[0])[1][:, ::-1]
-
-    z = whiten(held_out)
-    noise = jr.normal(key, z.shape)
+    z, noise = whiten(held_out), jr.normal(key, (held_out.shape[0], size))
     above, below = z + SMOOTHING * noise, z - SMOOTHING * noise
-    both = ratio_scores(jnp.concatenate([above, below])) @ directions
-    at_above, at_below = jnp.split(both, 2)
+    # In one loop of whole batches, because the gradient of a flow takes seconds to compile.
+    parts = whiten(points), above, below
+    everywhere = jnp.concatenate(parts)
+    n = everywhere.shape[0]
+    at_once = min(AT_ONCE, n)
+    padded = jnp.pad(everywhere, ((0, -n % at_once), (0, 0)))
+    scores = jax.lax.map(jax.grad(log_ratio), padded, batch_size=at_once)[:n]
+    at_points, at_above, at_below = jnp.split(
+        scores, (points.shape[0], points.shape[0] + held_out.shape[0])
+    )
+    # Ascending eigenvalues, so the last direction is the first.
+    second_moment = at_points.T @ at_points / points.shape[0]
+    directions = jnp.linalg.eigh(second_moment)[1][:, ::-1]
+    at_above, at_below = at_above @ directions, at_below @ directions
     products = 0.5 * (at_above * (above @ directions) + at_below * (below @ directions)) / (
         1 + SMOOTHING**2
     ) - (at_above - at_below) * (noise @ directions) / (2 * SMOOTHING)

@@ -269,22 +269,24 @@ def drive(
     placement = Placement.of(trainer)
     placement.check(trainer, key)
     limits = replace(limits, time_budget=value_of_first(limits.time_budget))
+    # Programs are looked up by what is static: stages that differ in their name share one.
+    stage, trainer = trainer.stage, replace(trainer, stage="")
     frozen = trainer, key = placement.put((trainer, key))
     with placement.active():
         state, metrics = _evaluate(frozen, _start(trainer, key))
     if "nll" in metrics:
         state = eqx.tree_at(lambda s: s.first_nll, state, jnp.copy(metrics["nll"]))
     history: list[dict[str, Any]] = []
-    restored = _restored(observers, trainer.stage, state, placement)
+    restored = _restored(observers, stage, state, placement)
     if restored is not None:
         state, history = restored
         seconds_before = history[-1]["seconds"] if history else 0.0
         started -= seconds_before
         total = _expected_total(limits, history)
     else:
-        history.append(_row(trainer.stage, metrics, 0, started))
+        history.append(_row(stage, metrics, 0, started))
         for observe in observers.on_block:
-            observe(trainer.stage, history[-1], limits.max_steps)
+            observe(stage, history[-1], limits.max_steps)
     divergence_margin = float(math.prod(trainer.data.shape[1:]))
     stop_reason = "nothing left to do"
     rows_before = len(history)
@@ -296,7 +298,7 @@ def drive(
         with placement.active():
             state, metrics = _run_block(frozen, state, length, np.asarray(float(total)))
             state, evaluation = _evaluate(frozen, state)
-        row = _row(trainer.stage, metrics | evaluation, int(state.iteration), started)
+        row = _row(stage, metrics | evaluation, int(state.iteration), started)
         values = [v for v in row.values() if isinstance(v, float)]
         first_nll = float(state.first_nll)
         nll = row.get("nll", -math.inf)
@@ -308,7 +310,7 @@ def drive(
             recoveries = int(backup.recoveries) + 1
             if recoveries > MAX_RECOVERIES:
                 raise TrainingDiverged(
-                    f"Stage {trainer.stage!r} diverged at iteration {row['iteration']} "
+                    f"Stage {stage!r} diverged at iteration {row['iteration']} "
                     f"(validation NLL {nll:.3g}, {first_nll:.3g} at the start) after "
                     f"{MAX_RECOVERIES} returns to a good state with ever lower learning rates: "
                     "lower the learning rate, or look for outliers in the data."
@@ -320,7 +322,7 @@ def drive(
                 (factor, backup.recoveries + 1),
             )
             observers.warn(
-                f"Stage {trainer.stage!r} diverged before iteration {row['iteration']}; going "
+                f"Stage {stage!r} diverged before iteration {row['iteration']}; going "
                 f"back to iteration {iteration} with the learning rate times {float(factor):g}."
             )
             continue
@@ -332,9 +334,9 @@ def drive(
         if stop_reason:
             state = eqx.tree_at(lambda s: s.finished, state, state.iteration >= 0)
         for observe in observers.on_block:
-            observe(trainer.stage, row, total)
+            observe(stage, row, total)
         if observers.save:
-            observers.save(trainer.stage, placement.local(state), history)
+            observers.save(stage, placement.local(state), history)
     return Outcome(placement.local(state), history, stop_reason, seconds_before)
 
 

@@ -114,28 +114,32 @@ def explore(
     if relevant is None and prod(data.shape[1:]) < FEWEST_TO_SEARCH:
         flow = fits.whole(jr.fold_in(key, 0))
         return Explored(flow, None, None, fits.history)
-    first = everything = fits.all_coordinates(jr.fold_in(key, 0), "exploration")
-    explored, known = None, 0
+    everything = fits.all_coordinates(jr.fold_in(key, 0), "exploration")
+    explored, known = Explored(everything, None, None, fits.history), 0
     for number in range(1, MAX_ROUNDS + 1):
+        if fits.out_of_time():
+            break
         name = "" if number == 1 else f"-{number}"
         judge_key, few_key, more_key = jr.split(jr.fold_in(key, number), 3)
         relevance = fits.relevance(judge_key, everything, gaussian)
+        explored = explored._replace(relevance=relevance)
         # A flow needs a coordinate, even where none is significant.
         found = relevant or max(1, int(relevance.n_relevant))
-        if found == relevance.relevance.size or found <= known:
+        if found == relevance.relevance.size or found <= known or fits.out_of_time():
             break
         few = fits.relevant_coordinates(few_key, relevance.change, found, f"flow{name}")
         if fits.is_better(everything, few):
             break
         explored, known = Explored(few, relevance, found, fits.history), found
-        if relevant is not None or number == MAX_ROUNDS:
+        if relevant is not None or number == MAX_ROUNDS or fits.out_of_time():
             break
         everything = fits.beyond(more_key, few, f"exploration-{number + 1}")
         if not fits.is_better(everything, few):
             break
-    if explored is None:
-        flow = fits.refined(jr.fold_in(key, MAX_ROUNDS + 1), first)
-        explored = Explored(flow, relevance, None, fits.history)
+        explored = Explored(everything, relevance, None, fits.history)
+    if explored.relevant is None and not fits.out_of_time():
+        flow = fits.refined(jr.fold_in(key, MAX_ROUNDS + 1), explored.flow)
+        explored = explored._replace(flow=flow)
     return explored
 
 
@@ -224,7 +228,9 @@ class _Fits:
     def refined(self, key: PRNGKeyArray, flow: AbstractDistribution) -> AbstractDistribution:
         """The flow of all coordinates, fitted with more patience."""
         points = self.data, self.validation
-        return self._fit(key, flow, *points, RELEVANT_BUDGET, stage="refinement")
+        # In blocks of the same length, for which the program is compiled.
+        choices = {"block_length": BLOCK_LENGTH, "patience": 4 * PATIENCE}
+        return self._fit(key, flow, *points, RELEVANT_BUDGET, stage="refinement", **choices)
 
     def relevance(
         self, key: PRNGKeyArray, flow: AbstractDistribution, gaussian: Transformed
@@ -237,6 +243,11 @@ class _Fits:
             rows = draw_rows(self.weights, jr.fold_in(rows_key, 2), rows)
             held_out = held_out[rows_in_proportion(self.weights.validation)]
         return relevant_directions(noise_key, flow.log_prob, gaussian, self.data[rows], held_out)
+
+    def out_of_time(self) -> bool:
+        """Whether no second is left: what compiles now would only overrun."""
+        left = self.seconds(1.0)
+        return left is not None and left <= 0
 
     def is_better(self, flow: AbstractDistribution, other: AbstractDistribution) -> bool:
         """Whether a flow is significantly better on validation points."""

@@ -22,7 +22,7 @@ from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.flows import make_flow
 from flowebm.models.tilted import EnergyModel
 from flowebm.training.balanced import BalancedOptions, BalancedTrainer
-from flowebm.training.driver import Limits, Observers, Outcome, drive
+from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.flow import fit_flow
 from flowebm.training.optimizers import clipped_adam, clipped_adamw
 from flowebm.training.result import FitResult, collect_warnings
@@ -350,8 +350,8 @@ def _result(key, trainer, outcome, history, observers, sentences) -> FitResult:
         trainer.with_params(params),
         trainer.with_flow(flow_params),
         outcome.state.inner.chains,
-        outcome,
-        history=history,
+        outcome.stop_reason,
+        history=history + outcome.history,
         observers=observers,
         sentences=sentences,
     )
@@ -362,7 +362,7 @@ def fit_result(
     model: AbstractEnergyModel,
     proposal: AbstractDistribution,
     chains: Float[Array, "chains *shape"],
-    outcome: Outcome,
+    stop_reason: str,
     *,
     history: list[dict[str, Any]],
     observers: Observers,
@@ -375,8 +375,8 @@ def fit_result(
         model: The model.
         proposal: The flow that covers it.
         chains: Where its chains ended.
-        outcome: Of the last stage.
-        history: Rows of the stages before.
+        stop_reason: Why the last stage ended.
+        history: Rows of all stages.
         observers: Told of the log-normaliser's warnings.
         sentences: What `observers.warn` has been told, as `collect_warnings` collects it.
 
@@ -393,8 +393,8 @@ def fit_result(
         flow=proposal,
         log_partition=log_z,
         chains=chains,
-        history=history + outcome.history,
-        stop_reason=outcome.stop_reason,
+        history=history,
+        stop_reason=stop_reason,
         warnings=tuple(sentences),
     )
 

@@ -28,8 +28,11 @@ from flowebm.training.exploration import MakeFlow, explore, spline_coupling
 from flowebm.training.fit_balanced import balance, fit_result, training_and_validation
 from flowebm.training.importance_weighted import (
     LEAST_DRAWS,
+    N_EVALUATION,
     ImportanceWeightedFit,
+    draw_pool,
     fit_importance_weighted,
+    resample,
 )
 from flowebm.training.result import FitResult, collect_warnings
 from flowebm.training.row_weights import RowWeights, rows_in_proportion
@@ -45,10 +48,13 @@ WEIGHTED_TO_BALANCED = 2
 #: Share of a time budget that the importance-weighted stage may take.
 WEIGHTED_BUDGET = 0.25
 
+#: Seconds that balanced training takes to compile, on two cores: where fewer are left it would only
+#: overrun, and what the stages before it have found is returned.
+LEAST_TO_BALANCE = 20.0
+
 #: In a budget of fewer seconds balanced training would hardly have compiled: the
-#: importance-weighted stage is the last, if that share of its draws is effective, and takes all but
-#: the share in which log Z is estimated.
-ENOUGH_SECONDS, ENOUGH_ESS, LOG_Z_BUDGET = 60.0, 0.5, 0.15
+#: importance-weighted stage takes all but the share in which log Z is estimated.
+ENOUGH_SECONDS, LOG_Z_BUDGET = 60.0, 0.15
 
 #: Effective share of the draws under which what was fitted against them is not to be trusted: an
 #: energy that ran away where draws are rare has a single draw that is effective.
@@ -106,11 +112,11 @@ def fit_joint(
        better of the two on validation data stays. Up to three coordinates one flow is fitted to
        all.
     2. With `base="gaussian"` the energy is fitted against draws of the flow that are made once, by
-       importance-weighted likelihood (`fit_importance_weighted`). A time budget under a minute
-       ends with it, if at least half of the draws are effective.
+       importance-weighted likelihood (`fit_importance_weighted`).
     3. Balanced training from there: the flow is the first proposal and, with `base="flow"`, what
        the energy tilts. The tilt sees idle directions shrunken. Where it does not better the energy
-       of stage 2 on validation data, that one is kept.
+       of stage 2 on validation data, that one is kept. It takes about 20 seconds to compile: where
+       a time budget leaves fewer, it is left out, and the energy is that of stage 2 or the flow's.
 
     Args:
         key: Random key; with the inputs it determines the result on a given device, unless a
@@ -197,12 +203,12 @@ def fit_joint(
     if base == "auto":
         base = default_base(prod(model.shape))
     is_short = time_budget is not None and time_budget < ENOUGH_SECONDS
-    history, result, weighted = explored.history, None, None
+    flow = explored.flow if train_base else paramax.non_trainable(explored.flow)
+    history, weighted = explored.history, None
     if base == "flow":
-        flow = explored.flow if train_base else paramax.non_trainable(explored.flow)
         model = EnergyModel(tilt, flow)
-    else:
-        fitted = _fit_to_draws(
+    elif seconds() != 0.0:
+        weighted = _fit_to_draws(
             keys["weighted"],
             EnergyModel(tilt, model.base),
             proposal,
@@ -217,32 +223,43 @@ def fit_joint(
             seconds=seconds(reserve=LOG_Z_BUDGET) if is_short else seconds(WEIGHTED_BUDGET),
             observers=observers,
         )
-        if fitted is not None:
-            history = history + fitted.outcome.history
-        if fitted is not None and fitted.ess >= TRUSTED_ESS:
-            weighted, model = fitted, fitted.model
-            if is_short and fitted.ess >= ENOUGH_ESS:
-                result = fit_result(
-                    keys["log_z"],
-                    model,
-                    proposal,
-                    fitted.draws(keys["chains"], options.n_chains),
-                    fitted.outcome,
-                    history=explored.history,
-                    observers=observers,
-                    sentences=sentences,
-                )
-        else:
+        if weighted is not None:
+            history = history + weighted.outcome.history
+        if weighted is None or weighted.ess < TRUSTED_ESS:
+            weighted = None
             observers.warn(
-                "The flow's draws do not cover the energy that was fitted against them: balanced "
-                "training begins anew without it."
+                "The flow's draws do not cover the energy that was fitted against them, which is "
+                "given up."
             )
-            if is_short:
-                base = "flow"
-            model = EnergyModel(
-                tilt, paramax.non_trainable(explored.flow) if is_short else model.base
+        if weighted is not None:
+            model = weighted.model
+        elif is_short:
+            base, model = "flow", EnergyModel(tilt, flow)
+        else:
+            model = EnergyModel(tilt, model.base)
+    left = seconds()
+    if left is not None and left < LEAST_TO_BALANCE:
+        if weighted is None:
+            base, model = "flow", EnergyModel(tilt, flow)
+            observers.warn(
+                f"The time budget of {time_budget:g} s left {left:.0f} s to balanced training, "
+                f"which needs {LEAST_TO_BALANCE:g} s to start: the energy is that of the flow. Set "
+                "a larger budget."
             )
-    if result is None:
+            pool = draw_pool(keys["weighted"], proposal, N_EVALUATION)
+        else:
+            pool = weighted.held_out
+        result = fit_result(
+            keys["log_z"],
+            model,
+            proposal,
+            resample(keys["chains"], model, pool, options.n_chains),
+            "time budget spent" if weighted is None else weighted.outcome.stop_reason,
+            history=history,
+            observers=observers,
+            sentences=sentences,
+        )
+    else:
         result = balance(
             (keys["chains"], keys["train"], keys["log_z"]),
             model,
@@ -251,13 +268,13 @@ def fit_joint(
             validation,
             weights=row_weights,
             options=options,
-            limits=Limits(max_steps, seconds(), patience, block_length),
+            limits=Limits(max_steps, left, patience, block_length),
             observers=observers,
             history=history,
             sentences=sentences,
         )
         if weighted is not None:
-            draws = weighted.draws(keys["chains"], options.n_chains)
+            draws = resample(keys["chains"], weighted.model, weighted.held_out, options.n_chains)
             result = _better(
                 keys["log_z"],
                 result,

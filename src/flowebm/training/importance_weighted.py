@@ -72,21 +72,6 @@ class ImportanceWeightedFit(NamedTuple, Generic[Model]):
     ess: float
     outcome: Outcome
 
-    def draws(self, key: PRNGKeyArray, n: int) -> Float[Array, "n *shape"]:
-        """Draws of the model, up to the error of `n` weighted draws of the proposal resampled.
-
-        Args:
-            key: Random key.
-            n: Number of draws.
-
-        Returns:
-            Points, one a row.
-
-        Source: Kitagawa (1996), *Monte Carlo filter and smoother for non-Gaussian nonlinear state
-        space models*, for systematic resampling.
-        """
-        return _resampled(key, self.model, self.held_out, n)
-
 
 class ImportanceWeightedTrainer(AbstractTrainer):
     """Descent of the importance-weighted likelihood, as a trainer.
@@ -256,7 +241,23 @@ def draw_pool(key: PRNGKeyArray, proposal: AbstractDistribution, n: int) -> Pool
 
 
 @eqx.filter_jit
-def _resampled(key: PRNGKeyArray, model: AbstractEnergyModel, pool: Pool, n: int) -> Array:
+def resample(
+    key: PRNGKeyArray, model: AbstractEnergyModel, pool: Pool, n: int
+) -> Float[Array, "n *shape"]:
+    """Draws of a model, up to the error of `n` weighted draws of a proposal resampled.
+
+    Args:
+        key: Random key.
+        model: The model.
+        pool: Draws of a proposal that covers it.
+        n: Number of draws.
+
+    Returns:
+        Points, one a row.
+
+    Source: Kitagawa (1996), *Monte Carlo filter and smoother for non-Gaussian nonlinear state
+    space models*, for systematic resampling.
+    """
     return pool.points[systematic(key, jax.nn.softmax(_log_weights(model, pool)), n)]
 
 
