@@ -51,13 +51,14 @@ class DefensiveMixture(AbstractDistribution):
     def shape(self) -> tuple[int, ...]:
         return self.flow.shape
 
-    def _mix(self, flow_log_prob: Array, wide_log_prob: Array) -> Array:
+    def mix(self, flow_log_prob: Array, wide_log_prob: Array) -> Array:
+        """The mixture's log-density from those of its parts at the same points (nats)."""
         return jnp.logaddexp(
             jnp.log1p(-self.fraction) + flow_log_prob, jnp.log(self.fraction) + wide_log_prob
         )
 
     def _log_prob(self, x: Array, condition: Array | None = None) -> Array:
-        return self._mix(self.flow._log_prob(x), self.wide._log_prob(x))
+        return self.mix(self.flow._log_prob(x), self.wide._log_prob(x))
 
     def _sample(self, key: PRNGKeyArray, condition: Array | None = None) -> Array:
         choice, flow_key, wide_key = jr.split(key, 3)
@@ -94,7 +95,7 @@ class DefensiveMixture(AbstractDistribution):
         wide_x = self.wide.sample(wide_key, (capacity,))
         x = flow_x.at[where_wide].set(wide_x, mode="drop")
         flow_log_prob = flow_log_prob.at[where_wide].set(self.flow.log_prob(wide_x), mode="drop")
-        return x, self._mix(flow_log_prob, self.wide.log_prob(x))
+        return x, self.mix(flow_log_prob, self.wide.log_prob(x))
 
 
 def draw(

@@ -27,7 +27,6 @@ from flowebm.training.driver import Limits, Observers, TrainingDiverged
 from flowebm.training.exploration import MakeFlow, explore, spline_coupling
 from flowebm.training.fit_balanced import balance, fit_result, training_and_validation
 from flowebm.training.importance_weighted import (
-    LEAST_DRAWS,
     N_EVALUATION,
     ImportanceWeightedFit,
     draw_pool,
@@ -218,8 +217,6 @@ def fit_joint(
             options=options,
             max_steps=max_steps,
             block_length=block_length,
-            # Within a short budget iterations are worth more than draws.
-            n_draws=LEAST_DRAWS if is_short else None,
             seconds=seconds(reserve=LOG_Z_BUDGET) if is_short else seconds(WEIGHTED_BUDGET),
             observers=observers,
         )
@@ -349,7 +346,6 @@ def _fit_to_draws(
     *,
     weights: RowWeights | None,
     options: BalancedOptions,
-    n_draws: int | None,
     max_steps: int,
     block_length: int,
     seconds: float | None,
@@ -367,7 +363,6 @@ def _fit_to_draws(
             learning_rate=options.learning_rate,
             weight_decay=options.weight_decay,
             batch_size=options.batch_size,
-            n_draws=n_draws,
             max_steps=WEIGHTED_TO_BALANCED * max_steps,
             time_budget=seconds,
             block_length=WEIGHTED_TO_BALANCED * block_length,

@@ -1,18 +1,21 @@
 """Maximum likelihood against a pool of draws of a flow that stays as it is."""
 
-from typing import Generic, NamedTuple, TypeVar, cast
+from math import prod
+from typing import Generic, NamedTuple, TypeGuard, TypeVar, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import optax
+import paramax
 from blackjax.smc.resampling import systematic
-from flowjax.distributions import AbstractDistribution
+from flowjax.distributions import AbstractDistribution, StandardNormal, Transformed
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.evaluation.importance import effective_sample_size, log_mean_exp
-from flowebm.models.defensive import draw
+from flowebm.models.defensive import DefensiveMixture, draw
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.trainable import partition_trainable
 from flowebm.objectives.importance_weighted import importance_weighted_likelihood
@@ -27,9 +30,9 @@ from flowebm.training.validation import validation_metrics
 
 Model = TypeVar("Model", bound=AbstractEnergyModel)
 
-#: Draws that train for each row of data, and how many they are at least and at most. What the
-#: draws' own error adds to that of the data goes as the ratio of their numbers.
-DRAWS_PER_ROW, LEAST_DRAWS, MOST_DRAWS = 16, 1 << 16, 1 << 19
+#: Draws that train are at least as many as rows of data, between these bounds. Even ones are enough
+#: by then: what their own error adds to that of the data cannot be measured.
+LEAST_DRAWS, MOST_DRAWS = 1 << 16, 1 << 19
 
 #: Draws of their own that evaluate.
 N_EVALUATION = 1 << 14
@@ -187,8 +190,9 @@ def fit_importance_weighted(
         learning_rate: AdamW's learning rate at its height.
         weight_decay: AdamW's decoupled weight decay.
         batch_size: Training points, and draws, of an iteration.
-        n_draws: Draws that train. By default sixteen for each row of data, but no fewer than
-            65,536 and no more than 524,288.
+        n_draws: Draws that train, rounded up to a power of two. By default as many as rows of data,
+            but no fewer than 65,536 and no more than 524,288. They are quasi-random where the
+            proposal is a mixture of transforms of standard normals.
         max_steps: Iterations at most.
         time_budget: Seconds at most.
         patience: Evaluations without a better validation NLL before it stops.
@@ -206,12 +210,18 @@ def fit_importance_weighted(
     """
     pool_key, held_out_key, train_key = jr.split(key, 3)
     if n_draws is None:
-        n_draws = min(max(DRAWS_PER_ROW * data.shape[0], LEAST_DRAWS), MOST_DRAWS)
+        n_draws = min(max(data.shape[0], LEAST_DRAWS), MOST_DRAWS)
+    # Even pools come in powers of two.
+    n_draws = 1 << (n_draws - 1).bit_length()
+    if _is_transport(proposal):
+        pool = quasi_random_pool(pool_key, proposal, n_draws)
+    else:
+        pool = draw_pool(pool_key, proposal, n_draws)
     trainer = ImportanceWeightedTrainer(
         model=model,
         data=data,
         validation=validation,
-        pool=draw_pool(pool_key, proposal, n_draws),
+        pool=pool,
         held_out=draw_pool(held_out_key, proposal, N_EVALUATION),
         optimizer=clipped_adamw(1.0, learning_rate, weight_decay),
         weights=weights,
@@ -240,6 +250,57 @@ def draw_pool(key: PRNGKeyArray, proposal: AbstractDistribution, n: int) -> Pool
     return Pool(*(jnp.concatenate(parts) for parts in zip(*batches, strict=True)))
 
 
+def quasi_random_pool(key: PRNGKeyArray, proposal: DefensiveMixture, n: int) -> Pool:
+    r"""Draws of a defensive mixture that lie more evenly than independent ones.
+
+    A scrambled Sobol sequence in the coordinates of the latents and in one more, which chooses the
+    wide density's share of the points. Every draw is one of the mixture, so that means over the
+    pool stay unbiased; their errors are the smaller the fewer the coordinates.
+
+    Args:
+        key: Random key of the scrambling.
+        proposal: A mixture whose flow and wide density are transforms of standard normals.
+        n: Number of draws, a power of two.
+
+    Returns:
+        The pool, in random order.
+
+    Source: Owen (1998), *Scrambling Sobol' and Niederreiter-Xing points*; Buchholz, Wenzel, Mandt
+    (2018), *Quasi-Monte Carlo variational inference*.
+    """
+    from scipy.stats.qmc import MultivariateNormalQMC
+
+    seed_key, order_key = jr.split(key)
+    seed = int(jr.randint(seed_key, (), 0, jnp.iinfo(jnp.int32).max))
+    latents = MultivariateNormalQMC(np.zeros(prod(proposal.shape) + 1), rng=seed).random(n)
+    latents = latents[np.argsort(latents[:, -1]), :-1].reshape(n, *proposal.shape)
+    n_wide = round(proposal.fraction * n)
+    pool = _transported(proposal, *map(jnp.asarray, np.split(latents.astype(np.float32), [n_wide])))
+    order = jr.permutation(order_key, n)
+    return jax.tree.map(lambda draws: draws[order], pool)
+
+
+@eqx.filter_jit
+def _transported(proposal: DefensiveMixture, wide_latents: Array, flow_latents: Array) -> Pool:
+    """Latents to points of the wide density and of the flow, with the mixture's log-density."""
+    proposal = paramax.unwrap(proposal)
+    flow, wide = cast(Transformed, proposal.flow), cast(Transformed, proposal.wide)
+
+    def of_flow(z):
+        x, log_det = flow.bijection.transform_and_log_det(z)
+        return x, proposal.mix(flow.base_dist.log_prob(z) - log_det, wide.log_prob(x))
+
+    def of_wide(z):
+        x = wide.bijection.transform(z)
+        return x, proposal.log_prob(x)
+
+    parts = (
+        jax.lax.map(function, z, batch_size=min(AT_ONCE, z.shape[0]))
+        for function, z in ((of_wide, wide_latents), (of_flow, flow_latents))
+    )
+    return Pool(*map(jnp.concatenate, zip(*parts, strict=True)))
+
+
 @eqx.filter_jit
 def resample(
     key: PRNGKeyArray, model: AbstractEnergyModel, pool: Pool, n: int
@@ -259,6 +320,14 @@ def resample(
     space models*, for systematic resampling.
     """
     return pool.points[systematic(key, jax.nn.softmax(_log_weights(model, pool)), n)]
+
+
+def _is_transport(proposal: AbstractDistribution) -> TypeGuard[DefensiveMixture]:
+    """Whether latents of a standard normal can be taken to draws of it."""
+    return isinstance(proposal, DefensiveMixture) and all(
+        isinstance(part, Transformed) and isinstance(part.base_dist, StandardNormal)
+        for part in (proposal.flow, proposal.wide)
+    )
 
 
 @eqx.filter_jit
