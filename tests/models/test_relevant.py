@@ -84,3 +84,22 @@ def test_a_tilt_of_all_coordinates_is_the_tilt_itself(change):
     tilt = MLPTilt((5,), width=8, depth=2, key=jr.key(4))
     weight = paramax.unwrap(shrink_idle(tilt, change, 5)).layers[0].weight
     np.testing.assert_allclose(weight, tilt.layers[0].weight, atol=1e-4)
+
+
+def test_a_blind_tilt_can_be_made_to_see(change):
+    """The same function at first, whose idle part can be trained again."""
+    tilt = MLPTilt((5,), width=8, depth=2, key=jr.key(4))
+    readout = jr.normal(jr.key(5), tilt.readout.weight.shape)
+    tilt = eqx.tree_at(lambda t: t.readout.weight, tilt, readout)
+    blind = shrink_idle(tilt, change, 2, 0.0)
+    idle = MATRIX[:, 2:] @ jnp.array([1.0, -2.0, 3.0])
+    assert float(blind(X + idle)) == pytest.approx(float(blind(X)), abs=1e-4)
+    seeing = shrink_idle(blind, change, 2)
+    assert float(seeing(X)) == pytest.approx(float(blind(X)), abs=1e-4)
+
+    def along_idle(weight):
+        moved = eqx.tree_at(lambda t: t.layers[0].weight.weight, seeing, weight)
+        return moved(X + idle) - moved(X)
+
+    gradient = jax.grad(along_idle)(seeing.layers[0].weight.weight)
+    assert float(jnp.abs(gradient).max()) > 1e-3

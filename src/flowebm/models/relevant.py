@@ -53,19 +53,19 @@ class ShrunkWeight(paramax.AbstractUnwrappable[Array]):
         matrix: $A$, shape `(D, D)`; it is not trained.
     """
 
-    weight: Float[Array, "out d"]
+    weight: Float[Array, "out d"] | paramax.AbstractUnwrappable[Array]
     matrix: Array | paramax.NonTrainable
 
-    def __init__(self, weight: Array, matrix: Array):
+    def __init__(self, weight: Array | paramax.AbstractUnwrappable[Array], matrix: Array):
         self.weight = weight
         self.matrix = paramax.NonTrainable(matrix)
 
     def unwrap(self) -> Array:
-        # paramax unwraps from the leaves to the root: the matrix is an array by now.
-        return self.weight @ jnp.asarray(self.matrix)
+        # paramax unwraps from the leaves to the root: both are arrays by now.
+        return jnp.asarray(self.weight) @ jnp.asarray(self.matrix)
 
 
-def shrink_idle(tilt: MLPTilt, change: LinearChange, k: int) -> MLPTilt:
+def shrink_idle(tilt: MLPTilt, change: LinearChange, k: int, scale: float = IDLE_SCALE) -> MLPTilt:
     r"""The tilt that sees all but the first $k$ coordinates of $z = M^{-1}(x - m)$ shrunken.
 
     $$U(x) \mapsto U(M S M^{-1} x), \qquad S = \operatorname{diag}(1, \dots, 1, s, \dots, s)$$
@@ -77,6 +77,8 @@ def shrink_idle(tilt: MLPTilt, change: LinearChange, k: int) -> MLPTilt:
         tilt: The network.
         change: The change of coordinates, $M$ and $m$.
         k: Coordinates that keep their scale.
+        scale: $s$; with 0 the tilt does not see the others. Such a tilt can be shrunken again, to
+            another scale: it is then the same function, and sees them from there on.
 
     Returns:
         The tilt, with a weight that is a product in its first layer.
@@ -85,10 +87,13 @@ def shrink_idle(tilt: MLPTilt, change: LinearChange, k: int) -> MLPTilt:
     in nonlinear Bayesian inverse problems*.
     """
     size = change.matrix.shape[0]
-    scale = jnp.where(jnp.arange(size) < k, 1.0, IDLE_SCALE)
-    matrix = (change.matrix * scale) @ change.inverse_matrix
-    return eqx.tree_at(
-        lambda t: t.layers[0].weight,
-        tilt,
-        replace_fn=lambda weight: ShrunkWeight(weight, jax.lax.stop_gradient(matrix)),
-    )
+    scales = jnp.where(jnp.arange(size) < k, 1.0, scale)
+    matrix = jax.lax.stop_gradient((change.matrix * scales) @ change.inverse_matrix)
+
+    def shrink(weight: Array | paramax.AbstractUnwrappable[Array]) -> ShrunkWeight:
+        # Not a product of three, in which what was shrunken to nothing would stay so.
+        if isinstance(weight, ShrunkWeight) and isinstance(weight.weight, jax.Array):
+            weight = cast(Array, paramax.unwrap(weight))
+        return ShrunkWeight(weight, matrix)
+
+    return eqx.tree_at(lambda t: t.layers[0].weight, tilt, replace_fn=shrink)

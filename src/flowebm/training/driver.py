@@ -22,6 +22,10 @@ from flowebm.training.trainer import AbstractTrainer
 #: How often the divergence guard goes back and lowers the learning rate before it gives up.
 MAX_RECOVERIES = 3
 
+#: Blocks that a time budget is taken to have room for while the pace is unknown. With too many the
+#: learning rate would still be warming up when it is known, two blocks later.
+EXPECTED_BLOCKS = 20
+
 
 class TrainingDiverged(RuntimeError):
     """Training went non-finite or far off, again and again, in spite of lower learning rates."""
@@ -245,9 +249,9 @@ def drive(
     data, has diverged: the run goes back to the block's start with half the learning rate, and
     gives up after `MAX_RECOVERIES` times.
 
-    With a time budget, the iterations that fit are estimated anew after each block, so that
-    schedules reach their end with the budget; without one, a run is a pure function of its
-    key and inputs. The seconds that a resumed run had taken before count.
+    With a time budget, the iterations that fit are estimated anew after each block from the second
+    on, so that schedules reach their end with the budget; without one, a run is a pure function of
+    its key and inputs. The seconds that a resumed run had taken before count.
 
     Args:
         key: Random key; all randomness of the run derives from it and the iteration number.
@@ -265,7 +269,6 @@ def drive(
     observers = observers or Observers()
     started = time.monotonic()
     seconds_before = 0.0
-    total = limits.max_steps
     placement = Placement.of(trainer)
     placement.check(trainer, key)
     limits = replace(limits, time_budget=value_of_first(limits.time_budget))
@@ -285,8 +288,9 @@ def drive(
         total = _expected_total(limits, history)
     else:
         history.append(_row(stage, metrics, 0, started))
+        total = _expected_total(limits, history)
         for observe in observers.on_block:
-            observe(stage, history[-1], limits.max_steps)
+            observe(stage, history[-1], total)
     divergence_margin = float(math.prod(trainer.data.shape[1:]))
     stop_reason = "nothing left to do"
     rows_before = len(history)
@@ -356,8 +360,10 @@ def _restored(
 
 def _expected_total(limits: Limits, history: list[dict[str, Any]]) -> int:
     """The iterations that fit into the time, at the pace of the last block."""
-    if limits.time_budget is None or len(history) < 3:
+    if limits.time_budget is None:
         return limits.max_steps
+    if len(history) < 3:
+        return min(limits.max_steps, EXPECTED_BLOCKS * limits.block_length)
     before, last = history[-2:]
     seconds = max(last["seconds"] - before["seconds"], 1e-3)
     left = max(0.0, limits.time_budget - last["seconds"])

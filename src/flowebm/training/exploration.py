@@ -251,7 +251,7 @@ class _Fits:
 
     def is_better(self, flow: AbstractDistribution, other: AbstractDistribution) -> bool:
         """Whether a flow is significantly better on validation points."""
-        difference = _log_probs(flow, self.validation) - _log_probs(other, self.validation)
+        difference = log_probs(flow, self.validation) - log_probs(other, self.validation)
         weights = None if self.weights is None else self.weights.validation
         mean, stderr = weighted_mean(difference, weights)
         return bool(jnp.asarray(mean) > BETTER * jnp.asarray(stderr))
@@ -268,5 +268,6 @@ def _turned(change: LinearChange, points: Array) -> Array:
 
 
 @eqx.filter_jit
-def _log_probs(flow: AbstractDistribution, points: Array) -> Array:
+def log_probs(flow: AbstractDistribution, points: Float[Array, "m *shape"]) -> Float[Array, " m"]:
+    """The log-density of every point."""
     return flow.log_prob(points)

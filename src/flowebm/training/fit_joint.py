@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import prod
@@ -11,7 +12,8 @@ import equinox as eqx
 import jax
 import jax.random as jr
 import paramax
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
 from flowebm.evaluation.log_partition import LogPartition, log_partition
 from flowebm.evaluation.relevance import Relevance
@@ -19,12 +21,18 @@ from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.bases import gaussian_base
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.energy import AbstractEnergyModel
-from flowebm.models.relevant import shrink_idle
+from flowebm.models.relevant import IDLE_SCALE, shrink_idle
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import MLPTilt
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Limits, Observers, TrainingDiverged
-from flowebm.training.exploration import MakeFlow, explore, spline_coupling
+from flowebm.training.exploration import (
+    Explored,
+    MakeFlow,
+    explore,
+    log_probs,
+    spline_coupling,
+)
 from flowebm.training.fit_balanced import balance, fit_result, training_and_validation
 from flowebm.training.importance_weighted import (
     N_EVALUATION,
@@ -48,12 +56,12 @@ WEIGHTED_TO_BALANCED = 2
 WEIGHTED_BUDGET = 0.25
 
 #: Seconds that balanced training takes to compile, on two cores: where fewer are left it would only
-#: overrun, and what the stages before it have found is returned.
-LEAST_TO_BALANCE = 20.0
+#: overrun, and what the stages before it have found is returned. Where fewer than twice as many
+#: would be left, an importance-weighted stage takes them too.
+LEAST_TO_BALANCE, ENOUGH_TO_BALANCE = 20.0, 40.0
 
-#: In a budget of fewer seconds balanced training would hardly have compiled: the
-#: importance-weighted stage takes all but the share in which log Z is estimated.
-ENOUGH_SECONDS, LOG_Z_BUDGET = 60.0, 0.15
+#: Share of a time budget in which log Z is estimated, where balanced training is left out.
+LOG_Z_BUDGET = 0.15
 
 #: Effective share of the draws under which what was fitted against them is not to be trusted: an
 #: energy that ran away where draws are rare has a single draw that is effective.
@@ -78,7 +86,7 @@ class JointFitResult(FitResult):
 
 
 def default_base(n_coordinates: int) -> Literal["gaussian", "flow"]:
-    """What the energy tilts if nobody chooses: a Gaussian up to `FEW_COORDINATES`."""
+    """What the energy tilts if nobody chooses: a Gaussian up to `FEW_COORDINATES` that it sees."""
     return "flow" if n_coordinates > FEW_COORDINATES else "gaussian"
 
 
@@ -110,12 +118,15 @@ def fit_joint(
        coordinates, a second flow is fitted along them alone, with a Gaussian for the rest; the
        better of the two on validation data stays. Up to three coordinates one flow is fitted to
        all.
-    2. With `base="gaussian"` the energy is fitted against draws of the flow that are made once, by
-       importance-weighted likelihood (`fit_importance_weighted`).
+    2. With `base="gaussian"` the energy, of the relevant directions alone, is fitted against draws
+       of the flow that are made once, by importance-weighted likelihood
+       (`fit_importance_weighted`). By default that is done up to four relevant directions, and
+       the better of this energy and the flow on validation data is what stage 3 starts from.
     3. Balanced training from there: the flow is the first proposal and, with `base="flow"`, what
-       the energy tilts. The tilt sees idle directions shrunken. Where it does not better the energy
-       of stage 2 on validation data, that one is kept. It takes about 20 seconds to compile: where
-       a time budget leaves fewer, it is left out, and the energy is that of stage 2 or the flow's.
+       the energy tilts. The tilt sees idle directions too, shrunken. Where it does not better the
+       energy of stage 2 on validation data, that one is kept. It takes about 20 seconds to
+       compile: where a time budget leaves fewer, it is left out, and the energy is that of stage 2
+       or the flow's.
 
     Args:
         key: Random key; with the inputs it determines the result on a given device, unless a
@@ -130,7 +141,8 @@ def fit_joint(
             default.
         defensive_fraction: Share of a wide Gaussian in the proposal.
         base: What the energy tilts: the `model`'s own base (`gaussian`), the
-            fitted flow, or what its number of coordinates suggests (`auto`).
+            fitted flow, or the better one where few directions matter and the flow elsewhere
+            (`auto`).
         train_base: Whether a flow as base is trained along with the tilt.
         relevant: The number of directions that matter; found by itself if not given, from four
             coordinates on.
@@ -190,26 +202,21 @@ def fit_joint(
         seconds=seconds,
         observers=observers,
     )
-    tilt = model.tilt
-    if (
-        explored.relevance is not None
-        and explored.relevant is not None
-        and isinstance(tilt, MLPTilt)
-    ):
-        tilt = shrink_idle(tilt, explored.relevance.change, explored.relevant)
+    flow = explored.flow if train_base else paramax.non_trainable(explored.flow)
     wide = paramax.non_trainable(gaussian_base(as_weighted, inflation=1.5))
     proposal = DefensiveMixture(explored.flow, wide, defensive_fraction)
+    is_chosen = base != "auto"
     if base == "auto":
-        base = default_base(prod(model.shape))
-    is_short = time_budget is not None and time_budget < ENOUGH_SECONDS
-    flow = explored.flow if train_base else paramax.non_trainable(explored.flow)
+        seen = explored.relevant if isinstance(model.tilt, MLPTilt) else None
+        base = default_base(seen or prod(model.shape))
     history, weighted = explored.history, None
-    if base == "flow":
-        model = EnergyModel(tilt, flow)
-    elif seconds() != 0.0:
+    left = seconds()
+    if base == "gaussian" and left != 0.0:
+        share = seconds(WEIGHTED_BUDGET)
+        is_last = left is not None and share is not None and left - share < ENOUGH_TO_BALANCE
         weighted = _fit_to_draws(
             keys["weighted"],
-            EnergyModel(tilt, model.base),
+            EnergyModel(_turned(model.tilt, explored, 0.0), model.base),
             proposal,
             data,
             validation,
@@ -217,7 +224,7 @@ def fit_joint(
             options=options,
             max_steps=max_steps,
             block_length=block_length,
-            seconds=seconds(reserve=LOG_Z_BUDGET) if is_short else seconds(WEIGHTED_BUDGET),
+            seconds=seconds(reserve=LOG_Z_BUDGET) if is_last else share,
             observers=observers,
         )
         if weighted is not None:
@@ -228,16 +235,14 @@ def fit_joint(
                 "The flow's draws do not cover the energy that was fitted against them, which is "
                 "given up."
             )
-        if weighted is not None:
-            model = weighted.model
-        elif is_short:
-            base, model = "flow", EnergyModel(tilt, flow)
-        else:
-            model = EnergyModel(tilt, model.base)
+        if not is_chosen and not _betters(weighted, explored.flow, validation, row_weights):
+            base, weighted = "flow", None
+    start = model if weighted is None else weighted.model
+    model = EnergyModel(_turned(start.tilt, explored), flow if base == "flow" else start.base)
     left = seconds()
     if left is not None and left < LEAST_TO_BALANCE:
         if weighted is None:
-            base, model = "flow", EnergyModel(tilt, flow)
+            base, model = "flow", EnergyModel(model.tilt, flow)
             observers.warn(
                 f"The time budget of {time_budget:g} s left {left:.0f} s to balanced training, "
                 f"which needs {LEAST_TO_BALANCE:g} s to start: the energy is that of the flow. Set "
@@ -248,7 +253,7 @@ def fit_joint(
             pool = weighted.held_out
         result = fit_result(
             keys["log_z"],
-            model,
+            model if weighted is None else weighted.model,
             proposal,
             resample(keys["chains"], model, pool, options.n_chains),
             "time budget spent" if weighted is None else weighted.outcome.stop_reason,
@@ -285,6 +290,28 @@ def fit_joint(
     return JointFitResult(
         **vars(result), relevance=explored.relevance, relevant=explored.relevant, base=base
     )
+
+
+def _turned(
+    tilt: Callable[[Array], Scalar], explored: Explored, scale: float = IDLE_SCALE
+) -> Callable[[Array], Scalar]:
+    """The tilt that sees all but the relevant directions at that scale, if there are such."""
+    if explored.relevance is None or explored.relevant is None or not isinstance(tilt, MLPTilt):
+        return tilt
+    return shrink_idle(tilt, explored.relevance.change, explored.relevant, scale)
+
+
+def _betters(
+    weighted: ImportanceWeightedFit[EnergyModel] | None,
+    flow: AbstractDistribution,
+    validation: Float[Array, "m *shape"],
+    weights: RowWeights | None,
+) -> bool:
+    """Whether an energy was fitted that is better on validation points than the flow."""
+    if weighted is None:
+        return False
+    nll = weighted_mean(-log_probs(flow, validation), weights and weights.validation)
+    return float(weighted.outcome.state.best_nll) < float(nll.value)
 
 
 def _better(
