@@ -6,8 +6,8 @@ more to validate. After each block of iterations the divergence is what the vali
 $$\widehat{\mathrm{KL}} = \mathrm{NLL}_\theta - \mathrm{NLL}_{p^*},$$
 
 both on the same points, of whichever model the stage fits: the flow, and then the energy with its
-$\log Z$ from 4,096 draws; last comes the model that is returned. Seconds count from the call, compilation included. Two keys; the errors
-of the divergence are about 0.01 to 0.02.
+$\log Z$ from 4,096 draws; last comes the model that is returned. Seconds count from the call,
+compilation included. Two keys; the errors of the divergence are about 0.01 to 0.02.
 """
 
 import time
