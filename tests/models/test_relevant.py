@@ -94,6 +94,8 @@ def test_a_blind_tilt_can_be_made_to_see(change):
     blind = shrink_idle(tilt, change, 2, 0.0)
     idle = MATRIX[:, 2:] @ jnp.array([1.0, -2.0, 3.0])
     assert float(blind(X + idle)) == pytest.approx(float(blind(X)), abs=1e-4)
+    # As wide as with two inputs instead of five.
+    np.testing.assert_allclose(blind.layers[0].weight.weight, 2.5**0.5 * tilt.layers[0].weight)
     seeing = shrink_idle(blind, change, 2)
     assert float(seeing(X)) == pytest.approx(float(blind(X)), abs=1e-4)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, PRNGKeyArray, Scalar
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.evaluation.estimate import Estimate
 from flowebm.evaluation.importance import importance_log_weights, log_mean_exp
@@ -34,6 +34,13 @@ class LogPartition(NamedTuple):
     def exact(cls, value: float) -> "LogPartition":
         r"""A $\log Z$ that is known without draws."""
         return cls(value, stderr=0.0, ess=math.inf, khat=-math.inf, n=0)
+
+    @classmethod
+    def from_log_weights(cls, log_weights: Float[Array, " n"]) -> "LogPartition":
+        r"""$\log \hat Z$ from log-weights of independent draws, nats; warns as `log_partition`."""
+        quality = reliability(log_weights, "log Z")
+        value, stderr = log_mean_exp(log_weights)
+        return cls(float(value), float(stderr), quality.ess, quality.khat, log_weights.shape[0])
 
 
 def log_partition(
@@ -69,9 +76,7 @@ def log_partition(
     Source: Owen (2013), *Monte Carlo theory, methods and examples*, section 9.1.
     """
     log_weights = importance_log_weights(key, model, proposal, n=n, batch_size=batch_size)
-    quality = reliability(log_weights, "log Z")
-    value, stderr = log_mean_exp(log_weights)
-    return LogPartition(float(value), float(stderr), quality.ess, quality.khat, n)
+    return LogPartition.from_log_weights(log_weights)
 
 
 def as_log_partition(log_partition: LogPartition | Estimate | float) -> tuple[float, float]:

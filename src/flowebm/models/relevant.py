@@ -77,8 +77,9 @@ def shrink_idle(tilt: MLPTilt, change: LinearChange, k: int, scale: float = IDLE
         tilt: The network.
         change: The change of coordinates, $M$ and $m$.
         k: Coordinates that keep their scale.
-        scale: $s$; with 0 the tilt does not see the others. Such a tilt can be shrunken again, to
-            another scale: it is then the same function, and sees them from there on.
+        scale: $s$; with 0 the tilt does not see the others, and its first weights are enlarged by
+            $\sqrt{D / k}$, to those of a network with $k$ inputs. Such a tilt can be shrunken
+            again, to another scale: it is then the same function, and sees them from there on.
 
     Returns:
         The tilt, with a weight that is a product in its first layer.
@@ -90,10 +91,13 @@ def shrink_idle(tilt: MLPTilt, change: LinearChange, k: int, scale: float = IDLE
     scales = jnp.where(jnp.arange(size) < k, 1.0, scale)
     matrix = jax.lax.stop_gradient((change.matrix * scales) @ change.inverse_matrix)
 
+    # Too narrow a first layer does not find modes.
+    gain = 1.0 if scale else (size / k) ** 0.5
+
     def shrink(weight: Array | paramax.AbstractUnwrappable[Array]) -> ShrunkWeight:
         # Not a product of three, in which what was shrunken to nothing would stay so.
         if isinstance(weight, ShrunkWeight) and isinstance(weight.weight, jax.Array):
             weight = cast(Array, paramax.unwrap(weight))
-        return ShrunkWeight(weight, matrix)
+        return ShrunkWeight(jax.tree.map(lambda w: gain * w, weight), matrix)
 
     return eqx.tree_at(lambda t: t.layers[0].weight, tilt, replace_fn=shrink)

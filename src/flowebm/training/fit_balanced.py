@@ -15,7 +15,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from flowebm.data.split import split
-from flowebm.evaluation.log_partition import log_partition
+from flowebm.evaluation.log_partition import LogPartition, log_partition
 from flowebm.models.bases import gaussian_base
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.energy import AbstractEnergyModel
@@ -345,10 +345,11 @@ def _trainer(
 
 def _result(key, trainer, outcome, history, observers, sentences) -> FitResult:
     params, flow_params = outcome.state.best
+    model, flow = trainer.with_params(params), trainer.with_flow(flow_params)
     return fit_result(
-        key,
-        trainer.with_params(params),
-        trainer.with_flow(flow_params),
+        lambda: log_partition(key, model, flow),
+        model,
+        flow,
         outcome.state.inner.chains,
         outcome.stop_reason,
         history=history + outcome.history,
@@ -358,7 +359,7 @@ def _result(key, trainer, outcome, history, observers, sentences) -> FitResult:
 
 
 def fit_result(
-    key: PRNGKeyArray,
+    estimate: Callable[[], LogPartition],
     model: AbstractEnergyModel,
     proposal: AbstractDistribution,
     chains: Float[Array, "chains *shape"],
@@ -371,7 +372,7 @@ def fit_result(
     """The kept model, with its log-normaliser from draws that trained nothing.
 
     Args:
-        key: Random key of the draws.
+        estimate: Gives the log-normaliser.
         model: The model.
         proposal: The flow that covers it.
         chains: Where its chains ended.
@@ -385,7 +386,7 @@ def fit_result(
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        log_z = log_partition(key, model, proposal)
+        log_z = estimate()
     for warning in caught:
         observers.warn(str(warning.message))
     return FitResult(

@@ -10,9 +10,11 @@ from typing import Literal
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import paramax
-from flowjax.distributions import AbstractDistribution
+from flowjax.bijections import Scale
+from flowjax.distributions import AbstractDistribution, StandardNormal, Transformed
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
 from flowebm.evaluation.log_partition import LogPartition, log_partition
@@ -21,7 +23,7 @@ from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.bases import gaussian_base
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.energy import AbstractEnergyModel
-from flowebm.models.relevant import IDLE_SCALE, shrink_idle
+from flowebm.models.relevant import IDLE_SCALE, relevant_flow, shrink_idle
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import MLPTilt
 from flowebm.training.balanced import BalancedOptions
@@ -39,6 +41,7 @@ from flowebm.training.importance_weighted import (
     ImportanceWeightedFit,
     draw_pool,
     fit_importance_weighted,
+    log_partition_of_pool,
     resample,
 )
 from flowebm.training.result import FitResult, collect_warnings
@@ -47,6 +50,9 @@ from flowebm.training.row_weights import RowWeights, rows_in_proportion
 #: Coordinates up to which a Gaussian is the better base: the energy finds the modes by itself and
 #: has no ripples of a flow to repair.
 FEW_COORDINATES = 4
+
+#: Variance of the proposal's wide Gaussian, in units of the data's.
+INFLATION = 1.5
 
 #: Iterations of the importance-weighted stage to one of balanced training, at a quarter of its
 #: price.
@@ -61,7 +67,7 @@ WEIGHTED_BUDGET = 0.25
 LEAST_TO_BALANCE, ENOUGH_TO_BALANCE = 20.0, 40.0
 
 #: Share of a time budget in which log Z is estimated, where balanced training is left out.
-LOG_Z_BUDGET = 0.15
+LOG_Z_BUDGET = 0.08
 
 #: Effective share of the draws under which what was fitted against them is not to be trusted: an
 #: energy that ran away where draws are rare has a single draw that is effective.
@@ -139,7 +145,7 @@ def fit_joint(
             points and weights are given.
         make_flow: Makes an unfitted flow from a key and a shape; six spline couplings by
             default.
-        defensive_fraction: Share of a wide Gaussian in the proposal.
+        defensive_fraction: Share in the proposal of a Gaussian that is wide along what matters.
         base: What the energy tilts: the `model`'s own base (`gaussian`), the
             fitted flow, or the better one where few directions matter and the flow elsewhere
             (`auto`).
@@ -203,7 +209,7 @@ def fit_joint(
         observers=observers,
     )
     flow = explored.flow if train_base else paramax.non_trainable(explored.flow)
-    wide = paramax.non_trainable(gaussian_base(as_weighted, inflation=1.5))
+    wide = paramax.non_trainable(_wide(explored, as_weighted))
     proposal = DefensiveMixture(explored.flow, wide, defensive_fraction)
     is_chosen = base != "auto"
     if base == "auto":
@@ -251,11 +257,12 @@ def fit_joint(
             pool = draw_pool(keys["weighted"], proposal, N_EVALUATION)
         else:
             pool = weighted.held_out
+        kept = model if weighted is None else weighted.model
         result = fit_result(
-            keys["log_z"],
-            model if weighted is None else weighted.model,
+            lambda: log_partition_of_pool(keys["log_z"], kept, proposal),
+            kept,
             proposal,
-            resample(keys["chains"], model, pool, options.n_chains),
+            resample(keys["chains"], kept, pool, options.n_chains),
             "time budget spent" if weighted is None else weighted.outcome.stop_reason,
             history=history,
             observers=observers,
@@ -290,6 +297,18 @@ def fit_joint(
     return JointFitResult(
         **vars(result), relevance=explored.relevance, relevant=explored.relevant, base=base
     )
+
+
+def _wide(explored: Explored, data: Float[Array, "n *shape"]) -> AbstractDistribution:
+    """The Gaussian of the data with half as much variance again, along what matters.
+
+    Along a hundred others too it would hardly ever draw where the model is.
+    """
+    if explored.relevance is None or explored.relevant is None:
+        return gaussian_base(data, inflation=INFLATION)
+    size = (explored.relevant,)
+    few = Transformed(StandardNormal(size), Scale(jnp.full(size, INFLATION**0.5)))
+    return relevant_flow(few, explored.relevance.change)
 
 
 def _turned(

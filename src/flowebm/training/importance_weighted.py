@@ -15,6 +15,7 @@ from flowjax.distributions import AbstractDistribution, StandardNormal, Transfor
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.evaluation.importance import effective_sample_size, log_mean_exp
+from flowebm.evaluation.log_partition import LogPartition
 from flowebm.models.defensive import DefensiveMixture, draw
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.trainable import partition_trainable
@@ -299,6 +300,29 @@ def _transported(proposal: DefensiveMixture, wide_latents: Array, flow_latents: 
         for function, z in ((of_wide, wide_latents), (of_flow, flow_latents))
     )
     return Pool(*map(jnp.concatenate, zip(*parts, strict=True)))
+
+
+def log_partition_of_pool(
+    key: PRNGKeyArray, model: AbstractEnergyModel, proposal: AbstractDistribution
+) -> LogPartition:
+    r"""$\log Z$ from fresh draws, by the programs that the fit against a pool has compiled.
+
+    Args:
+        key: Random key of the draws.
+        model: The model.
+        proposal: The proposal that it was fitted against.
+
+    Returns:
+        The estimate of `log_partition`.
+
+    Warns:
+        EstimateWarning: If it should not be believed.
+
+    Source: Owen (2013), *Monte Carlo theory, methods and examples*, section 9.1.
+    """
+    return LogPartition.from_log_weights(
+        _log_weights(model, draw_pool(key, proposal, N_EVALUATION))
+    )
 
 
 @eqx.filter_jit
