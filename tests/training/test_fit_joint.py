@@ -172,6 +172,14 @@ def test_what_does_not_fit_is_refused(model, data, choices, error, message):
         fit_of(**({"model": model, "data": data} | choices))
 
 
+def test_the_proposal_is_wide_along_what_matters(fit, data):
+    """In the coordinates of the relevant directions: variance 1.5 along the first, 1 elsewhere."""
+    wide = paramax.unwrap(fit.flow).wide
+    factor = jax.jacfwd(wide.bijection.transform)(jnp.zeros(4))
+    turned = fit.relevance.change.inverse_matrix @ factor
+    np.testing.assert_allclose(turned @ turned.T, jnp.diag(jnp.array([1.5, 1, 1, 1])), atol=1e-4)
+
+
 @pytest.mark.slow
 def test_an_energy_of_the_directions_that_matter_betters_the_flow(model, data):
     """By default, in many coordinates too; balanced training goes on from it."""

@@ -4,7 +4,7 @@ from math import prod
 
 import jax.numpy as jnp
 import numpy as np
-from flowjax.bijections import AbstractBijection, Invert, Reshape, TriangularAffine
+from flowjax.bijections import Invert, Reshape, TriangularAffine
 from flowjax.distributions import StandardNormal, Transformed
 from jaxtyping import Array, Float
 
@@ -44,26 +44,43 @@ def gaussian_base(
         if data is None:
             raise ValueError("A Gaussian base needs data to fit, or the shape of a point.")
         shape = data.shape[1:]
-    gaussian = Transformed(StandardNormal(shape), Invert(_whitening(data, shape, inflation)))
+    return gaussian_of(*_moments(data, shape, inflation), shape)
+
+
+def gaussian_of(
+    mean: Float[Array, " d"], covariance: Float[Array, "d d"], shape: tuple[int, ...]
+) -> Transformed:
+    r"""The Gaussian of a mean and a covariance, in the form of `gaussian_base`.
+
+    Args:
+        mean: Its mean, flattened.
+        covariance: Its covariance, of full rank.
+        shape: Shape of one point.
+
+    Returns:
+        A distribution over points.
+
+    Source: the affine map to a standard normal, $z = L^{-1}(x - \mu)$ with $LL^T = \Sigma$.
+    """
+    inverse_factor = jnp.tril(jnp.linalg.inv(jnp.linalg.cholesky(covariance)))
+    whitening = Reshape(TriangularAffine(-inverse_factor @ mean, inverse_factor), shape)
+    gaussian = Transformed(StandardNormal(shape), Invert(whitening))
     return share_static(gaussian, ("gaussian", shape))
 
 
-def _whitening(
+def _moments(
     data: Float[Array, "n *shape"] | None, shape: tuple[int, ...], inflation: float
-) -> AbstractBijection:
-    r"""The affine map to a standard normal, $z = L^{-1}(x - \hat\mu)$, $LL^T = c\,\hat\Sigma$."""
+) -> tuple[Array, Array]:
+    """Mean and inflated covariance of flattened points."""
     dimension = prod(shape)
     if data is None:
-        mean, inverse_factor = jnp.zeros(dimension), jnp.eye(dimension)
-    else:
-        from sklearn.covariance import ledoit_wolf
+        return jnp.zeros(dimension), jnp.eye(dimension)
+    from sklearn.covariance import ledoit_wolf
 
-        if data.shape[0] < 2:
-            raise ValueError(f"A covariance needs at least 2 points; got {data.shape[0]}.")
-        rows = jnp.asarray(data).reshape(data.shape[0], dimension)
-        mean = rows.mean(axis=0)
-        # NumPy's, because scikit-learn's array dispatch, where it is on, takes JAX's for more than
-        # they are.
-        covariance = jnp.asarray(ledoit_wolf(np.asarray(rows))[0] * inflation, rows.dtype)
-        inverse_factor = jnp.tril(jnp.linalg.inv(jnp.linalg.cholesky(covariance)))
-    return Reshape(TriangularAffine(-inverse_factor @ mean, inverse_factor), shape)
+    if data.shape[0] < 2:
+        raise ValueError(f"A covariance needs at least 2 points; got {data.shape[0]}.")
+    rows = jnp.asarray(data).reshape(data.shape[0], dimension)
+    # NumPy's, because scikit-learn's array dispatch, where it is on, takes JAX's for more than
+    # they are.
+    covariance = jnp.asarray(ledoit_wolf(np.asarray(rows))[0] * inflation, rows.dtype)
+    return rows.mean(axis=0), covariance

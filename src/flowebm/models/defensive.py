@@ -52,7 +52,15 @@ class DefensiveMixture(AbstractDistribution):
         return self.flow.shape
 
     def mix(self, flow_log_prob: Array, wide_log_prob: Array) -> Array:
-        """The mixture's log-density from those of its parts at the same points (nats)."""
+        """The mixture's log-density from those of its parts at the same points.
+
+        Args:
+            flow_log_prob: The flow's log-densities (nats).
+            wide_log_prob: The wide density's.
+
+        Returns:
+            The mixture's.
+        """
         return jnp.logaddexp(
             jnp.log1p(-self.fraction) + flow_log_prob, jnp.log(self.fraction) + wide_log_prob
         )

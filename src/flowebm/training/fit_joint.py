@@ -13,17 +13,16 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import paramax
-from flowjax.bijections import Scale
-from flowjax.distributions import AbstractDistribution, StandardNormal, Transformed
+from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
 from flowebm.evaluation.log_partition import LogPartition, log_partition
 from flowebm.evaluation.relevance import Relevance
 from flowebm.evaluation.weighted_mean import weighted_mean
-from flowebm.models.bases import gaussian_base
+from flowebm.models.bases import gaussian_base, gaussian_of
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.energy import AbstractEnergyModel
-from flowebm.models.relevant import IDLE_SCALE, relevant_flow, shrink_idle
+from flowebm.models.relevant import IDLE_SCALE, shrink_idle
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import MLPTilt
 from flowebm.training.balanced import BalancedOptions
@@ -306,9 +305,10 @@ def _wide(explored: Explored, data: Float[Array, "n *shape"]) -> AbstractDistrib
     """
     if explored.relevance is None or explored.relevant is None:
         return gaussian_base(data, inflation=INFLATION)
-    size = (explored.relevant,)
-    few = Transformed(StandardNormal(size), Scale(jnp.full(size, INFLATION**0.5)))
-    return relevant_flow(few, explored.relevance.change)
+    change = explored.relevance.change
+    matters = jnp.arange(change.matrix.shape[0]) < explored.relevant
+    factor = change.matrix * jnp.where(matters, INFLATION**0.5, 1.0)
+    return gaussian_of(change.offset, factor @ factor.T, data.shape[1:])
 
 
 def _turned(
