@@ -8,7 +8,7 @@ import pytest
 from flowebm.models.architecture import Architecture, build
 from flowebm.models.bases import gaussian_base
 from flowebm.models.flows import FLOW_KINDS, make_flow
-from flowebm.training.optimizers import clipped_adam, clipped_adamw
+from flowebm.training.optimizers import clipped_adam, clipped_muon
 
 
 def static_part(tree):
@@ -55,7 +55,7 @@ def test_gaussians_keep_their_own_moments():
 
 def test_optimizers_of_the_same_numbers_are_the_same_object():
     assert clipped_adam(1.0, 1e-3) is clipped_adam(1.0, 1e-3)
-    assert clipped_adamw(1.0, 1e-3, 0.1) is clipped_adamw(1.0, 1e-3, 0.1)
+    assert clipped_muon(1.0, 1e-3, 0.1) is clipped_muon(1.0, 1e-3, 0.1)
     assert clipped_adam(1.0, 1e-3) is not clipped_adam(1.0, 2e-3)
 
 

@@ -33,14 +33,19 @@ TARGET_ACCEPTANCE = {
     "hmc": step_size.HMC_TARGET_ACCEPTANCE,
 }
 
+#: Weight decay for each coordinate, and at most.
+DECAY_OF_A_COORDINATE, MOST_DECAY = 0.006, 0.2
+
 
 @dataclass(frozen=True)
 class BalancedOptions:
     """Choices of balanced training; the defaults are for standardised continuous data.
 
     Attributes:
-        learning_rate: AdamW's learning rate for the energy, at its height.
-        weight_decay: AdamW's decoupled weight decay.
+        learning_rate: Adam's learning rate for the energy, at its height; that of hidden layers, by
+            Muon, is 10 times as much.
+        weight_decay: Decoupled weight decay of the energy's layers; by default as much as `decay`
+            tells.
         batch_size: Data points of a minibatch.
         n_chains: Persistent chains.
         start: Where the chains start: draws of the base, of the flow, or data points.
@@ -70,7 +75,7 @@ class BalancedOptions:
     """
 
     learning_rate: float = 5e-3
-    weight_decay: float = 1e-4
+    weight_decay: float | None = None
     batch_size: int = 1024
     n_chains: int = 1024
     start: Literal["base", "flow", "data"] = "flow"
@@ -103,6 +108,19 @@ class BalancedOptions:
                 raise ValueError(f"{name} must be 1 or more; got {getattr(self, name)}.")
         if not self.full_ess > 0:
             raise ValueError(f"full_ess must be positive; got {self.full_ess}.")
+
+    def decay(self, n_coordinates: int) -> float:
+        """Weight decay of a tilt that sees so many coordinates: the more, the more noise it learns.
+
+        Args:
+            n_coordinates: Coordinates of a point.
+
+        Returns:
+            What was chosen, or else `DECAY_OF_A_COORDINATE` for each, up to `MOST_DECAY`.
+        """
+        if self.weight_decay is not None:
+            return self.weight_decay
+        return min(MOST_DECAY, DECAY_OF_A_COORDINATE * n_coordinates)
 
 
 class BalancedState(eqx.Module):

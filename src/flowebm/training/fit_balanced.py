@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from flowebm.models.tilted import EnergyModel
 from flowebm.training.balanced import BalancedOptions, BalancedTrainer
 from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.flow import fit_flow
-from flowebm.training.optimizers import clipped_adam, clipped_adamw
+from flowebm.training.optimizers import clipped_adam, clipped_muon
 from flowebm.training.result import FitResult, collect_warnings
 from flowebm.training.row_weights import RowWeights, draw_rows, rows_in_proportion
 
@@ -335,7 +336,7 @@ def _trainer(
         data=data,
         validation=validation,
         chains=chains,
-        optimizer=clipped_adamw(1.0, options.learning_rate, options.weight_decay),
+        optimizer=clipped_muon(1.0, options.learning_rate, options.decay(prod(model.shape))),
         flow_optimizer=clipped_adam(5.0, options.flow_learning_rate),
         options=options,
         weights=weights,

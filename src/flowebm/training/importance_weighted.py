@@ -23,7 +23,7 @@ from flowebm.objectives.importance_weighted import importance_weighted_likelihoo
 from flowebm.training.devices import over_data
 from flowebm.training.driver import Limits, Observers, Outcome, drive
 from flowebm.training.objective import ObjectiveState
-from flowebm.training.optimizers import clipped_adamw
+from flowebm.training.optimizers import clipped_muon
 from flowebm.training.row_weights import RowWeights
 from flowebm.training.schedules import warmup_cosine
 from flowebm.training.trainer import AbstractTrainer, Metrics
@@ -164,7 +164,7 @@ def fit_importance_weighted(
     *,
     weights: RowWeights | None = None,
     learning_rate: float = 5e-3,
-    weight_decay: float = 1e-4,
+    weight_decay: float = 5e-3,
     batch_size: int = 1024,
     n_draws: int | None = None,
     max_steps: int = 2000,
@@ -188,8 +188,9 @@ def fit_importance_weighted(
         data: Training points, one a row.
         validation: Validation points, one a row.
         weights: How much the points count; all alike by default.
-        learning_rate: AdamW's learning rate at its height.
-        weight_decay: AdamW's decoupled weight decay.
+        learning_rate: Adam's learning rate at its height; that of hidden layers, by Muon, is 10
+            times as much.
+        weight_decay: Decoupled weight decay of layers.
         batch_size: Training points, and draws, of an iteration.
         n_draws: Draws that train, rounded up to a power of two. By default as many as rows of data,
             but no fewer than 65,536 and no more than 524,288. They are quasi-random where the
@@ -224,7 +225,7 @@ def fit_importance_weighted(
         validation=validation,
         pool=pool,
         held_out=draw_pool(held_out_key, proposal, N_EVALUATION),
-        optimizer=clipped_adamw(1.0, learning_rate, weight_decay),
+        optimizer=clipped_muon(1.0, learning_rate, weight_decay),
         weights=weights,
         batch_size=min(batch_size, data.shape[0]),
     )

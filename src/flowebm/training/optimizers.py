@@ -1,8 +1,20 @@
 """The optimizers of fits, each made once: the same object finds the programs made for it."""
 
+from collections.abc import Hashable
 from functools import cache
 
+import equinox as eqx
+import jax
 import optax
+import optax.contrib
+from jaxtyping import Array, PyTree
+from optax.contrib import MuonDimensionNumbers
+
+#: Learning rates of hidden layers and of those beside them, in units of all other parameters'.
+HIDDEN_RATE, OUTER_RATE = 10.0, 2.0
+
+#: Steps by which the momentum is made orthogonal: three do as well as five, for half the price.
+NEWTON_SCHULZ_STEPS = 3
 
 
 @cache
@@ -23,21 +35,61 @@ def clipped_adam(max_norm: float, learning_rate: float) -> optax.GradientTransfo
 
 
 @cache
-def clipped_adamw(
+def clipped_muon(
     max_norm: float, learning_rate: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay behind a clip of the gradient's norm.
+    r"""Muon for hidden layers and Adam for all else, behind a clip of the gradient's norm.
+
+    A hidden layer's weight $W$ moves along the orthogonal matrix nearest to its momentum,
+    $W \leftarrow (1 - \eta \lambda) W - \eta\, U V^\top$ where $U S V^\top$ is the momentum and
+    $\eta$ is `HIDDEN_RATE` learning rates: as far along directions of small gradients, which hold
+    an energy's fine structure, as along those of large ones.
 
     Args:
         max_norm: The norm that gradients are clipped to.
-        learning_rate: The learning rate, to which a trainer's schedule is a factor.
-        weight_decay: Share of a parameter that a step takes off, in units of the learning rate.
+        learning_rate: Adam's learning rate, to which a trainer's schedule is a factor. The layers
+            beside hidden ones have `OUTER_RATE` times as much.
+        weight_decay: Share of the layers' parameters that a step takes off, in units of their
+            learning rates; other parameters do not decay.
 
     Returns:
         The same object for the same numbers.
 
-    Source: Loshchilov and Hutter (2019), *Decoupled weight decay regularization*.
+    Source: Jordan et al. (2024), *Muon: an optimizer for hidden layers in neural networks*;
+    Loshchilov and Hutter (2019), *Decoupled weight decay regularization*.
     """
-    return optax.chain(
-        optax.clip_by_global_norm(max_norm), optax.adamw(learning_rate, weight_decay=weight_decay)
-    )
+    by_role: dict[Hashable, optax.GradientTransformation] = {
+        "hidden": optax.contrib.muon(
+            HIDDEN_RATE * learning_rate,
+            ns_steps=NEWTON_SCHULZ_STEPS,
+            weight_decay=weight_decay,
+            muon_weight_dimension_numbers=MuonDimensionNumbers(reduction_axis=1, output_axis=0),
+        ),
+        "outer": optax.adamw(OUTER_RATE * learning_rate, weight_decay=weight_decay, nesterov=True),
+        "other": optax.adam(learning_rate),
+    }
+    return optax.chain(optax.clip_by_global_norm(max_norm), optax.partition(by_role, roles))
+
+
+def roles(params: PyTree[Array]) -> PyTree[str]:
+    """What optimizer a parameter is for.
+
+    Args:
+        params: Parameters of a model, in the model's own form.
+
+    Returns:
+        The same form: `hidden` at the weights of `Linear` layers behind the first that have several
+        outputs, `outer` at all else of such layers, `other` elsewhere. Layers whose weights are
+        stacked, as those of flows, or constrained count as neither, nor does a single one.
+    """
+
+    def is_linear(node):
+        return isinstance(node, eqx.nn.Linear) and getattr(node.weight, "ndim", 0) == 2
+
+    linears = [node for node in jax.tree.leaves(params, is_leaf=is_linear) if is_linear(node)]
+    if len(linears) == 1:  # The readout of other layers.
+        linears = []
+    hidden = [layer.weight for layer in linears[1:] if min(layer.weight.shape) > 1]
+    role = {id(leaf): "outer" for leaf in jax.tree.leaves(linears)}
+    role |= {id(weight): "hidden" for weight in hidden}
+    return jax.tree.map(lambda leaf: role.get(id(leaf), "other"), params)
