@@ -20,7 +20,7 @@ from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Outcome, TrainingDiverged
 from flowebm.training.exploration import Explored
 from flowebm.training.fit_joint import default_base, fit_joint
-from flowebm.training.importance_weighted import ImportanceWeightedFit, Pool
+from flowebm.training.importance_weighted import ImportanceWeightedFit, Pool, Pools
 from flowebm.training.result import FitResult
 
 SMALL = BalancedOptions(
@@ -280,7 +280,7 @@ def test_the_better_of_two_stages_is_kept(short_fit, data, monkeypatch, worse):
     def weighted(*args, **choices):
         state = SimpleNamespace(best_nll=-jnp.inf)
         outcome = Outcome(state, [{"stage": "importance-weighted"}], "done")
-        return ImportanceWeightedFit(models["the start"], held_out, 0.9, outcome)
+        return ImportanceWeightedFit(models["the start"], Pools(*[held_out] * 3), 0.9, outcome)
 
     def balanced(keys, *args, **choices):
         model = models["balanced training"]

@@ -12,9 +12,10 @@ from jax.scipy.stats import norm
 from flowebm.models import DefensiveMixture, EnergyModel, MLPTilt, gaussian_base
 from flowebm.training import importance_weighted
 from flowebm.training.importance_weighted import (
+    N_EVALUATION,
     draw_pool,
     fit_importance_weighted,
-    quasi_random_pool,
+    quasi_random_pools,
     resample,
 )
 from flowebm.training.row_weights import RowWeights
@@ -102,7 +103,7 @@ def test_log_z_is_within_its_error(fit, by_quadrature):
 def test_draws_have_the_modes_of_the_model(fit, by_quadrature):
     """Binomial at 5 standard errors, and those of 2^14 draws of the proposal."""
     n = 2000
-    draws = resample(jr.key(5), fit.model, fit.held_out, n)
+    draws = resample(jr.key(5), fit.model, fit.pools.held_out, n)
     share = float(jnp.mean(draws[:, 0] > -0.5))
     variance = by_quadrature[1] * (1 - by_quadrature[1])
     assert abs(share - by_quadrature[1]) < 5 * np.sqrt(variance * (1 / n + 4 / 2**14))
@@ -131,7 +132,7 @@ def test_draws_keep_up_with_the_data(start, proposal, monkeypatch, rows, draws):
     def draw(key, proposal, n):
         raise Drawn(n)
 
-    monkeypatch.setattr(importance_weighted, "draw_pool", draw)
+    monkeypatch.setattr(importance_weighted, "draw_pools", draw)
     with pytest.raises(Drawn, match=f"^{draws}$"):
         fit_of(start, proposal, jnp.zeros((rows, 2)))
     with pytest.raises(Drawn, match=f"^{1 << 17}$"):
@@ -160,7 +161,7 @@ def test_quasi_random_draws_are_of_the_mixture_and_even(data):
     standard error with probability 0.08: in all four means with 4e-5."""
     flow, wide = gaussian_base(data), gaussian_base(data + 1.0, inflation=2.0)
     mixture, n = DefensiveMixture(flow, paramax.non_trainable(wide), 0.1), 1 << 14
-    pool = quasi_random_pool(jr.key(7), mixture, n)
+    pool, *others = quasi_random_pools(jr.key(7), mixture, n)
     assert pool.points.shape == (n, 2)
     np.testing.assert_allclose(
         pool.log_proposal[::100], mixture.log_prob(pool.points[::100]), atol=1e-4
@@ -176,10 +177,22 @@ def test_quasi_random_draws_are_of_the_mixture_and_even(data):
     # The first draws, which evaluate, are as good as any: a z-test at 5 standard errors.
     gap = pool.points[:2000].mean(axis=0) - pool.points.mean(axis=0)
     assert jnp.all(jnp.abs(gap) < 5 * pool.points.std(axis=0) / np.sqrt(2000))
+    # Beside them are independent ones: z-tests of all four means of both, at 5 standard errors.
+    both = np.concatenate([pool.points for pool in others])
+    assert len(np.unique(both, axis=0)) == 2 * N_EVALUATION
+    for pool in others:
+        assert pool.points.shape == (N_EVALUATION, 2)
+        np.testing.assert_allclose(
+            pool.log_proposal[::100], mixture.log_prob(pool.points[::100]), atol=1e-4
+        )
+        for values, exact in ((pool.points, means), (pool.points**2, squares)):
+            error = jnp.abs(values.mean(axis=0) - jnp.array([0.9, 0.1]) @ exact)
+            stderr = values.std(axis=0) / np.sqrt(N_EVALUATION)
+            assert jnp.all(error < 5 * stderr)
 
 
 def test_another_key_scrambles_anew(data):
     mixture = DefensiveMixture(gaussian_base(data), gaussian_base(data, inflation=2.0))
-    pools = [quasi_random_pool(jr.key(key), mixture, 64).points for key in (0, 0, 1)]
+    pools = [quasi_random_pools(jr.key(key), mixture, 64).train.points for key in (0, 0, 1)]
     np.testing.assert_array_equal(pools[0], pools[1])
     assert not np.any(np.isin(np.asarray(pools[0]), np.asarray(pools[2])))

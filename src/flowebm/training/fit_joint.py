@@ -254,12 +254,14 @@ def fit_joint(
                 f"which needs {LEAST_TO_BALANCE:g} s to start: the energy is that of the flow. Set "
                 "a larger budget."
             )
-            pool = draw_pool(keys["weighted"], proposal, N_EVALUATION)
+            pool, unseen = (
+                draw_pool(keys[k], proposal, N_EVALUATION) for k in ("weighted", "log_z")
+            )
         else:
-            pool = weighted.held_out
+            _, pool, unseen = weighted.pools
         kept = model if weighted is None else weighted.model
         result = fit_result(
-            lambda: log_partition_of_pool(keys["log_z"], kept, proposal),
+            lambda: log_partition_of_pool(kept, unseen),
             kept,
             proposal,
             resample(keys["chains"], kept, pool, options.n_chains),
@@ -283,7 +285,9 @@ def fit_joint(
             sentences=sentences,
         )
         if weighted is not None:
-            draws = resample(keys["chains"], weighted.model, weighted.held_out, options.n_chains)
+            draws = resample(
+                keys["chains"], weighted.model, weighted.pools.held_out, options.n_chains
+            )
             result = _better(
                 keys["log_z"],
                 result,

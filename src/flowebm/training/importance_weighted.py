@@ -1,7 +1,7 @@
 """Maximum likelihood against a pool of draws of a flow that stays as it is."""
 
 from math import prod
-from typing import Generic, NamedTuple, TypeGuard, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeGuard, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -60,19 +60,33 @@ class Pool(NamedTuple):
     log_proposal: Float[Array, " m"]
 
 
+class Pools(NamedTuple):
+    """Draws of a proposal for a fit and for what follows it.
+
+    Attributes:
+        train: Those that train.
+        held_out: Those that evaluate.
+        unseen: As many for log Z of what was chosen.
+    """
+
+    train: Pool
+    held_out: Pool
+    unseen: Pool
+
+
 class ImportanceWeightedFit(NamedTuple, Generic[Model]):
     """What `fit_importance_weighted` returns.
 
     Attributes:
         model: The fitted model, with averaged parameters from its best evaluation.
-        held_out: Draws of the proposal that the model was not trained on.
+        pools: Draws of the proposal.
         ess: The effective share, from 0 to 1, of these draws or of those that trained, whichever is
             less.
         outcome: The driver's outcome.
     """
 
     model: Model
-    held_out: Pool
+    pools: Pools
     ess: float
     outcome: Outcome
 
@@ -210,21 +224,17 @@ def fit_importance_weighted(
     Source: Bengio and Senécal (2003), *Quick training of probabilistic neural nets by importance
     sampling*.
     """
-    pool_key, held_out_key, train_key = jr.split(key, 3)
+    pool_key, train_key = jr.split(key)
     if n_draws is None:
         n_draws = min(max(data.shape[0], LEAST_DRAWS), MOST_DRAWS)
     # Even pools come in powers of two.
-    n_draws = 1 << (n_draws - 1).bit_length()
-    if _is_transport(proposal):
-        pool = quasi_random_pool(pool_key, proposal, n_draws)
-    else:
-        pool = draw_pool(pool_key, proposal, n_draws)
+    pools = draw_pools(pool_key, proposal, 1 << (n_draws - 1).bit_length())
     trainer = ImportanceWeightedTrainer(
         model=model,
         data=data,
         validation=validation,
-        pool=pool,
-        held_out=draw_pool(held_out_key, proposal, N_EVALUATION),
+        pool=pools.train,
+        held_out=pools.held_out,
         optimizer=clipped_muon(1.0, learning_rate, weight_decay),
         weights=weights,
         batch_size=min(batch_size, data.shape[0]),
@@ -234,7 +244,25 @@ def fit_importance_weighted(
     fitted = cast(Model, trainer.with_params(outcome.state.best))
     log_weights = [_log_weights(fitted, pool) for pool in trainer.pools]
     ess = min(float(effective_sample_size(w) / w.size) for w in log_weights)
-    return ImportanceWeightedFit(fitted, trainer.held_out, ess, outcome)
+    return ImportanceWeightedFit(fitted, pools, ess, outcome)
+
+
+def draw_pools(key: PRNGKeyArray, proposal: AbstractDistribution, n: int) -> Pools:
+    """Draws that train, quasi-random ones if the proposal allows, and independent ones beside them.
+
+    Args:
+        key: Random key.
+        proposal: The distribution to draw from.
+        n: Number of draws that train, a power of two.
+
+    Returns:
+        The pools, the latter two of `N_EVALUATION` draws.
+    """
+    even_key, *other_keys = jr.split(key, 3)
+    if _is_transport(proposal):
+        return quasi_random_pools(key, proposal, n)
+    independent = (draw_pool(k, proposal, N_EVALUATION) for k in other_keys)
+    return Pools(draw_pool(even_key, proposal, n), *independent)
 
 
 def draw_pool(key: PRNGKeyArray, proposal: AbstractDistribution, n: int) -> Pool:
@@ -252,41 +280,46 @@ def draw_pool(key: PRNGKeyArray, proposal: AbstractDistribution, n: int) -> Pool
     return Pool(*(jnp.concatenate(parts) for parts in zip(*batches, strict=True)))
 
 
-def quasi_random_pool(key: PRNGKeyArray, proposal: DefensiveMixture, n: int) -> Pool:
-    r"""Draws of a defensive mixture that lie more evenly than independent ones.
+def quasi_random_pools(key: PRNGKeyArray, proposal: DefensiveMixture, n: int) -> Pools:
+    r"""Draws of a defensive mixture; those that train lie more evenly than independent ones.
 
     A scrambled Sobol sequence in the coordinates of the latents and in one more, which chooses the
     wide density's share of the points. Every draw is one of the mixture, so that means over the
     pool stay unbiased; their errors are the smaller the fewer the coordinates.
 
     Args:
-        key: Random key of the scrambling.
+        key: Random key of the scrambling and of the independent draws.
         proposal: A mixture whose flow and wide density are transforms of standard normals.
-        n: Number of draws, a power of two.
+        n: Number of draws that train, a power of two.
 
     Returns:
-        The pool, in random order.
+        The pools, in random order.
 
     Source: Owen (1998), *Scrambling Sobol' and Niederreiter-Xing points*; Buchholz, Wenzel, Mandt
     (2018), *Quasi-Monte Carlo variational inference*.
     """
     from scipy.stats.qmc import MultivariateNormalQMC
 
-    seed_key, order_key = jr.split(key)
+    seed_key, other_key = jr.split(key)
     seed = int(jr.randint(seed_key, (), 0, jnp.iinfo(jnp.int32).max))
     latents = MultivariateNormalQMC(np.zeros(prod(proposal.shape) + 1), rng=seed).random(n)
     latents = latents[np.argsort(latents[:, -1]), :-1].reshape(n, *proposal.shape)
     n_wide = round(proposal.fraction * n)
-    pool = _transported(proposal, *map(jnp.asarray, np.split(latents.astype(np.float32), [n_wide])))
-    order = jr.permutation(order_key, n)
-    return jax.tree.map(lambda draws: draws[order], pool)
+    even = jnp.asarray(latents.astype(np.float32))
+    return _transported(other_key, proposal, even[:n_wide], even[n_wide:])
 
 
 @eqx.filter_jit
-def _transported(proposal: DefensiveMixture, wide_latents: Array, flow_latents: Array) -> Pool:
-    """Latents to points of the wide density and of the flow, with the mixture's log-density."""
+def _transported(
+    key: PRNGKeyArray, proposal: DefensiveMixture, wide_latents: Array, flow_latents: Array
+) -> Pools:
+    """Given latents of the wide density and of the flow, and independent ones, taken to points.
+
+    In one program, for a flow takes seconds to compile.
+    """
     proposal = paramax.unwrap(proposal)
     flow, wide = cast(Transformed, proposal.flow), cast(Transformed, proposal.wide)
+    wide_key, flow_key, *order_keys = jr.split(key, 4)
 
     def of_flow(z):
         x, log_det = flow.bijection.transform_and_log_det(z)
@@ -296,22 +329,43 @@ def _transported(proposal: DefensiveMixture, wide_latents: Array, flow_latents: 
         x = wide.bijection.transform(z)
         return x, proposal.log_prob(x)
 
-    parts = (
-        jax.lax.map(function, z, batch_size=min(AT_ONCE, z.shape[0]))
-        for function, z in ((of_wide, wide_latents), (of_flow, flow_latents))
+    def draws(function, latent_key, latents, n_more):
+        n, at_once = latents.shape[0], min(AT_ONCE, n_more)
+        # Whole batches: the rest of one would be a program of its own, and as long in compiling.
+        n_drawn = n_more + -(n + n_more) % at_once
+        more = jr.normal(latent_key, (n_drawn, *latents.shape[1:]), latents.dtype)
+        points = jax.lax.map(function, jnp.concatenate([latents, more]), batch_size=at_once)
+        return _split(jax.tree.map(lambda x: x[: n + n_more], points), n)
+
+    n_more = 2 * N_EVALUATION
+    n_wide = max(1, round(proposal.fraction * n_more))
+    parts = zip(
+        draws(of_wide, wide_key, wide_latents, n_wide),
+        draws(of_flow, flow_key, flow_latents, n_more - n_wide),
+        order_keys,
+        strict=True,
     )
-    return Pool(*map(jnp.concatenate, zip(*parts, strict=True)))
+    even, independent = (_shuffled(*part) for part in parts)
+    return Pools(even, *_split(independent, N_EVALUATION))
 
 
-def log_partition_of_pool(
-    key: PRNGKeyArray, model: AbstractEnergyModel, proposal: AbstractDistribution
-) -> LogPartition:
-    r"""$\log Z$ from fresh draws, by the programs that the fit against a pool has compiled.
+def _split(draws: Any, n: int) -> tuple[Any, Any]:
+    """The first `n` draws, and the others."""
+    return jax.tree.map(lambda x: x[:n], draws), jax.tree.map(lambda x: x[n:], draws)
+
+
+def _shuffled(wide: tuple[Array, Array], flow: tuple[Array, Array], key: PRNGKeyArray) -> Pool:
+    points, log_proposal = map(jnp.concatenate, zip(wide, flow, strict=True))
+    order = jr.permutation(key, log_proposal.size)
+    return Pool(points[order], log_proposal[order])
+
+
+def log_partition_of_pool(model: AbstractEnergyModel, pool: Pool) -> LogPartition:
+    r"""$\log Z$ from draws that had no part in fitting or choosing the model.
 
     Args:
-        key: Random key of the draws.
         model: The model.
-        proposal: The proposal that it was fitted against.
+        pool: Draws of a proposal.
 
     Returns:
         The estimate of `log_partition`.
@@ -321,9 +375,7 @@ def log_partition_of_pool(
 
     Source: Owen (2013), *Monte Carlo theory, methods and examples*, section 9.1.
     """
-    return LogPartition.from_log_weights(
-        _log_weights(model, draw_pool(key, proposal, N_EVALUATION))
-    )
+    return LogPartition.from_log_weights(_log_weights(model, pool))
 
 
 @eqx.filter_jit
