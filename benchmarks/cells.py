@@ -12,10 +12,11 @@ there are, how one is measured and how the results are shown:
 
 Each cell is measured in a process of its own, by `measure(**cell)`, which returns a record that
 JSON can hold. The record goes to the results file as soon as it is there, under the cell's names
-(`results["lu"]["0"]`), with an entry `run`: when, on what, with which versions, for how many
-seconds and with how much memory at most. What is there already is not measured again, so that a
+(`results["lu"]["0"]`), with an entry `run`: when, on what, of which commit, with which versions,
+for how many seconds and with how much memory at most. What is there already is not measured again, so that a
 stopped run goes on where it was, and two runs on different cells share a file. Records without
-`run` are older: what they ran on stands at the head of their file.
+`run` are older: what they ran on stands at the head of their file. A file's `note` says what its
+records no longer tell.
 """
 
 import argparse
@@ -104,12 +105,23 @@ def _measured(cell: Cell, measure: Callable[..., dict], packages: Iterable[str])
             "date": date.today().isoformat(),
             "cores": os.cpu_count(),
             "platform": platform.machine(),
+            "commit": _commit(),
             "versions": {name: version(name) for name in packages},
             "seconds": time.perf_counter() - started,
             # Linux counts in KiB, macOS in bytes.
             "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),
         }
     }
+
+
+def _commit() -> str | None:
+    """The commit that is checked out, if this is a clone."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
 
 
 def _in_own_process(cell: Cell, environment: Mapping[str, str]) -> dict[str, Any]:

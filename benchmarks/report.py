@@ -7,6 +7,7 @@ lies in the repository.
 """
 
 import importlib
+import json
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,9 +40,9 @@ BENCHMARKS = {
 
 HEAD = """# Benchmarks
 
-Measured on this code, and written by `make bench-report`: what each script keeps in
-`benchmarks/results`, as its own `--table` prints it. Every script goes on where it stopped; how it
-measures stands at its head.
+Written by `make bench-report`: what each script keeps in `benchmarks/results`, as its own `--table`
+prints it. Every script goes on where it stopped; how it measures stands at its head. Where the code
+has changed since so that other figures are to be expected, a note says so.
 """
 
 
@@ -67,6 +68,10 @@ def section(name: str) -> str:
         cores = "/".join(str(n) for n in sorted({run["cores"] for run in records}))
         span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
         lines[-1] += f"{span}, {cores} cores; {', '.join(sorted(versions))}."
+        if commits := sorted({run["commit"] for run in records if run.get("commit")}):
+            lines[-1] += f" Commits {', '.join(commits)}."
+    if note := json.loads(module.RESULTS.read_text()).get("note"):
+        lines += ["", note]
     if name == "density" and draw_density(results):
         lines += ["", f"![KL of every method on every set](images/{PICTURE.name})"]
     return "\n".join([*lines, "", module.table(results).strip(), ""])

@@ -69,6 +69,8 @@ def test_cells_are_measured_once_each_in_a_process_of_its_own(run, tmp_path):
     assert record["square"] == 9
     assert record["run"]["versions"] == {"numpy": version("numpy")}
     assert record["run"]["cores"] == os.cpu_count()
+    # Outside a clone there is none.
+    assert int(record["run"]["commit"] or "0", 16) >= 0
     assert 2**20 < record["run"]["peak_memory_bytes"] < 2**40
 
     assert run("--table").stdout == "2:4;3:9\n"
