@@ -13,10 +13,10 @@ there are, how one is measured and how the results are shown:
 Each cell is measured in a process of its own, by `measure(**cell)`, which returns a record that
 JSON can hold. The record goes to the results file as soon as it is there, under the cell's names
 (`results["lu"]["0"]`), with an entry `run`: when, on what, of which commit, with which versions,
-for how many seconds and with how much memory at most. What is there already is not measured again, so that a
-stopped run goes on where it was, and two runs on different cells share a file. Records without
-`run` are older: what they ran on stands at the head of their file. A file's `note` says what its
-records no longer tell.
+for how many seconds and with how much memory at most. What is there already is not measured again,
+so that a stopped run goes on where it was, and two runs on different cells share a file. Records
+without `run` are older: what they ran on stands at the head of their file. A file's `note` says
+what its records no longer tell.
 """
 
 import argparse
