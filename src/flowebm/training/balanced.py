@@ -44,8 +44,8 @@ class BalancedOptions:
     Attributes:
         learning_rate: Adam's learning rate for the energy, at its height; that of hidden layers, by
             Muon, is 10 times as much.
-        weight_decay: Decoupled weight decay of the energy's layers; by default as much as `decay`
-            tells.
+        weight_decay: Decoupled weight decay of the energy's layers; by default 0.006 a coordinate,
+            up to 0.2.
         batch_size: Data points of a minibatch.
         n_chains: Persistent chains.
         start: Where the chains start: draws of the base, of the flow, or data points.
