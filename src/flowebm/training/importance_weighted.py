@@ -80,8 +80,8 @@ class ImportanceWeightedFit(NamedTuple, Generic[Model]):
     Attributes:
         model: The fitted model, with averaged parameters from its best evaluation.
         pools: Draws of the proposal.
-        ess: The effective share, from 0 to 1, of these draws or of those that trained, whichever is
-            less.
+        ess: The effective share, from 0 to 1, of the draws that train or of those that evaluate,
+            whichever is less.
         outcome: The driver's outcome.
     """
 

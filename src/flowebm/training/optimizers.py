@@ -80,7 +80,8 @@ def roles(params: PyTree[Array]) -> PyTree[str]:
     Returns:
         The same form: `hidden` at the weights of `Linear` layers behind the first that have several
         outputs, `outer` at all else of such layers, `other` elsewhere. Layers whose weights are
-        stacked, as those of flows, or constrained count as neither, nor does a single one.
+        stacked, as those of flows, or products, as a first layer's with shrunken idle directions,
+        or constrained do not count, nor does a single one.
     """
 
     def is_linear(node):
