@@ -9,6 +9,8 @@ import optax
 import pytest
 
 from flowebm.models import ConvTilt, EnergyModel, MLPTilt, gaussian_base, make_flow
+from flowebm.models.linear_change import LinearChange
+from flowebm.models.relevant import shrink_idle
 from flowebm.models.trainable import partition_trainable
 from flowebm.training.balanced import MOST_DECAY, BalancedOptions
 from flowebm.training.optimizers import HIDDEN_RATE, OUTER_RATE, clipped_muon, roles
@@ -25,6 +27,15 @@ def test_hidden_layers_are_all_but_the_first_and_the_readout():
     assert [layer.bias for layer in role.tilt.layers] == ["outer"] * 3
     assert role.tilt.readout.weight == "outer"
     assert set(jax.tree.leaves(role.base)) == {"other"}
+
+
+def test_a_first_layer_shrunken_along_idle_directions_is_still_the_first():
+    change = LinearChange.of(jnp.eye(3), jnp.zeros(3), (3,))
+    tilt = shrink_idle(MLPTilt((3,), width=8, depth=3, key=jr.key(0)), change, 1)
+    role = roles(params_of(tilt))
+    first, *hidden = role.tilt.layers
+    assert (first.weight.weight, first.bias) == ("outer", "outer")
+    assert [layer.weight for layer in hidden] == ["hidden", "hidden"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import optax.contrib
 from jaxtyping import Array, PyTree
 from optax.contrib import MuonDimensionNumbers
 
+from flowebm.models.relevant import ShrunkWeight
+
 #: Learning rates of hidden layers and of those beside them, in units of all other parameters'.
 HIDDEN_RATE, OUTER_RATE = 10.0, 2.0
 
@@ -80,17 +82,30 @@ def roles(params: PyTree[Array]) -> PyTree[str]:
     Returns:
         The same form: `hidden` at the weights of `Linear` layers behind the first that have several
         outputs, `outer` at all else of such layers, `other` elsewhere. Layers whose weights are
-        stacked, as those of flows, or products, as a first layer's with shrunken idle directions,
-        or constrained do not count, nor does a single one.
+        stacked, as those of flows, or constrained do not count, nor does a single one. A first
+        layer may be shrunken along some directions: it moves like any other.
     """
+    nodes, form = jax.tree.flatten(params, is_leaf=_is_free_linear)
+    n_layers = sum(map(_is_free_linear, nodes))
+    n_before = 0
+    role: list[PyTree[str]] = []
+    for node in nodes:
+        if n_layers < 2 or not _is_free_linear(node):  # A single one is other layers' readout.
+            role.append(jax.tree.map(lambda _: "other", node))
+            continue
+        layer = jax.tree.map(lambda _: "outer", node)
+        if n_before and min(node.weight.shape) > 1:
+            layer = eqx.tree_at(lambda linear: linear.weight, layer, "hidden")
+        role.append(layer)
+        n_before += 1
+    return jax.tree.unflatten(form, role)
 
-    def is_linear(node):
-        return isinstance(node, eqx.nn.Linear) and getattr(node.weight, "ndim", 0) == 2
 
-    linears = [node for node in jax.tree.leaves(params, is_leaf=is_linear) if is_linear(node)]
-    if len(linears) == 1:  # The readout of other layers.
-        linears = []
-    hidden = [layer.weight for layer in linears[1:] if min(layer.weight.shape) > 1]
-    role = {id(leaf): "outer" for leaf in jax.tree.leaves(linears)}
-    role |= {id(weight): "hidden" for weight in hidden}
-    return jax.tree.map(lambda leaf: role.get(id(leaf), "other"), params)
+def _is_free_linear(node: object) -> bool:
+    """Whether a node is a `Linear` layer whose weight's entries are free, and one matrix."""
+    if not isinstance(node, eqx.nn.Linear):
+        return False
+    weight: object = node.weight
+    if isinstance(weight, ShrunkWeight):
+        weight = weight.weight
+    return getattr(weight, "ndim", 0) == 2
