@@ -17,7 +17,17 @@ import cells
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 
-SECTIONS = ("ebflow", "balanced", "parts", "pool", "growth", "accuracy", "memory", "startup")
+SECTIONS = (
+    "ebflow",
+    "balanced",
+    "cores",
+    "parts",
+    "pool",
+    "growth",
+    "accuracy",
+    "memory",
+    "startup",
+)
 
 
 def section(name: str):

@@ -9,8 +9,8 @@ twenty local steps, ten proposals and one step of the flow, which one energy mus
 
 Beside torchebm and ebmkit: a step of persistent contrastive divergence, on the network, batch and
 Langevin steps of each one's README and on those of `fit_persistent`. Networks have the same layers;
-torch
-takes one thread or one for each core, whichever is faster.
+flowebm takes one device or one for each core, torch one thread or one for each core, whichever is
+faster.
 
 All run in turns; ratios are medians of the turns' ratios.
 """
@@ -43,24 +43,23 @@ def measure(name: str) -> dict:
 
 
 def _compared(ours, theirs) -> dict:
-    """`ours` and `theirs` are functions and the number of iterations that a call makes.
+    """`ours` and `theirs` are functions by their names and the iterations that a call makes.
 
-    Of several of theirs, the one with the least median counts.
+    Of several the one with the least median counts.
     """
     from speed_loops import PRODUCT_FLOP, product, seconds_in_turns
 
-    functions, iterations = theirs
-    runs = {"ours": ours[0], "product": product(), **functions}
-    seconds = seconds_in_turns(runs, TURNS)
-    best = min(functions, key=lambda name: median(seconds[name]))
-    our_ms = [1e3 * s / ours[1] for s in seconds["ours"]]
-    their_ms = [1e3 * s / iterations for s in seconds[best]]
+    seconds = seconds_in_turns({"product": product(), **ours[0], **theirs[0]}, TURNS)
+    our_best, best = (min(f, key=lambda name: median(seconds[name])) for f in (ours[0], theirs[0]))
+    our_ms = [1e3 * s / ours[1] for s in seconds[our_best]]
+    their_ms = [1e3 * s / theirs[1] for s in seconds[best]]
     ratios = [b / a for a, b in zip(our_ms, their_ms, strict=True)]
     return {
         "ms": median(our_ms),
         "their_ms": median(their_ms),
         "ratio": median(ratios),
         "ratios": ratios,
+        "our_best": our_best,
         "their_best": best,
         "product_gflops": PRODUCT_FLOP / median(seconds["product"]) / 1e9,
     }
@@ -113,10 +112,15 @@ def _beside_flowmc(dimension: int, how: str):
         "flow_multiplications": multiplications(trainer.proposal),
         "their_flow_multiplications": multiplications(bundle.resources["model"]),
     }
-    return (block_of(trainer, BLOCK), BLOCK), ({"loop": turn}, a_turn * iterations), notes
+    ours = {_devices(1): block_of(trainer, BLOCK)}
+    return (ours, BLOCK), ({"loop": turn}, a_turn * iterations), notes
 
 
 def _beside_pcd(peer_name: str, setting_name: str):
+    import jax
+
+    cores = os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", cores)
     import jax.random as jr
     import pcd_peers  # Before torch, whose threads it tells how to wait.
     import torch
@@ -155,23 +159,29 @@ def _beside_pcd(peer_name: str, setting_name: str):
 
         return run
 
-    theirs = {f"{threads} threads": on(threads) for threads in {1, os.cpu_count() or 1}}
+    theirs = {f"{threads} threads": on(threads) for threads in {1, cores}}
+    ours = {_devices(n): block_of(trainer, BLOCK, n_devices=n) for n in {1, cores}}
     notes = {"gflop": sum(parts_gflop(trainer).values())}
-    return (block_of(trainer, BLOCK), BLOCK), (theirs, steps), notes
+    return (ours, BLOCK), (theirs, steps), notes
+
+
+def _devices(n: int) -> str:
+    return "1 device" if n == 1 else f"{n} devices"
 
 
 def table(results: dict) -> str:
     """A row a peer, as markdown."""
     lines = [
-        "| beside | flowebm, ms | theirs, ms | theirs / flowebm: median, least, most | "
+        "| beside | flowebm, ms | on | theirs, ms | theirs / flowebm: median, least, most | "
         "GFLOP an iteration | fraction of the rate of products |",
-        "|---" * 6 + "|",
+        "|---" * 7 + "|",
     ]
     for name, found in results.items():
         ratios = f"{found['ratio']:.1f}, {min(found['ratios']):.1f}, {max(found['ratios']):.1f}"
         fraction = found["gflop"] / (found["ms"] / 1e3) / found["product_gflops"]
         lines.append(
-            f"| {name} | {found['ms']:.2f} | {found['their_ms']:.2f} | {ratios} | "
+            f"| {name} | {found['ms']:.2f} | {found.get('our_best', '1 device')} "
+            f"| {found['their_ms']:.2f} | {ratios} | "
             f"{found['gflop']:.3f} | {fraction:.0%} |"
         )
     return "\n".join(lines)

@@ -11,6 +11,7 @@ import jax.random as jr
 
 from flowebm.models import Architecture, build
 from flowebm.training.balanced import BalancedOptions, BalancedTrainer
+from flowebm.training.devices import Placement, use_devices
 from flowebm.training.driver import _evaluate, _run_block, _start
 from flowebm.training.fit_balanced import _trainer
 
@@ -32,16 +33,20 @@ def balanced_trainer(dimension: int, **choices) -> BalancedTrainer:
 
 
 def block_of(
-    trainer: BalancedTrainer, length: int, *, evaluated: bool = True
+    trainer: BalancedTrainer, length: int, *, evaluated: bool = True, n_devices: int = 1
 ) -> Callable[[], None]:
     """Runs a block of so many iterations as the training's driver does, and waits for it."""
-    frozen = (trainer, jr.key(2))
-    kept = [_start(*frozen)]
+    with use_devices(n_devices):
+        placement = Placement.of(trainer)
+    frozen = placement.put((trainer, jr.key(2)))
+    with placement.active():
+        kept = [_start(*frozen)]
 
     def run() -> None:
-        kept[0], metrics = _run_block(frozen, kept[0], length, jnp.asarray(1e6))
-        if evaluated:
-            kept[0], metrics = _evaluate(frozen, kept[0])
+        with placement.active():
+            kept[0], metrics = _run_block(frozen, kept[0], length, jnp.asarray(1e6))
+            if evaluated:
+                kept[0], metrics = _evaluate(frozen, kept[0])
         jax.block_until_ready(metrics or kept[0])
 
     return run

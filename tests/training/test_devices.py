@@ -125,6 +125,50 @@ def test_a_job_that_there_is_not_is_told_how_to_make(tmp_path, capsys):
     assert "--distributed finds no job here" in error
 
 
+needs_two_cores = pytest.mark.skipif(
+    (os.cpu_count() or 1) < 2, reason="a processor of one core is one device"
+)
+
+
+def on_cores(program, *arguments):
+    """Run a program where nothing says how many devices a processor is."""
+    flags = [f for f in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in f]
+    variables = {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=variables,
+        capture_output=True,
+        text=True,
+    )
+
+
+@needs_two_cores
+def test_cores_are_devices_where_the_program_says_so_first():
+    program = """
+import jax
+jax.config.update("jax_num_cpu_devices", {told})
+import flowebm
+with flowebm.use_devices(2) as n:
+    print(n, "devices")
+"""
+    assert on_cores(program.format(told=2)).stdout == "2 devices\n"
+    late = on_cores(program.format(told=1))
+    assert 'begin the program with jax.config.update("jax_num_cpu_devices", 2)' in late.stderr
+
+
+@needs_two_cores
+def test_the_command_line_takes_cores_for_devices_when_asked(tmp_path):
+    program = "from flowebm.cli import main; raise SystemExit(main())"
+    done = on_cores(program, *train(tmp_path / "run"), "--devices", "2")
+    assert done.returncode == 0, done.stderr
+    too_many = str((os.cpu_count() or 1) + 1)
+    refused = on_cores(program, *train(tmp_path / "other"), "--devices", too_many)
+    assert refused.returncode == 2
+    assert (
+        f"{too_many} devices are asked for, and JAX sees {os.cpu_count()} (cpu)" in refused.stderr
+    )
+
+
 def test_more_devices_than_there_are_are_refused():
     with (
         pytest.raises(ValueError, match=r"99 devices are asked for, and JAX sees \d"),

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from flowebm.cli.cores import count_cores
 from flowebm.cli.job import joined
 
 #: The commands; each is a module with `run(arguments)`, imported when it is called.
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if completes:
             importlib.import_module("flowebm.cli.completion").write_completion(arguments)
         else:
+            count_cores(arguments)
             with joined(arguments):
                 run = importlib.import_module(f"flowebm.cli.{arguments[0]}").run
                 _keep_compiled_programs()

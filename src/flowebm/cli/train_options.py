@@ -97,7 +97,7 @@ class Train:
             are measured with fresh points instead.
         validation_fraction: Share of the other rows that choose the best model.
         devices: Devices of this machine that share chains and batches; more than one pays for
-            large models and many chains.
+            large models and many chains. Without an accelerator, cores of the processor.
         distributed: Be one of the processes of a job (SLURM, MPI, Kubernetes), which train
             together on all their devices.
         tensorboard: Write the metrics for TensorBoard too, in the run directory's `tensorboard`.

@@ -1,5 +1,6 @@
 """Many devices: which part of a run's arrays each of them holds."""
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -32,8 +33,11 @@ def use_devices(n: int | None = None, *, model: int = 1) -> Iterator[int]:
     results differ by the order of summation alone. Several processes that `jax.distributed` has
     joined run the same program each, and use the devices of all of them together.
 
+    A processor is one device to JAX, however many cores it has, unless the program begins with
+    `jax.config.update("jax_num_cpu_devices", n)`, before flowebm is imported.
+
     Args:
-        n: Number of devices; all by default.
+        n: Number of devices; all that JAX sees by default.
         model: Devices among which the matrix of a `FullLinear` is shared out, so that chains and
             batches are in `n / model` parts.
 
@@ -50,9 +54,11 @@ def use_devices(n: int | None = None, *, model: int = 1) -> Iterator[int]:
     devices = jax.devices()
     n = len(devices) if n is None else n
     if not 1 <= n <= len(devices):
+        on_cores = devices[0].platform == "cpu" and 1 < n <= (os.cpu_count() or 1)
+        hint = f', or begin the program with jax.config.update("jax_num_cpu_devices", {n})'
         raise ValueError(
             f"{n} devices are asked for, and JAX sees {len(devices)} ({devices[0].platform}): ask "
-            "for 1 up to that number."
+            f"for 1 up to that number{hint if on_cores else ''}."
         )
     if n_processes() > 1 and n != len(devices):
         raise ValueError(
