@@ -38,6 +38,13 @@ def test_a_first_layer_shrunken_along_idle_directions_is_still_the_first():
     assert [layer.weight for layer in hidden] == ["hidden", "hidden"]
 
 
+def test_a_shrunken_layer_behind_another_is_none_of_muons():
+    change = LinearChange.of(jnp.eye(3), jnp.zeros(3), (3,))
+    plain = MLPTilt((3,), width=8, depth=1, key=jr.key(0))
+    role = roles(partition_trainable((plain, shrink_idle(plain, change, 1)))[0])
+    assert role[1].layers[0].weight.weight == "outer"
+
+
 @pytest.mark.parametrize(
     "params",
     [

@@ -82,8 +82,8 @@ def roles(params: PyTree[Array]) -> PyTree[str]:
     Returns:
         The same form: `hidden` at the weights of `Linear` layers behind the first that have several
         outputs, `outer` at all else of such layers, `other` elsewhere. Layers whose weights are
-        stacked, as those of flows, or constrained do not count, nor does a single one. A first
-        layer may be shrunken along some directions: it moves like any other.
+        stacked, as those of flows, or constrained do not count, nor does a single one. Layers
+        that are shrunken along some directions, as a first one may be, count and are `outer`.
     """
     nodes, form = jax.tree.flatten(params, is_leaf=_is_free_linear)
     n_layers = sum(map(_is_free_linear, nodes))
@@ -94,7 +94,7 @@ def roles(params: PyTree[Array]) -> PyTree[str]:
             role.append(jax.tree.map(lambda _: "other", node))
             continue
         layer = jax.tree.map(lambda _: "outer", node)
-        if n_before and min(node.weight.shape) > 1:
+        if n_before and not isinstance(node.weight, ShrunkWeight) and min(node.weight.shape) > 1:
             layer = eqx.tree_at(lambda linear: linear.weight, layer, "hidden")
         role.append(layer)
         n_before += 1
