@@ -65,3 +65,15 @@ def test_a_flow_of_images_is_that_of_the_flattened_images(kind):
 def test_unknown_kind_is_refused():
     with pytest.raises(ValueError, match=r"Unknown flow 'glow': choose one of spline-coupling"):
         make_flow("glow", (2,), key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("kind", ["spline-coupling", "affine-coupling"])
+@pytest.mark.parametrize("dimension", [5, 16])
+def test_couplings_leave_no_coordinate_as_it_is(kind, dimension):
+    """Two couplings transform them all, so a latent is never one of the coordinates."""
+    with jax.enable_x64(True):
+        flow = moved(make_flow(kind, (dimension,), **SIZES, key=jax.random.key(0)))
+        x = jax.random.normal(jax.random.key(1), (dimension,))
+        z = flow.bijection.inverse(x)
+        assert np.abs(np.subtract.outer(x, z)).min() > 1e-9
+        np.testing.assert_allclose(flow.bijection.transform(z), x, rtol=1e-9, atol=1e-9)
