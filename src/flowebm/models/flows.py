@@ -5,6 +5,7 @@ from math import prod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flowjax.bijections import Permute, Reshape
 from flowjax.distributions import StandardNormal, Transformed
 from flowjax.flows import coupling_flow, masked_autoregressive_flow
@@ -94,15 +95,16 @@ def _in_pairs(flow: Transformed) -> Transformed:
         if not isinstance(node, Permute):
             return node
         (dimension,) = node.shape
-        # A coupling transforms what comes behind the first half.
-        halves = jnp.roll(jnp.arange(dimension), -(dimension // 2))
         (permutations,), (inverses,) = node.permutation, node.inverse_permutation
+        is_first = np.arange(permutations.shape[0])[:, None] % 2 == 0
+        # A coupling transforms what comes behind the first half.
+        halves = np.roll(np.arange(dimension), -(dimension // 2))
         return eqx.tree_at(
             lambda permute: (permute.permutation, permute.inverse_permutation),
             node,
             (
-                (permutations.at[::2].set(halves),),
-                (inverses.at[::2].set(jnp.argsort(halves)),),
+                (jnp.where(is_first, halves, permutations),),
+                (jnp.where(is_first, np.argsort(halves), inverses),),
             ),
         )
 
