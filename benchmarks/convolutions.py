@@ -1,18 +1,20 @@
-"""Ways to compute a 7×7 convolution of MNIST's shapes, in score-matching steps on this machine.
+"""Ways to compute a convolution of images, in score-matching steps on this machine.
 
     python benchmarks/convolutions.py            # measure
     python benchmarks/convolutions.py --table    # the table of what has been measured
 
 The model is two convolutions with a residual smooth leaky ReLU between them, on batches of 100
-images of 784 entries; what is timed is the value and the gradient of an objective (`ssm` is
-forward-over-reverse, and reverse over that). `direct` is XLA's convolution; `matrix` multiplies by
-the 784×784 matrix; `rows` multiplies gathered rows by a band matrix (see `Conv2d`); `im2col`
-gathers all 49 neighbours; `shifts` adds 49 shifted products; `fft` multiplies spectra. Each shape
-and objective is a process of its own, in which the ways take turns; times are medians, and of the
-fastest turns, beside whatever the machine does.
+images; what is timed is the value and the gradient of an objective (`ssm` is forward-over-reverse,
+and reverse over that). `direct` is XLA's convolution; `rows` convolves along the height alone, with
+rows of the image as channels (see `flowebm.layers.convolution`); `gathered rows` multiplies every k
+rows by a band matrix; `matrix` multiplies by the whole matrix; `im2col` gathers all neighbours;
+`shifts` adds shifted products; `fft` multiplies spectra. MNIST's shapes have all of these; others
+have the two that `auto` chooses from. Each shape and objective is a process of its own, in which
+the ways take turns; times are medians, and of the fastest turns, beside whatever the machine does.
 """
 
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -20,9 +22,22 @@ import cells
 
 RESULTS = Path(__file__).parent / "results" / "convolutions.json"
 
-SHAPES = {"1": (1, 28, 28), "4": (4, 14, 14), "16": (16, 7, 7)}
+#: Images with a kernel's side: those that all ways are measured on, and those of two ways.
+ALL_WAYS = ("1×28×28, 7", "4×14×14, 7", "16×7×7, 7")
+TWO_WAYS = (
+    "1×28×28, 3",
+    "4×14×14, 3",
+    "16×7×7, 3",
+    "3×32×32, 7",
+    "12×16×16, 7",
+    "48×8×8, 7",
+    "3×32×32, 3",
+    "12×16×16, 3",
+    "48×8×8, 3",
+    "3×64×64, 3",
+    "16×16×16, 7",
+)
 OBJECTIVES = ("ssm", "dsm")
-KERNEL_SIZE = 7
 BATCH_SIZE = 100
 TURNS = 15
 
@@ -33,12 +48,8 @@ def ways() -> dict:
     import jax.numpy as jnp
 
     from flowebm.layers import Conv2d
-
-    def layer(method):
-        def convolve(kernel, x):
-            return Conv2d(kernel, jnp.zeros(x.shape[0]), x.shape, method=method).forward(x)
-
-        return convolve
+    from flowebm.layers.convolution import convolve
+    from flowebm.layers.convolution import shifts as shifts_of_taps
 
     def windows(kernel, x):
         k, (_, height, width) = kernel.shape[-1], x.shape
@@ -67,11 +78,25 @@ def ways() -> dict:
             full, (0, k // 2, k // 2), (x.shape[0], k // 2 + height, k // 2 + width)
         )
 
-    direct = {"direct": layer("direct"), "matrix": layer("matrix"), "rows": layer("rows")}
-    return direct | {"im2col": im2col, "shifts": shifts, "fft": fft}
+    def matrix(kernel, x):
+        whole = Conv2d(kernel, jnp.zeros(x.shape[0]), x.shape).matrix()
+        return (whole @ x.ravel()).reshape(x.shape)
+
+    def gathered_rows(kernel, x):
+        k, (channels, height, width) = kernel.shape[-1], x.shape
+        bands = jnp.einsum("ocab,bpq->acqop", kernel, shifts_of_taps(width, k))
+        padded = jnp.pad(x, ((0, 0), (k // 2, k // 2), (0, 0)))
+        rows = jnp.moveaxis(padded, 1, 0).reshape(-1, channels * width)
+        gathered = jnp.concatenate([rows[a : a + height] for a in range(k)], axis=1)
+        y = gathered @ bands.reshape(gathered.shape[1], -1)
+        return jnp.moveaxis(y.reshape(height, channels, width), 0, 1)
+
+    chosen = {name: partial(convolve, method=name) for name in ("direct", "rows")}
+    others = {"gathered rows": gathered_rows, "matrix": matrix}
+    return chosen | others | {"im2col": im2col, "shifts": shifts, "fft": fft}
 
 
-def measure(channels: str, objective: str) -> dict:
+def measure(images: str, objective: str) -> dict:
     """Milliseconds of a value and gradient, a way at a time, in turns."""
     import equinox as eqx
     import jax
@@ -83,10 +108,10 @@ def measure(channels: str, objective: str) -> dict:
     from flowebm.models import EBFlow
     from flowebm.models.trainable import partition_trainable
 
-    shape = SHAPES[channels]
+    size, side = images.split(", ")
+    shape, k = tuple(map(int, size.split("×"))), int(side)
     batch = jax.random.normal(jax.random.key(0), (BATCH_SIZE, *shape))
-    size = (shape[0], shape[0], KERNEL_SIZE, KERNEL_SIZE)
-    kernels = 0.1 * jax.random.normal(jax.random.key(1), (2, *size))
+    kernels = 0.1 * jax.random.normal(jax.random.key(1), (2, shape[0], shape[0], k, k))
     loss = getattr(objectives, objective)()
 
     def step(convolve):
@@ -104,7 +129,8 @@ def measure(channels: str, objective: str) -> dict:
         run = jax.jit(jax.value_and_grad(value)).lower(params, jax.random.key(2)).compile()
         return lambda: jax.block_until_ready(run(params, jax.random.key(2)))
 
-    steps = {name: step(convolve) for name, convolve in ways().items()}
+    measured = ways() if images in ALL_WAYS else dict(list(ways().items())[:2])
+    steps = {name: step(convolve) for name, convolve in measured.items()}
     values = {name: float(run()[0]) for name, run in steps.items()}
     np.testing.assert_allclose(list(values.values()), values["direct"], rtol=1e-3)
     times = {name: [] for name in steps}
@@ -117,22 +143,29 @@ def measure(channels: str, objective: str) -> dict:
 
 
 def table(results: dict) -> str:
-    """A row a shape and objective, as markdown."""
-    names = ("direct", "matrix", "rows", "im2col", "shifts", "fft")
+    """A row of images and an objective, as markdown."""
+    names = ("direct", "rows", "gathered rows", "matrix", "im2col", "shifts", "fft")
     lines = [
-        f"| channels | objective | {' | '.join(f'{name}: ms, fastest' for name in names)} |",
+        f"| images, kernel | objective | {' | '.join(f'{name}: ms, fastest' for name in names)} |",
         "|---" * (len(names) + 2) + "|",
     ]
-    for channels in SHAPES:
-        for objective, found in results.get(channels, {}).items():
-            times = (f"{found[name]['ms']:.1f}, {found[name]['fastest_ms']:.1f}" for name in names)
-            lines.append(f"| {channels} | {objective} | {' | '.join(times)} |")
+    for images in (*ALL_WAYS, *TWO_WAYS):
+        for objective, found in results.get(images, {}).items():
+            times = (
+                f"{found[name]['ms']:.1f}, {found[name]['fastest_ms']:.1f}" if name in found else ""
+                for name in names
+            )
+            lines.append(f"| {images} | {objective} | {' | '.join(times)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     arguments = cells.parser(__doc__, RESULTS).parse_args()
-    wanted = [{"channels": c, "objective": name} for c in SHAPES for name in OBJECTIVES]
+    wanted = [
+        {"images": images, "objective": objective}
+        for images in (*ALL_WAYS, *TWO_WAYS)
+        for objective in OBJECTIVES
+    ]
     cells.main(arguments, wanted, measure, table, packages=("flowebm", "jax"))
 
 

@@ -73,9 +73,6 @@ LAYERS = {
     "LU linear": lambda: LULinear(_normal(6, 6), _normal(6), _normal(6)),
     "1x1 convolution": lambda: Conv1x1(_normal(3, 3), (3, 2, 2)),
     "3x3 convolution": lambda: Conv2d(_normal(2, 2, 3, 3), _normal(2), IMAGE, method="direct"),
-    "3x3 convolution as matrix": lambda: Conv2d(
-        _normal(2, 2, 3, 3), _normal(2), IMAGE, method="matrix"
-    ),
     "5x5 convolution by rows": lambda: Conv2d(
         _normal(1, 1, 5, 5), _normal(1), (1, 5, 3), method="rows"
     ),

@@ -20,7 +20,7 @@ SMALL_IMAGES = {"shape": (1, 4, 4), "n_blocks": 2, "convolutions_per_block": 1, 
 MODELS = {
     "fully connected": lambda: fully_connected_ebflow((4,)),
     "convolutional": lambda: convolutional_ebflow(**SMALL_IMAGES, method="direct"),
-    "convolutional by matrix": lambda: convolutional_ebflow(**SMALL_IMAGES, method="matrix"),
+    "convolutional by rows": lambda: convolutional_ebflow(**SMALL_IMAGES, method="rows"),
     "circular": lambda: convolutional_ebflow(**SMALL_IMAGES, padding="circular"),
 }
 FACTORISATION = re.compile(

@@ -1,12 +1,11 @@
 """A k×k convolution of an image on a torus."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Scalar
 
-from flowebm.layers.conv2d import check_convolution_shapes
+from flowebm.layers.convolution import ConvolutionMethod, check_convolution, convolve
 from flowebm.layers.layer import AbstractConstantJacobianLayer
 
 
@@ -22,9 +21,10 @@ class CircularConv2d(AbstractConstantJacobianLayer):
         kernel: $K$, shape `(c, c, k, k)` with odd $k$.
         bias: $b$, shape `(c,)`.
         shape: Shape of one image, `(c, h, w)`.
+        method: How `forward` computes the map, see `flowebm.layers.convolution.convolve`.
 
     Raises:
-        ValueError: If the shapes do not agree or $k$ is even.
+        ValueError: If the shapes do not agree, $k$ is even, or the method is unknown.
 
     Source: Karami et al. (2019), *Invertible Convolutional Flow*, section 3.
     """
@@ -32,12 +32,21 @@ class CircularConv2d(AbstractConstantJacobianLayer):
     kernel: Float[Array, "c c k k"]
     bias: Float[Array, " c"]
     shape: tuple[int, ...] = eqx.field(static=True)
+    method: ConvolutionMethod = eqx.field(static=True)
 
-    def __init__(self, kernel: Array, bias: Array, shape: tuple[int, ...]):
+    def __init__(
+        self,
+        kernel: Array,
+        bias: Array,
+        shape: tuple[int, ...],
+        *,
+        method: ConvolutionMethod = "auto",
+    ):
         self.kernel = jnp.asarray(kernel)
         self.bias = jnp.asarray(bias)
         self.shape = tuple(shape)
-        check_convolution_shapes(self.kernel.shape, self.bias.shape, self.shape)
+        self.method = method
+        check_convolution(self.kernel.shape, self.bias.shape, self.shape, method)
 
     def spectrum(self) -> Complex[Array, "h w c c"]:
         r"""The matrices $\hat K(f)$, by frequency."""
@@ -51,9 +60,7 @@ class CircularConv2d(AbstractConstantJacobianLayer):
         return jnp.moveaxis(jnp.fft.fft2(wrapped), (2, 3), (0, 1))
 
     def forward(self, x: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
-        r = self.kernel.shape[-1] // 2
-        padded = jnp.pad(x, ((0, 0), (r, r), (r, r)), mode="wrap")
-        y = jax.lax.conv_general_dilated(padded[None], self.kernel, (1, 1), "VALID")[0]
+        y = convolve(self.kernel, x, method=self.method, circular=True)
         return y + self.bias[:, None, None]
 
     def inverse(self, y: Float[Array, "c h w"]) -> Float[Array, "c h w"]:

@@ -28,7 +28,7 @@ from flowebm.layers import (
     conv_conditioner,
     mlp_conditioner,
 )
-from flowebm.layers.conv2d import ConvolutionMethod
+from flowebm.layers.convolution import ConvolutionMethod
 from flowebm.models.ebflow import EBFlow
 
 Linear = Literal["full", "lower", "upper", "lu"]
@@ -111,7 +111,7 @@ def convolutional_ebflow(
             at mean 0 and variance 1; the published models have none, and start on MNIST at
             millions of nats.
         whiten: Whether the data are whitened first, as in `fully_connected_ebflow`.
-        method: How zero-padded convolutions are computed, see `Conv2d`.
+        method: How convolutions are computed, see `flowebm.layers.convolution.convolve`.
 
     Returns:
         The untrained flow.
@@ -322,5 +322,5 @@ def _convolution(
     if padding == "zero":
         return Conv2d(kernel, jnp.ones(channels), shape, method=method)
     if padding == "circular":
-        return CircularConv2d(kernel, jnp.ones(channels), shape)
+        return CircularConv2d(kernel, jnp.ones(channels), shape, method=method)
     raise ValueError(f"Unknown padding {padding!r}: choose zero or circular.")

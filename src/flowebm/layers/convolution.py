@@ -1,0 +1,111 @@
+"""Ways to compute a convolution of an image, and which is faster."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+#: How a convolution is computed.
+ConvolutionMethod = Literal["auto", "direct", "rows"]
+
+#: By rows a convolution is `w / k` times the arithmetic of the direct one. At equal arithmetic it
+#: is faster: as many times as the first constant divided by the channels, or as the second.
+_DIRECT_IS_SLOWER_BY, _AT_LEAST_BY = 36.0, 1.5
+
+
+def convolution_method(
+    shape: tuple[int, ...], kernel_size: int, backend: str
+) -> Literal["direct", "rows"]:
+    """The faster method for value and gradients, by `benchmarks/convolutions.py`.
+
+    Args:
+        shape: Shape of one image, `(c, h, w)`.
+        kernel_size: Side of the kernel.
+        backend: JAX's name of the platform. Elsewhere than on CPUs, where nothing was measured,
+            convolutions are direct.
+
+    Returns:
+        What `auto` stands for.
+    """
+    channels, _, width = shape
+    faster = max(_DIRECT_IS_SLOWER_BY / channels, _AT_LEAST_BY)
+    return "rows" if backend == "cpu" and width / kernel_size <= faster else "direct"
+
+
+def convolve(
+    kernel: Float[Array, "c c k k"],
+    x: Float[Array, "c h w"],
+    *,
+    method: ConvolutionMethod = "auto",
+    circular: bool = False,
+) -> Float[Array, "c h w"]:
+    r"""A 'same' convolution of one image.
+
+    Args:
+        kernel: $K$, shape `(c, c, k, k)` with odd $k$.
+        x: The image, shape `(c, h, w)`.
+        method: `direct`, by XLA's convolution; `rows`, by a convolution in one dimension along the
+            image's height, whose channels are the $cw$ entries of a row and whose taps are $k$
+            matrices, bands of the kernel's rows: more arithmetic, in products large enough for a
+            CPU to make at full rate; `auto`, what `convolution_method` says.
+        circular: Whether the image is periodic. Outside of it there are zeros otherwise.
+
+    Returns:
+        The convolved image, shape `(c, h, w)`.
+    """
+    if method == "auto":
+        method = convolution_method(x.shape, kernel.shape[-1], jax.default_backend())
+    k, padding = kernel.shape[-1], "SAME"
+    channels, height, width = x.shape
+    if circular:
+        ends = (k // 2, k // 2)
+        x, padding = jnp.pad(x, ((0, 0), ends, (0, 0)), mode="wrap"), "VALID"
+    if method == "direct":
+        if circular:
+            x = jnp.pad(x, ((0, 0), (0, 0), ends), mode="wrap")
+        return jax.lax.conv_general_dilated(x[None], kernel, (1, 1), padding)[0]
+    row = channels * width
+    bands = jnp.einsum("ocab,bpq->acqop", kernel, shifts(width, k, circular=circular))
+    rows = jnp.moveaxis(x, 1, 0).reshape(1, -1, row)
+    y = jax.lax.conv_general_dilated(
+        rows, bands.reshape(k, row, row), (1,), padding, dimension_numbers=("NWC", "WIO", "NWC")
+    )
+    return jnp.moveaxis(y.reshape(height, channels, width), 0, 1)
+
+
+def check_convolution(
+    kernel: tuple[int, ...], bias: tuple[int, ...], shape: tuple[int, ...], method: str
+) -> None:
+    """Refuse what maps no images of `shape` to images of the same shape, and unknown methods.
+
+    Raises:
+        ValueError: If the shapes do not agree, the kernel's side is even or the method unknown.
+    """
+    agree = len(shape) == 3 and len(kernel) == 4 and kernel[2] == kernel[3]
+    if not agree or kernel[:2] != (shape[0],) * 2 or bias != (shape[0],):
+        raise ValueError(
+            "An invertible convolution needs an image shape (c, h, w), a kernel of shape "
+            f"(c, c, k, k) and a bias of shape (c,); got {shape}, {kernel} and {bias}."
+        )
+    if kernel[-1] % 2 == 0:
+        raise ValueError(f"An invertible convolution needs an odd kernel side; got {kernel[-1]}.")
+    if method not in get_args(ConvolutionMethod):
+        raise ValueError(
+            f"Unknown method {method!r} of a convolution: choose one of "
+            f"{', '.join(get_args(ConvolutionMethod))}."
+        )
+
+
+def shifts(size: int, k: int, *, circular: bool = False) -> np.ndarray:
+    """What each of `k` taps reads of a row, which is a circle or ends in zeros.
+
+    Returns:
+        Array `(k, size, size)` whose entry `[a, i, j]` says whether tap `a` reads `j` for output
+        `i`.
+    """
+    offsets = range(-(k // 2), k - k // 2)
+    if circular:
+        return np.stack([np.roll(np.eye(size, dtype=np.float32), n, axis=1) for n in offsets])
+    return np.stack([np.eye(size, k=n, dtype=np.float32) for n in offsets])
