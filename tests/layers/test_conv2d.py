@@ -46,6 +46,7 @@ def test_the_method_goes_by_shape_and_backend():
         assert convolution_method(shape, 7, "cpu") == "rows"
     for shape in [(12, 16, 16), (48, 8, 8), (3, 64, 64)]:
         assert convolution_method(shape, 3, "cpu") == "direct"
+    assert convolution_method((128, 8, 8), 7, "cpu") == "direct"
     assert convolution_method((1, 28, 28), 7, "gpu") == "direct"
 
 

@@ -10,9 +10,12 @@ from jaxtyping import Array, Float
 #: How a convolution is computed.
 ConvolutionMethod = Literal["auto", "direct", "rows"]
 
-#: By rows a convolution is `w / k` times the arithmetic of the direct one. At equal arithmetic it
-#: is faster: as many times as the first constant divided by the channels, or as the second.
-_DIRECT_IS_SLOWER_BY, _AT_LEAST_BY = 36.0, 1.5
+#: By rows a convolution is `w / k` times the arithmetic of the direct one, and at equal arithmetic
+#: it is faster by this constant over the channels.
+_FASTER_OVER_CHANNELS = 36.0
+
+#: Where the kernel is nearly as wide as the image, rows are the faster way with more channels too.
+_NEARLY_AS_WIDE, _MOST_CHANNELS = 1.2, 64
 
 
 def convolution_method(
@@ -30,8 +33,11 @@ def convolution_method(
         What `auto` stands for.
     """
     channels, _, width = shape
-    faster = max(_DIRECT_IS_SLOWER_BY / channels, _AT_LEAST_BY)
-    return "rows" if backend == "cpu" and width / kernel_size <= faster else "direct"
+    more_arithmetic = width / kernel_size
+    is_faster = more_arithmetic <= _FASTER_OVER_CHANNELS / channels or (
+        more_arithmetic <= _NEARLY_AS_WIDE and channels <= _MOST_CHANNELS
+    )
+    return "rows" if backend == "cpu" and is_faster else "direct"
 
 
 def convolve(
