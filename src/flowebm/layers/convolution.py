@@ -55,7 +55,7 @@ def convolve(
         method: `direct`, by XLA's convolution; `rows`, by a convolution in one dimension along the
             image's height, whose channels are the $cw$ entries of a row and whose taps are $k$
             matrices, bands of the kernel's rows: more arithmetic, in products large enough for a
-            CPU to make at full rate; `auto`, what `convolution_method` says.
+            CPU to make at a good rate; `auto`, what `convolution_method` says.
         circular: Whether the image is periodic. Outside of it there are zeros otherwise.
 
     Returns:
@@ -106,6 +106,11 @@ def check_convolution(
 
 def shifts(size: int, k: int, *, circular: bool = False) -> np.ndarray:
     """What each of `k` taps reads of a row, which is a circle or ends in zeros.
+
+    Args:
+        size: Entries of a row.
+        k: Number of taps, odd.
+        circular: Whether the row is a circle.
 
     Returns:
         Array `(k, size, size)` whose entry `[a, i, j]` says whether tap `a` reads `j` for output
