@@ -42,7 +42,10 @@ MEAN, SD = 0.15, 0.3
 N_COPIES = 8
 
 GLOW_STEPS, BALANCED_STEPS = 1_500, 300
-N_DRAWS = 32_768
+
+#: Draws that a model's shares are measured by, and how many of them are counted, drawn in
+#: proportion to their weights: to classify a draw takes longer than to make it.
+N_DRAWS, N_COUNTED = 131_072, 32_768
 
 
 def halved(pixels):
@@ -97,20 +100,30 @@ def classifier(images, labels, digits, rng):
     }
 
 
-def counted(classifiers, points, weights=None) -> dict:
-    """Shares of the classes among weighted points with their errors, and the largest of these."""
+def counted(classifiers, points, counts, weights) -> dict:
+    """Shares of the classes among draws, with their errors, and the largest error of all.
+
+    Args:
+        classifiers: Of the three digits and of all ten.
+        points: The draws that were picked, one a row.
+        counts: How often each was picked.
+        weights: Their shares of the weight of all draws, in proportion to which they were picked
+            systematically.
+    """
     import numpy as np
 
     three, ten = (predict(points) for predict in classifiers)
-    if weights is None:
-        weights = np.full(len(three), 1 / len(three))
-    shares = {d: float(weights @ (three == d)) for d in SHARES}
-    spreads = [((weights * ((three == d) - shares[d])) ** 2).sum() ** 0.5 for d in SHARES]
+    frequencies = counts / counts.sum()
+    shares = {d: float(frequencies @ (three == d)) for d in SHARES}
+    # A draw of weight w adds w² by itself, and systematic picking of N makes that w / N where it
+    # need not pick the draw.
+    variances = frequencies * np.maximum(weights, 1 / counts.sum())
+    spreads = [(variances @ ((three == d) - shares[d]) ** 2) ** 0.5 for d in SHARES]
     return {
         "shares": shares,
         "stderr": float(max(spreads)),
         "worst_share_error": max(abs(shares[d] - s) for d, s in SHARES.items()),
-        "like_another_digit": float(weights @ ~np.isin(ten, list(SHARES))),
+        "like_another_digit": float(frequencies @ ~np.isin(ten, list(SHARES))),
     }
 
 
@@ -122,6 +135,7 @@ def measure(key: str) -> dict:
     import jax.numpy as jnp
     import numpy as np
     import paramax
+    from blackjax.smc.resampling import systematic
 
     from flowebm.data import load_images
     from flowebm.evaluation import importance_sample, pareto_khat
@@ -155,9 +169,11 @@ def measure(key: str) -> dict:
         """Of a model, by weighted draws of a proposal; of a flow, by its own."""
         draws, log_weights = importance_sample(keys[2], model, proposal, n=N_DRAWS, batch_size=512)
         weights = np.asarray(jax.nn.softmax(log_weights), np.float64)
+        picked = systematic(keys[4], jnp.asarray(weights / weights.sum()), N_COUNTED)
+        rows, counts = np.unique(np.asarray(picked), return_counts=True)
         last = {k: history[-1].get(k) for k in ("iteration", "nll", "nll_stderr", "ess")}
         record[name] = (
-            counted((three, ten), draws, weights)
+            counted((three, ten), draws[rows], counts, weights[rows])
             | last
             | {
                 "seconds": seconds,
@@ -223,7 +239,9 @@ def measure(key: str) -> dict:
     )
     seconds = time.perf_counter() - started
     shares("pcd", persistent.model, DefensiveMixture(flow, wide, 0.01), seconds, persistent.history)
-    record["pcd"]["chains"] = counted((three, ten), persistent.chains)
+    chains = persistent.chains
+    alike = np.ones(len(chains))
+    record["pcd"]["chains"] = counted((three, ten), chains, alike, alike / len(chains))
     return record
 
 
