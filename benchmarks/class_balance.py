@@ -10,7 +10,7 @@ of noised digits.
 
 A Glow is fitted by maximum likelihood; then a convolutional tilt of it by balanced training, whose
 proposal starts as the same Glow. Beside it, the same tilt of the same Glow by persistent
-contrastive divergence: local moves alone, from the data, three in each of as many iterations, which
+contrastive divergence: local moves alone, from the data, three in each of as many iterations as
 cost about as much. Shares are those of the models: draws of the Glow, or of the proposal with their
 importance weights, which say as well how far they can be believed.
 
@@ -41,7 +41,7 @@ MEAN, SD = 0.15, 0.3
 #: Copies of every training image, each with noise of its own.
 N_COPIES = 8
 
-GLOW_STEPS, BALANCED_STEPS = 1_500, 300
+GLOW_STEPS, BALANCED_STEPS, PCD_STEPS = 1_500, 600, 1_000
 
 #: Draws that a model's shares are measured by, and how many of them are counted, drawn in
 #: proportion to their weights: to classify a draw takes longer than to make it.
@@ -203,11 +203,12 @@ def measure(key: str) -> dict:
     tilted = EnergyModel(ConvTilt(SHAPE, channels=16, key=keys[3]), paramax.non_trainable(flow))
     wide = paramax.non_trainable(gaussian_base(train[:N_TRAIN], inflation=1.5))
     options = BalancedOptions(
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         n_chains=128,
         batch_size=128,
         n_local=1,
         flow_batch=64,
+        flow_interval=1,
         n_evaluation=1024,
     )
     started = time.perf_counter()
@@ -233,7 +234,7 @@ def measure(key: str) -> dict:
         tilted,
         train,
         options=replace(PERSISTENT, n_chains=128, batch_size=128, n_local=3),
-        max_steps=BALANCED_STEPS,
+        max_steps=PCD_STEPS,
         block_length=25,
         observers=observers,
     )
