@@ -87,8 +87,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
             `"ebflow"`, whose iterations are cheaper.
         time_budget: Seconds at most, compilation included.
         patience: Evaluations (one every 50 iterations) without a better validation NLL before
-            the fit stops; `None` uses all iterations and keeps the best, and for `"ebflow"`,
-            which overfits small tables fast, is 20.
+            the fit stops; `None` goes on until that NLL is clearly above the best, if it ever
+            is, and for `"ebflow"` is 20. The best model is kept in any case.
         architecture: What the model is made of; an `Architecture`, or for `"ebflow"` an
             `EBFlowArchitecture`.
         options: Choices of the method; a `BalancedOptions`, or a `ScoreMatchingOptions`.

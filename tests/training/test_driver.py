@@ -1,5 +1,7 @@
 """The driver: pure, resumable, compiled once; it keeps the best state and survives divergence."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -58,10 +60,14 @@ class Descent(AbstractTrainer):
 
 
 class Path(AbstractTrainer):
-    r"""State $t$ counts iterations; its NLL at validation point $i$ is $f_t + t s_i$."""
+    r"""State $t$ counts iterations; its NLL at validation point $i$ is $f_t + t s_i$.
+
+    That of training points goes up or down by a slope in each of them, if one is given.
+    """
 
     nll: jax.Array
     spread: jax.Array
+    train_slope: jax.Array | None = None
     data: jax.Array = eqx.field(default_factory=lambda: DATA)
     batch_size: int = eqx.field(static=True, default=4)
     stage: str = eqx.field(static=True, default="path")
@@ -71,7 +77,9 @@ class Path(AbstractTrainer):
         return jnp.zeros((), int)
 
     def step(self, key, state, batch, learning_rate_factor):
-        return state + 1, {}
+        return state + 1, {} if self.train_slope is None else {
+            "train_nll": self.train_slope * state
+        }
 
     def evaluate(self, key, state):
         points = self.nll[state] + state * self.spread
@@ -178,18 +186,25 @@ def nll_path(*values, n=100, s=1.0):
 @pytest.mark.parametrize(
     ("at_two", "at_three", "kept"),
     [
-        (1.09, 3.0, 2),  # stderr of the difference to the best is 1/√100 = 0.1 there
-        (1.11, 3.0, 1),
-        (1.11, 1.19, 3),  # and 0.2 one iteration later
-        (1.09, 1.21, 2),
-        (0.50, 0.61, 2),  # the best is another, the difference to it 0.1 again
+        (1.009, 3.0, 2),  # stderr of the difference to the best is 0.1/√100 = 0.01 there
+        (1.011, 3.0, 1),
+        (1.011, 1.0190, 3),  # and 0.02 one iteration later
+        (1.009, 1.0210, 2),
+        (0.500, 0.5110, 2),  # the best is another, the difference to it 0.01 again
     ],
 )
 def test_the_latest_within_one_standard_error_of_the_best_is_kept(at_two, at_three, kept):
-    outcome = drive(jr.key(0), nll_path(2.0, 1.0, at_two, at_three, 3.9), Limits(6, block_length=1))
+    path = nll_path(2.0, 1.0, at_two, at_three, 3.9, s=0.1)
+    outcome = drive(jr.key(0), path, Limits(6, block_length=1))
     assert outcome.state.best == kept
     assert outcome.state.best_iteration == (2 if at_two < 1 else 1)
     assert float(outcome.state.best_nll) == min(1.0, at_two)
+
+
+@pytest.mark.parametrize(("at_two", "kept"), [(1.019, 2), (1.021, 1)])
+def test_what_few_points_cannot_tell_apart_is_not_as_good_for_that(at_two, kept):
+    outcome = drive(jr.key(0), nll_path(2.0, 1.0, at_two, 3.9), Limits(6, block_length=1))
+    assert outcome.state.best == kept
 
 
 @pytest.mark.parametrize("patience", [1, 3])
@@ -199,6 +214,29 @@ def test_patience_is_counted_from_the_best(patience):
     assert outcome.history[-1]["iteration"] == 2 + patience
     assert outcome.stop_reason == "validation NLL no longer falls"
     assert outcome.state.finished
+
+
+@pytest.mark.parametrize(
+    ("rises", "train_slope", "last"),
+    [
+        ((0.31, 0.62, 0.91, 1.21), -1.0, 6),  # 0.1 an iteration from the best is the stderr
+        ((0.31, 0.62, 0.89, 1.21, 1.51, 1.81, 2.11), -1.0, 9),  # counted anew after the third
+        ((0.29, 0.59, 0.89, 1.19, 1.49), -1.0, 30),
+        ((0.31, 0.62, 0.91, 1.21), 1.0, 30),  # training data are worse too
+    ],
+)
+def test_a_run_that_has_overfitted_ends(rises, train_slope, last):
+    trainer = nll_path(2.0, 1.5, 1.0, *(1.0 + rise for rise in rises))
+    trainer = dataclasses.replace(trainer, train_slope=jnp.array(train_slope))
+    outcome = drive(jr.key(0), trainer, Limits(30, block_length=1))
+    assert outcome.history[-1]["iteration"] == last
+    reason = "all iterations done" if last == 30 else "validation NLL has risen"
+    assert outcome.stop_reason == reason
+    assert outcome.state.best_iteration == 2
+    rows = outcome.history[3 : 3 + len(rises)]
+    assert [row["nll_rise"] for row in rows] == pytest.approx(rises, rel=1e-5)
+    errors = [0.1 * (i + 1) for i in range(len(rows))]
+    assert [row["nll_rise_stderr"] for row in rows] == pytest.approx(errors, rel=0.02)
 
 
 def test_a_trainer_that_cannot_know_its_likelihood_runs_on_and_keeps_its_last_state():

@@ -70,7 +70,8 @@ def test_overfitting_a_part_of_a_larger_whole_is_no_divergence(stopped):
             validation,
             log_det=log_det,
             validation_log_det=log_det,
-            block_length=10,
+            # Too few blocks to call it overfitting, which would end the run as well.
+            block_length=50,
             patience=30,
             max_steps=200,
             learning_rate=0.05,

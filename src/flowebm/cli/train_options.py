@@ -84,7 +84,8 @@ class Train:
         time_budget: Seconds at most, compilation included; a resumed run counts those that it
             had taken at the checkpoint.
         patience: Evaluations (one every 50 iterations) without a better validation NLL before
-            the fit stops; where none are given it uses all iterations, and for ebflow 20.
+            the fit stops; where none are given it stops when that NLL is clearly above the best,
+            and for ebflow after 20.
         resume: Go on with the run in the directory from its last checkpoint.
         accept_changed_data: Go on with the run though the data have changed since it began.
         overwrite: Replace the run in the directory.

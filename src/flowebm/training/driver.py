@@ -26,6 +26,14 @@ MAX_RECOVERIES = 3
 #: learning rate would still be warming up when it is known, two blocks later.
 EXPECTED_BLOCKS = 20
 
+#: Nats above the best up to which a later state may be as good. With few validation points one
+#: standard error is much more, and the latest of those within it has overfitted most.
+MOST_RISE = 0.02
+
+#: A run has overfitted where its validation NLL was so many standard errors above the best, and its
+#: training NLL below what it was then, in so many evaluations one after the other.
+OVERFITTED_STDERRS, OVERFITTED_EVALUATIONS = 3.0, 4
+
 
 class TrainingDiverged(RuntimeError):
     """Training went non-finite or far off, again and again, in spite of lower learning rates."""
@@ -147,9 +155,11 @@ def minibatches(
 def _evaluate(frozen, state: DriverState):
     """Evaluate, and keep the solution if it is the best so far or as good as the best.
 
-    As good means within one standard error of the paired difference on the validation points:
-    among states that these points cannot tell apart, the latest has the longest average and
-    the lowest learning rate behind it, and the one that looks best is merely the luckiest.
+    As good means within one standard error of the paired difference on the validation points, and
+    within `MOST_RISE`: among states that these points cannot tell apart, the latest has the
+    longest average and the lowest learning rate behind it, and the one that looks best is merely
+    the luckiest.
+    The difference and its error are added to the metrics.
     """
     trainer, key = frozen
     # The same key at every evaluation: common random numbers, for the same reason.
@@ -162,8 +172,10 @@ def _evaluate(frozen, state: DriverState):
         difference = nll_points - state.best_nll_points
         weights = None if trainer.weights is None else trainer.weights.validation
         stderr = weighted_mean(difference, weights).stderr
+        rise = jnp.where(jnp.isinf(state.best_nll), 0.0, metrics["nll"] - state.best_nll)
         is_best = metrics["nll"] < state.best_nll
-        keeps = is_best | (metrics["nll"] < state.best_nll + stderr)
+        keeps = is_best | (rise < jnp.minimum(stderr, MOST_RISE))
+        metrics = metrics | {"nll_rise": rise, "nll_rise_stderr": stderr}
         record = jax.tree.map(
             lambda new, old: jnp.where(is_best, new, old),
             (metrics["nll"], nll_points, state.iteration),
@@ -253,6 +265,8 @@ def drive(
     on, so that schedules reach their end with the budget; without one, a run is a pure function of
     its key and inputs. The seconds that a resumed run had taken before count.
 
+    A run that has overfitted (`OVERFITTED_STDERRS`) ends, whatever its patience.
+
     Args:
         key: Random key; all randomness of the run derives from it and the iteration number.
         trainer: The algorithm.
@@ -331,7 +345,7 @@ def drive(
             )
             continue
         history.append(row)
-        stop_reason = _stop_reason(limits, state, row, total)
+        stop_reason = _stop_reason(limits, state, history)
         # A process's first block contains the compilation, which does not recur.
         if len(history) > rows_before + 1:
             total = _expected_total(limits, history)
@@ -371,8 +385,9 @@ def _expected_total(limits: Limits, history: list[dict[str, Any]]) -> int:
     return min(limits.max_steps, last["iteration"] + iterations)
 
 
-def _stop_reason(limits: Limits, state: DriverState, row: dict[str, Any], total: int) -> str:
-    """Why the run should end after this block, or the empty string."""
+def _stop_reason(limits: Limits, state: DriverState, history: list[dict[str, Any]]) -> str:
+    """Why the run should end after its last block, or the empty string."""
+    row = history[-1]
     iteration = row["iteration"]
     if row.get("finished"):
         return "nothing left to gain"
@@ -381,8 +396,27 @@ def _stop_reason(limits: Limits, state: DriverState, row: dict[str, Any], total:
     if limits.time_budget is not None and row["seconds"] >= limits.time_budget:
         return "time budget spent"
     # Without a likelihood there is nothing that could fall.
-    if limits.patience is not None and "nll" in row:
+    if "nll" not in row:
+        return ""
+    if limits.patience is not None:
         without = (iteration - int(state.best_iteration)) / limits.block_length
         if without >= limits.patience:
             return "validation NLL no longer falls"
+    if _has_overfitted(history, int(state.best_iteration)):
+        return "validation NLL has risen"
     return ""
+
+
+def _has_overfitted(history: list[dict[str, Any]], best_iteration: int) -> bool:
+    """Whether validation data have become clearly worse while training data have become better.
+
+    A spike of the loss, from which a run recovers, makes both worse.
+    """
+    # The first row tells nothing of minibatches.
+    since = [row for row in history[1:] if row["iteration"] >= best_iteration]
+    last = since[-OVERFITTED_EVALUATIONS:]
+    return len(last) == OVERFITTED_EVALUATIONS and all(
+        row.get("nll_rise", 0.0) > OVERFITTED_STDERRS * row.get("nll_rise_stderr", 0.0)
+        and row.get("train_nll", math.inf) < since[0].get("train_nll", -math.inf)
+        for row in last
+    )
