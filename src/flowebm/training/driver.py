@@ -158,8 +158,7 @@ def _evaluate(frozen, state: DriverState):
     As good means within one standard error of the paired difference on the validation points, and
     within `MOST_RISE`: among states that these points cannot tell apart, the latest has the
     longest average and the lowest learning rate behind it, and the one that looks best is merely
-    the luckiest.
-    The difference and its error are added to the metrics.
+    the luckiest. The difference and its error are added to the metrics.
     """
     trainer, key = frozen
     # The same key at every evaluation: common random numbers, for the same reason.
@@ -265,7 +264,9 @@ def drive(
     on, so that schedules reach their end with the budget; without one, a run is a pure function of
     its key and inputs. The seconds that a resumed run had taken before count.
 
-    A run that has overfitted (`OVERFITTED_STDERRS`) ends, whatever its patience.
+    A run that has overfitted ends, whatever its patience: one whose validation NLL has been
+    `OVERFITTED_STDERRS` standard errors of the paired difference above the best in
+    `OVERFITTED_EVALUATIONS` evaluations one after the other, with a lower training NLL.
 
     Args:
         key: Random key; all randomness of the run derives from it and the iteration number.
