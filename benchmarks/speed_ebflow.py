@@ -8,9 +8,9 @@ Turns alternate; ratios are medians of the turns' ratios.
 
 The rate of the machine is that of a product of two 784 x 784 matrices, in JAX, in the same turns.
 The operations that a step must do are those of its linear maps alone, a multiply-add counted as
-two: each product of a batch with a layer's matrix, wanted forwards, for the gradient in the point,
-for its directional derivative (`ssm`) and backwards through all of these; a convolution counts as
-the direct one would, and only the taps that hit the image.
+two: each product of a batch with a layer's matrix, wanted forwards, for the gradient in the point
+and for that in the matrix, and for the derivatives of these three; a convolution counts as the
+direct one would, and only the taps that hit the image.
 """
 
 from statistics import median
@@ -26,12 +26,10 @@ SIGMA = 1.0
 ALPHA = 0.3
 TURNS = 9
 
-#: Products with a layer's matrix, in a step and for each layer: forwards and for the gradient in
-#: the point, once (`dsm`) or with their directional derivatives (`ssm`); and twice as many
-#: backwards, for the layer's input and for its matrix. The first layer's input wants nothing back
-#: from the forward half.
-PRODUCTS = {"dsm": 2 * 3, "ssm": 4 * 3}
-NOT_FOR_THE_FIRST = {"dsm": 1, "ssm": 2}
+#: Products with a layer's matrix, in a step and for each layer: forwards, for the gradient in the
+#: point and for that in the matrix, with their first (`dsm`) and second (`ssm`) derivatives along
+#: the point's way. Act-norms stand before the first layer, whose input wants its gradient too.
+PRODUCTS = {"dsm": 3 * 2, "ssm": 3 * 3}
 
 
 def measure(name: str) -> dict:
@@ -69,9 +67,7 @@ def measure(name: str) -> dict:
 
 def step_operations(objective: str, multiplications: list[int], batch_size: int) -> int:
     """Floating-point operations of a step, given those of each layer's map of one point."""
-    products = PRODUCTS[objective] * sum(multiplications)
-    products -= NOT_FOR_THE_FIRST[objective] * multiplications[0]
-    return 2 * batch_size * products
+    return 2 * batch_size * PRODUCTS[objective] * sum(multiplications)
 
 
 def step_in_jax(architecture, objective, x, noise, signs):
@@ -85,6 +81,7 @@ def step_in_jax(architecture, objective, x, noise, signs):
     from flowebm.layers import Conv2d, FullLinear
     from flowebm.models import convolutional_ebflow, fully_connected_ebflow
     from flowebm.models.trainable import partition_trainable
+    from flowebm.objectives.sliced_score_matching import one_slice_each
 
     build = {"fc": fully_connected_ebflow, "cnn": convolutional_ebflow}[architecture]
     model = build(SHAPE).initialized(jnp.asarray(x))
@@ -97,17 +94,18 @@ def step_in_jax(architecture, objective, x, noise, signs):
     optimizer = optax.adam(LEARNING_RATE)
 
     # The objectives of flowebm with their draws given, so that both programs have the same.
-    def point_loss(model, x, noise, signs):
-        if objective == "dsm":
-            gradient = jax.grad(model.energy)(x + SIGMA * noise)
-            return 0.5 * jnp.sum((noise / SIGMA - gradient) ** 2)
-        gradient, product = jax.jvp(jax.grad(model.energy), (x,), (signs,))
-        return 0.5 * jnp.sum(gradient**2) - jnp.sum(signs * product)
+    def noised_loss(model, x, noise):
+        gradient = jax.grad(model.energy)(x + SIGMA * noise)
+        return 0.5 * jnp.sum((noise / SIGMA - gradient) ** 2)
 
     def step(params, state, batch):
+        x, noise, signs = batch
+
         def loss(params):
             model = eqx.combine(params, static)
-            return jnp.mean(jax.vmap(lambda *point: point_loss(model, *point))(*batch))
+            if objective == "ssm":
+                return one_slice_each((model, x), signs)
+            return jnp.mean(jax.vmap(lambda *point: noised_loss(model, *point))(x, noise))
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, state = optimizer.update(gradient, state, params)

@@ -66,12 +66,17 @@ PRODUCT_FLOP = 20 * 2 * SIDE**3
 def seconds_in_turns(
     runs: dict[str, Callable[[], object]], turns: int, *, calls: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of a call of each, the mean of so many in a turn, after a call that compiles."""
+    """Seconds of a call of each, the mean of so many in a turn, after a call that compiles.
+
+    The first call of a turn is not counted: it finds the other's values in the caches and its
+    threads not yet asleep, which a training of one alone does not.
+    """
     for run in runs.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(turns):
         for name, run in runs.items():
+            run()
             started = time.perf_counter()
             for _ in range(calls):
                 run()

@@ -54,7 +54,9 @@ def primitives(jaxpr):
 
 
 @pytest.mark.parametrize(
-    "objective", [ssm(2), dsm(), fdssm(), exact()], ids=lambda f: f.__qualname__
+    "objective",
+    [ssm(), ssm(2), dsm(), fdssm(), exact()],
+    ids=["ssm", "ssm2", "dsm", "fdssm", "exact"],
 )
 @pytest.mark.parametrize("name", MODELS)
 def test_no_score_matching_step_traces_a_factorisation(name, objective):

@@ -1,12 +1,18 @@
 """Sliced score matching."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import paramax
 import pytest
+from flowjax.distributions import Normal
 
+from flowebm.models.ebflow_architectures import convolutional_ebflow, fully_connected_ebflow
+from flowebm.models.tilted import EnergyModel
+from flowebm.models.tilts import MLPTilt
 from flowebm.objectives.exact_score_matching import exact
-from flowebm.objectives.sliced_score_matching import sliced_score_matching, ssm
+from flowebm.objectives.sliced_score_matching import one_slice_each, sliced_score_matching, ssm
 
 KEY = jax.random.key(0)
 
@@ -41,3 +47,82 @@ def test_slices_are_drawn_so_that_the_expectation_is_exact(gaussian, precision, 
 def test_a_number_of_slices_below_one_is_refused():
     with pytest.raises(ValueError, match="at least one slice"):
         ssm(0)
+
+
+def initialized(model):
+    return model.initialized(jax.random.normal(KEY, (6, *model.shape)))
+
+
+MODELS = {
+    "fully connected": lambda: initialized(fully_connected_ebflow((5,))),
+    "convolutional": lambda: initialized(
+        convolutional_ebflow((1, 4, 4), n_blocks=2, convolutions_per_block=1, kernel_size=3)
+    ),
+    "tilt": lambda: EnergyModel(
+        MLPTilt((5,), width=8, key=KEY), paramax.non_trainable(Normal(jnp.ones(5)))
+    ),
+}
+
+
+def mean_of_points(model, x, v, penalty):
+    """The objective, a derivative of a gradient at each point."""
+    losses = jax.vmap(lambda x, v: sliced_score_matching(model, x, v[None], penalty))
+    return jnp.mean(losses(x, v))
+
+
+def along_curves(model, x, v, penalty):
+    return one_slice_each((model, x), v, penalty)
+
+
+def step(loss, model, penalty):
+    """The compiled value and gradient at disturbed parameters, and its arguments."""
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(KEY, len(leaves))
+    leaves = [a + 0.1 * jax.random.normal(k, a.shape) for k, a in zip(keys, leaves, strict=True)]
+    x = jax.random.normal(jax.random.key(1), (6, *model.shape))
+    arguments = structure.unflatten(leaves), x, jnp.sign(jnp.roll(x, 1))
+
+    def value_and_gradient(params, x, v):
+        return jax.value_and_grad(lambda p: loss(eqx.combine(p, static), x, v, penalty))(params)
+
+    return jax.jit(value_and_gradient).lower(*arguments).compile(), arguments
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.3])
+@pytest.mark.parametrize("name", MODELS)
+def test_value_and_gradient_along_curves_are_those_of_the_points(name, penalty):
+    model = MODELS[name]()
+    (curves, arguments), (points, _) = (
+        step(loss, model, penalty) for loss in (along_curves, mean_of_points)
+    )
+    (value, gradient), (expected, of_points) = curves(*arguments), points(*arguments)
+    np.testing.assert_allclose(value, expected, rtol=1e-11)
+    norm = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(of_points))
+    assert norm > 0.1
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11 * norm),
+        gradient,
+        of_points,
+    )
+
+
+def test_a_gradient_takes_nine_products_with_each_matrix():
+    """Of two layers behind an act-norm, so that every product is wanted."""
+    model = MODELS["fully connected"]()
+    products = [
+        step(loss, model, 0.0)[0].as_text().count(" dot(")
+        for loss in (along_curves, mean_of_points)
+    ]
+    assert products == [2 * 9, 2 * 12]
+
+
+def test_the_objective_takes_the_gradient_along_curves(flow, x):
+    """`ssm` draws the slices itself; its gradient is refused in the points, not wrong."""
+    v = jax.random.rademacher(KEY, (5, 1, 3), x.dtype)[:, 0]
+    value, gradient = eqx.filter_jit(eqx.filter_value_and_grad(lambda m: ssm()(m, x, KEY)))(flow)
+    expected = eqx.filter_value_and_grad(lambda m: mean_of_points(m, x, v, 0.0))(flow)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-11)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), gradient, expected[1])
+    with pytest.raises(TypeError, match="differentiated in the model's parameters only"):
+        jax.grad(lambda x: ssm()(flow, x, KEY))(x)
