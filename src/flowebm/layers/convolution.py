@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from flowebm.layers.canonical_convolution import canonical_convolution
+
 #: How a convolution is computed.
 ConvolutionMethod = Literal["auto", "direct", "rows"]
 
@@ -63,21 +65,24 @@ def convolve(
     """
     if method == "auto":
         method = convolution_method(x.shape, kernel.shape[-1], jax.default_backend())
-    k, padding = kernel.shape[-1], "SAME"
+    k = kernel.shape[-1]
     channels, height, width = x.shape
+    ends = (k // 2, k // 2)
+    along, across = [ends], [ends, ends]
     if circular:
-        ends = (k // 2, k // 2)
-        x, padding = jnp.pad(x, ((0, 0), ends, (0, 0)), mode="wrap"), "VALID"
+        x = jnp.pad(x, ((0, 0), ends, (0, 0)), mode="wrap")
+        along = [(0, 0)]
     if method == "direct":
         if circular:
             x = jnp.pad(x, ((0, 0), (0, 0), ends), mode="wrap")
-        return jax.lax.conv_general_dilated(x[None], kernel, (1, 1), padding)[0]
+            across = [(0, 0), (0, 0)]
+        taps = jnp.transpose(kernel, (2, 3, 1, 0))
+        y = canonical_convolution(jnp.moveaxis(x, 0, -1)[None], taps, padding=across)
+        return jnp.moveaxis(y[0], -1, 0)
     row = channels * width
     bands = jnp.einsum("ocab,bpq->acqop", kernel, shifts(width, k, circular=circular))
     rows = jnp.moveaxis(x, 1, 0).reshape(1, -1, row)
-    y = jax.lax.conv_general_dilated(
-        rows, bands.reshape(k, row, row), (1,), padding, dimension_numbers=("NWC", "WIO", "NWC")
-    )
+    y = canonical_convolution(rows, bands.reshape(k, row, row), padding=along)
     return jnp.moveaxis(y.reshape(height, channels, width), 0, 1)
 
 

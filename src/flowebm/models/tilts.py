@@ -1,7 +1,8 @@
 """Networks for the tilt $U$ of an energy model: smooth, and zero at the start."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
+from flowebm.layers.canonical_convolution import canonical_convolution
 from flowebm.models.activations import activation
 from flowebm.models.spectral import SpectralNormalization
 
@@ -156,10 +158,21 @@ class ConvTilt(eqx.Module):
         self.activation = _activation(activation)
 
     def __call__(self, x: Float[Array, "channels height width"]) -> Scalar:
-        hidden = x
+        hidden = jnp.moveaxis(x, 0, -1)
         for layer in paramax.unwrap(self.layers):
-            hidden = self.activation(layer(hidden))
-        return self.readout(hidden.ravel())
+            hidden = self.activation(_convolve(layer, hidden))
+        return self.readout(jnp.moveaxis(hidden, -1, 0).ravel())
+
+
+def _convolve(layer: eqx.nn.Conv2d, x: Float[Array, "h w c"]) -> Float[Array, "h2 w2 out"]:
+    """What the layer computes, with channels last, which is fast in the loops of a training."""
+    y = canonical_convolution(
+        x[None],
+        jnp.transpose(layer.weight, (2, 3, 1, 0)),
+        padding=cast(Sequence[tuple[int, int]], layer.padding),
+        strides=layer.stride,
+    )
+    return y[0] + cast(Array, layer.bias).ravel()
 
 
 #: The constructors' argument shadows the function's name.
