@@ -55,6 +55,17 @@ def test_a_convolution_halves_images_of_any_size(shape, depth, features):
     assert read_out(tilt)(x) != 0
 
 
+def test_a_convolutional_tilt_computes_its_layers():
+    """With channels last inside, and the layers' own values out."""
+    tilt = read_out(ConvTilt((2, 7, 6), channels=3, key=KEY))
+    x = jax.random.normal(KEY, (2, 7, 6))
+    hidden = x
+    for layer in tilt.layers:
+        hidden = tilt.activation(layer(hidden))
+    assert abs(tilt(x)) > 0.1
+    np.testing.assert_allclose(tilt(x), tilt.readout(hidden.ravel()), rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_scores_are_differentiable_also_where_a_rectifier_has_its_kink(name):
     """The second derivative exists at zero: both one-sided differences of the first agree."""
