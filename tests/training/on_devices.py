@@ -16,7 +16,7 @@ import paramax
 from flowjax.bijections import Identity
 from flowjax.distributions import Normal, StudentT
 
-from flowebm.layers import FullLinear, SmoothLeakyReLU
+from flowebm.layers import Conv2d, FullLinear, SmoothLeakyReLU
 from flowebm.models import DefensiveMixture, EBFlow, EnergyModel, MLPTilt, gaussian_base, make_flow
 from flowebm.models.unconstrained import UnconstrainedDensity
 from flowebm.objectives import ssm
@@ -49,18 +49,26 @@ def balanced():
     )
 
 
-def ebflow():
-    weights = 0.3 * jr.normal(jr.key(3), (2, 4, 4)) + jnp.eye(4)
-    layers = [FullLinear(w, jnp.zeros(4)) for w in weights]
+def ebflow(layers=None, shape=(4,)):
+    if layers is None:
+        weights = 0.3 * jr.normal(jr.key(3), (2, 4, 4)) + jnp.eye(4)
+        first, last = (FullLinear(w, jnp.zeros(4)) for w in weights)
+        layers = [first, SmoothLeakyReLU(shape), last]
     return ObjectiveTrainer(
-        model=EBFlow([layers[0], SmoothLeakyReLU((4,)), layers[1]]),
-        data=DATA,
-        validation=VALIDATION,
+        model=EBFlow(layers),
+        data=DATA.reshape(-1, *shape),
+        validation=VALIDATION.reshape(-1, *shape),
         validation_log_det=jnp.zeros(13),
         objective=ssm(),
         optimizer=optax.adam(1e-2),
         batch_size=BATCH,
     )
+
+
+def convolutional():
+    kernel = 0.3 * jr.normal(jr.key(3), (1, 1, 3, 3)).at[0, 0, 1, 1].add(3.0)
+    convolution = Conv2d(kernel, jnp.zeros(1), (1, 2, 2))
+    return ebflow([convolution, SmoothLeakyReLU((1, 2, 2)), convolution], (1, 2, 2))
 
 
 def sampling():
@@ -82,6 +90,7 @@ def sampling():
 CASES = {
     "balanced": (balanced, {1: 1, 2: 1, 8: 1}),
     "ebflow": (ebflow, {1: 1, 8: 4}),
+    "convolutional": (convolutional, {1: 1, 8: 1}),
     "sampling": (sampling, {1: 1, 8: 1}),
 }
 

@@ -104,16 +104,18 @@ def test_1_2_and_8_devices_give_the_same_up_to_the_order_of_summation(tmp_path):
 
 @pytest.mark.slow
 def test_matrices_and_particles_are_shared_out_too(tmp_path):
-    parts = on_devices(tmp_path, "ebflow", "sampling")
+    parts = on_devices(tmp_path, "ebflow", "convolutional", "sampling")
     weights = [f".chain.layers[{i}].weight" for i in (0, 2)]
     where = (".params", ".average", ".optimizer[0].mu", ".optimizer[0].nu")
     assert parts == {
         "ebflow-1": {},
         "ebflow-8": {place + weight: [1, 4] for place in where for weight in weights},
+        "convolutional-1": {},
+        "convolutional-8": {},
         "sampling-1": {},
         "sampling-8": {".positions": [8, 2]},
     }
-    for name in ("ebflow", "sampling"):
+    for name in ("ebflow", "convolutional", "sampling"):
         assert_same(tmp_path, name, 8)
 
 
