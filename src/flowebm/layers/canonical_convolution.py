@@ -24,9 +24,9 @@ def canonical_convolution(
     r"""$y_{n,i,o} = \sum_{a,c} K_{a,c,o}\, x_{n,\,s i + a - p,\,c}$ in one or two dimensions.
 
     XLA's fast convolution for CPUs wants channels last. It brings others to this form, but not
-    within loops, where it falls back to one that is ten times as slow; and the derivatives that
+    within loops, where it falls back to one that is several times as slow; and the derivatives that
     JAX derives from a convolution are never in this form. Those of this one are: each is written as
-    such a convolution again, to any order, forwards and backwards.
+    such a convolution again, to any order, forwards and backwards (`docs/ebflow.md`).
 
     Args:
         x: Images, or rows, channels last.

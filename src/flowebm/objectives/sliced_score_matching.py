@@ -86,6 +86,8 @@ def one_slice_each(
 
     Raises:
         TypeError: If it is differentiated in the points.
+
+    Source: Song et al. (2019), eq. (8), for the loss; `docs/ebflow.md` for its gradient.
     """
     model, x = differentiated
     losses = jax.vmap(lambda x, v: sliced_score_matching(model, x, v[None], level_penalty))
