@@ -213,7 +213,7 @@ def measure(key: str) -> dict:
     )
     started = time.perf_counter()
     balanced = balance(
-        (keys[5], keys[6], keys[7]),
+        (keys[5], keys[6]),
         tilted,
         DefensiveMixture(flow, wide, 0.01),
         train,
@@ -222,8 +222,6 @@ def measure(key: str) -> dict:
         options=options,
         limits=Limits(BALANCED_STEPS, block_length=25),
         observers=observers,
-        history=[],
-        sentences=[],
     )
     seconds = time.perf_counter() - started
     shares("balanced", balanced.model, balanced.flow, seconds, balanced.history)

@@ -213,6 +213,17 @@ def test_the_energy_learns_at_a_rate_in_proportion_to_a_small_ess(trainer, waiti
     assert all(moves(states, lambda s: s.step_size.log_step_size))
 
 
+@pytest.mark.parametrize(("n_rows", "n_flow_data"), [(15, 0), (20, 1), (64, 4), (640, 4)])
+def test_a_flow_step_sees_a_sixteenth_of_the_rows_at_most(trainer, n_rows, n_flow_data):
+    """Which it otherwise learns by heart; of many rows it takes as many as chain states."""
+    data = jnp.resize(trainer.data, (n_rows, 1))
+    trainer, moved = (dataclasses.replace(trainer, data=rows) for rows in (data, data + 9.0))
+    assert trainer.n_flow_data == n_flow_data
+    # The chains of the first iteration have not heard of the data yet.
+    flows = [steps(each, 1)[0][1].flow for each in (trainer, moved)]
+    assert eqx.tree_equal(*flows) == (n_flow_data == 0)
+
+
 def test_without_adjustment_a_base_trains_along_and_step_size_and_flow_stay(trainer):
     assert count_parameters(trainer.init(jr.key(0)).params) == 2  # the frozen base has none
     model = EnergyModel(trainer.model.tilt, Normal(jnp.zeros(1), 1.0))

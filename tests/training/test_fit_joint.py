@@ -1,8 +1,7 @@
 """`fit_joint` end to end: it finds the plane of the modes, and the model is right there."""
 
-import dataclasses
 import sys
-from dataclasses import replace
+import warnings
 from types import SimpleNamespace
 
 import equinox as eqx
@@ -14,14 +13,14 @@ import paramax
 import pytest
 from jax.scipy.stats import norm
 
-from flowebm.evaluation import log_mean_exp, log_partition
+from flowebm.evaluation import EstimateWarning, log_mean_exp, log_partition
 from flowebm.models import EnergyModel, MLPTilt, gaussian_base, make_flow
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Outcome, TrainingDiverged
 from flowebm.training.exploration import Explored
+from flowebm.training.fit_balanced import BalancedFit
 from flowebm.training.fit_joint import default_base, fit_joint
 from flowebm.training.importance_weighted import ImportanceWeightedFit, Pool, Pools
-from flowebm.training.result import FitResult
 
 SMALL = BalancedOptions(
     batch_size=256, n_chains=128, flow_batch=128, n_evaluation=512, learning_rate=1e-2
@@ -229,6 +228,11 @@ def test_its_log_z_and_chains_are_those_of_the_model(short_fit):
     assert abs(drawn - share) < 5 * np.sqrt(share * (1 - share) / SMALL.n_chains)
 
 
+def ended(result):
+    """Balanced training that ended with what a result has."""
+    return BalancedFit(**{name: getattr(result, name) for name in BalancedFit._fields})
+
+
 @pytest.mark.parametrize("seconds", [None, 59.0])
 @pytest.mark.parametrize("failure", ["diverges", "covers nothing"])
 def test_an_energy_that_ran_away_is_left_behind(short_fit, data, monkeypatch, failure, seconds):
@@ -245,14 +249,11 @@ def test_an_energy_that_ran_away_is_left_behind(short_fit, data, monkeypatch, fa
         outcome = Outcome(None, [{"stage": "importance-weighted", "ess": 0.9}], "done")
         return ImportanceWeightedFit(short_fit.model, None, 0.001, outcome)
 
-    def balanced(keys, model, proposal, *args, sentences, **choices):
+    def balanced(keys, model, proposal, *args, **choices):
         started.append(model)
-        return replace(FitResult(**fields), warnings=tuple(sentences))
+        return ended(short_fit)
 
-    started, fields = (
-        [],
-        {f.name: getattr(short_fit, f.name) for f in dataclasses.fields(FitResult)},
-    )
+    started = []
     monkeypatch.setattr(module, "fit_importance_weighted", ran_away)
     monkeypatch.setattr(module, "balance", balanced)
     monkeypatch.setattr(module, "explore", lambda *args, **_: Explored(base, None, None, []))
@@ -272,7 +273,6 @@ def test_the_better_of_two_stages_is_kept(short_fit, data, monkeypatch, worse):
     base = paramax.non_trainable(gaussian_base(points))
     start = EnergyModel(MLPTilt((2,), width=16, depth=2, key=jr.key(0)), base)
     held_out = Pool(*eqx.filter_jit(short_fit.flow.sample_and_log_prob)(jr.key(5), (512,)))
-    fields = {f.name: getattr(short_fit, f.name) for f in dataclasses.fields(FitResult)}
     models = {"the start": start, "balanced training": short_fit.model}
     if worse == "balanced training":
         models = dict(zip(models, reversed(models.values()), strict=True))
@@ -283,9 +283,7 @@ def test_the_better_of_two_stages_is_kept(short_fit, data, monkeypatch, worse):
         return ImportanceWeightedFit(models["the start"], Pools(*[held_out] * 3), 0.9, outcome)
 
     def balanced(keys, *args, **choices):
-        model = models["balanced training"]
-        log_z = log_partition(keys[2], model, short_fit.flow)
-        return FitResult(**(fields | {"model": model, "log_partition": log_z}))
+        return ended(short_fit)._replace(model=models["balanced training"])
 
     monkeypatch.setattr(module, "fit_importance_weighted", weighted)
     monkeypatch.setattr(module, "balance", balanced)
@@ -316,3 +314,38 @@ def test_without_time_to_balance_the_energy_is_that_of_the_flow(data, monkeypatc
     assert abs(result.log_partition.value) < 5 * result.log_partition.stderr
     errors = (result.chains.mean(axis=0) - data.mean(axis=0)) / data.std(axis=0)
     assert float(jnp.max(jnp.abs(errors))) < 5 / np.sqrt(SMALL.n_chains)
+
+
+@pytest.mark.parametrize("energy", ["better", "worse", "a guess"])
+def test_a_flow_is_kept_unless_the_energy_betters_it(short_fit, data, monkeypatch, energy):
+    """An energy is a guess where its log Z is: a flow's likelihood is known."""
+    module = sys.modules["flowebm.training.fit_joint"]
+    points = (data @ OBLIQUE)[:, :2]
+    flow = gaussian_base(points)
+    tilt = MLPTilt((2,), width=16, depth=2, key=jr.key(0))
+    fit = ended(short_fit)
+    if energy == "worse":
+        wide = gaussian_base(3.0 * points)
+        fit = fit._replace(model=EnergyModel(tilt, wide), flow=wide)
+
+    def estimate(key, model, proposal):
+        log_z = log_partition(key, model, proposal)
+        if energy == "a guess" and model is fit.model:
+            warnings.warn("nobody knows", EstimateWarning, stacklevel=2)
+            return log_z._replace(stderr=3.0)
+        return log_z
+
+    monkeypatch.setattr(module, "explore", lambda *args, **_: Explored(flow, None, None, []))
+    monkeypatch.setattr(module, "balance", lambda *args, **choices: fit)
+    monkeypatch.setattr(module, "log_partition", estimate)
+    result = fit_of(EnergyModel(tilt, gaussian_base(None, (2,))), points, base="flow")
+    if energy == "better":
+        assert result.model is fit.model
+        assert result.chains is fit.chains
+        return
+    x = points[0]
+    assert float(result.model.energy(x)) == pytest.approx(-float(flow.log_prob(x)), abs=1e-5)
+    assert abs(result.log_partition.value) < 5 * result.log_partition.stderr < 0.05
+    errors = (result.chains.mean(axis=0) - points.mean(axis=0)) / points.std(axis=0)
+    assert float(jnp.max(jnp.abs(errors))) < 5 / np.sqrt(SMALL.n_chains)
+    assert result.warnings == ()

@@ -33,6 +33,10 @@ TARGET_ACCEPTANCE = {
     "hmc": step_size.HMC_TARGET_ACCEPTANCE,
 }
 
+#: Rows for each data point of a flow step. A flow that sees few rows again and again learns them by
+#: heart, and covers the energy no longer; chain states are new in every step.
+ROWS_TO_FLOW_DATA = 16
+
 #: Weight decay for each coordinate, and at most.
 DECAY_OF_A_COORDINATE, MOST_DECAY = 0.006, 0.2
 
@@ -62,7 +66,8 @@ class BalancedOptions:
         flow_learning_rate: Adam's learning rate for the flow.
         flow_interval: Iterations between the flow's steps.
         flow_batch: Points of a flow step.
-        flow_data_fraction: Share of data among them; the others are chain states.
+        flow_data_fraction: Share of data among them, at most a sixteenth of all rows; the others
+            are chain states.
         full_ess: The pool's effective share from which the energy learns at its full rate;
             below, the rate is in proportion, so that the model moves as fast as the flow
             follows.
@@ -193,6 +198,12 @@ class BalancedTrainer(AbstractTrainer):
     def with_flow(self, params: PyTree[Array]) -> AbstractDistribution:
         """The proposal with other parameters."""
         return eqx.combine(params, partition_trainable(self.proposal)[1])
+
+    @property
+    def n_flow_data(self) -> int:
+        """Data points of a flow step."""
+        wanted = round(self.options.flow_batch * self.options.flow_data_fraction)
+        return min(wanted, self.data.shape[0] // ROWS_TO_FLOW_DATA)
 
     def init(self, key: PRNGKeyArray) -> BalancedState:
         params, _ = partition_trainable(self.model)
@@ -341,7 +352,7 @@ class BalancedTrainer(AbstractTrainer):
         if options.global_kernel == "none":
             return state.flow, state.flow_optimizer
         static = partition_trainable(self.proposal)[1]
-        n_data = round(options.flow_batch * options.flow_data_fraction)
+        n_data = self.n_flow_data
         n_chains = options.flow_batch - n_data
 
         def flow_step(index, carry):

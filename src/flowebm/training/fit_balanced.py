@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.flows import make_flow
 from flowebm.models.tilted import EnergyModel
 from flowebm.training.balanced import BalancedOptions, BalancedTrainer
-from flowebm.training.driver import Limits, Observers, drive
+from flowebm.training.driver import Limits, Observers, Outcome, drive
 from flowebm.training.flow import fit_flow
 from flowebm.training.optimizers import clipped_adam, clipped_muon
 from flowebm.training.result import FitResult, collect_warnings
@@ -157,8 +157,8 @@ def fit_balanced(
     else:
         proposal = flow
 
-    return balance(
-        (keys["chains"], keys["train"], keys["log_z"]),
+    fit = balance(
+        (keys["chains"], keys["train"]),
         model,
         proposal,
         data,
@@ -167,13 +167,32 @@ def fit_balanced(
         options=options,
         limits=Limits(max_steps, budget(), patience, block_length),
         observers=observers,
-        history=history,
-        sentences=sentences,
     )
+    fit = fit._replace(history=history + fit.history)
+    normaliser = Normaliser.of(lambda: log_partition(keys["log_z"], fit.model, fit.flow))
+    return fit_result(fit, normaliser, observers=observers, sentences=sentences)
+
+
+class BalancedFit(NamedTuple):
+    """What balanced training ends with; log Z is not known yet.
+
+    Attributes:
+        model: The energy model with averaged parameters, from the best evaluation.
+        flow: The proposal at that time.
+        chains: Where the chains ended, one a row.
+        stop_reason: Why the training ended, in words.
+        history: A row of metrics a block.
+    """
+
+    model: AbstractEnergyModel
+    flow: AbstractDistribution
+    chains: Float[Array, "chains *shape"]
+    stop_reason: str
+    history: list[dict[str, Any]]
 
 
 def balance(
-    keys: tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray],
+    keys: tuple[PRNGKeyArray, PRNGKeyArray],
     model: AbstractEnergyModel,
     proposal: AbstractDistribution,
     data: Float[Array, "n *shape"],
@@ -183,13 +202,11 @@ def balance(
     options: BalancedOptions,
     limits: Limits,
     observers: Observers,
-    history: list[dict[str, Any]],
-    sentences: list[str],
-) -> FitResult:
+) -> BalancedFit:
     """The balanced stage itself, from a model and a proposal that are ready for it.
 
     Args:
-        keys: Random keys of the chains' start, of the training, and of the last log Z.
+        keys: Random keys of the chains' start and of the training.
         model: The model to start from.
         proposal: A proposal that has been fitted.
         data: Training points.
@@ -198,17 +215,15 @@ def balance(
         options: Choices of the method.
         limits: When to stop.
         observers: Progress, metrics and checkpoints.
-        history: Rows of the stages before.
-        sentences: What `observers.warn` has been told, as `collect_warnings` collects it.
 
     Returns:
-        The fitted model with all that is known about it.
+        The model that validation points choose, and its proposal.
 
     Raises:
         TypeError: If chains are to start from a base that the model does not have.
         TrainingDiverged: If training diverges again and again.
     """
-    chain_key, train_key, log_z_key = keys
+    chain_key, train_key = keys
     trainer = _trainer(chain_key, model, proposal, data, validation, options, weights)
     outcome = drive(
         train_key,
@@ -216,7 +231,7 @@ def balance(
         limits,
         replace(observers, on_block=[*observers.on_block, _tell_of_waiting(observers.warn)]),
     )
-    return _result(log_z_key, trainer, outcome, history, observers, sentences)
+    return _kept(trainer, outcome)
 
 
 def fit_persistent(
@@ -266,8 +281,9 @@ def fit_persistent(
     wide = paramax.non_trainable(gaussian_base(data, inflation=1.5))
     trainer = _trainer(chain_key, model, wide, data, data[:1], options)
     limits = Limits(max_steps, time_budget, None, block_length)
-    outcome = drive(train_key, trainer, limits, observers)
-    return _result(log_z_key, trainer, outcome, [], observers, sentences)
+    fit = _kept(trainer, drive(train_key, trainer, limits, observers))
+    normaliser = Normaliser.of(lambda: log_partition(log_z_key, fit.model, fit.flow))
+    return fit_result(fit, normaliser, observers=observers, sentences=sentences)
 
 
 def default_proposal(key: PRNGKeyArray, data: Float[Array, "n *shape"]) -> DefensiveMixture:
@@ -344,60 +360,55 @@ def _trainer(
     )
 
 
-def _result(key, trainer, outcome, history, observers, sentences) -> FitResult:
+def _kept(trainer: BalancedTrainer, outcome: Outcome) -> BalancedFit:
     params, flow_params = outcome.state.best
-    model, flow = trainer.with_params(params), trainer.with_flow(flow_params)
-    return fit_result(
-        lambda: log_partition(key, model, flow),
-        model,
-        flow,
-        outcome.state.inner.chains,
-        outcome.stop_reason,
-        history=history + outcome.history,
-        observers=observers,
-        sentences=sentences,
+    return BalancedFit(
+        model=trainer.with_params(params),
+        flow=trainer.with_flow(flow_params),
+        chains=outcome.state.inner.chains,
+        stop_reason=outcome.stop_reason,
+        history=outcome.history,
     )
 
 
+class Normaliser(NamedTuple):
+    r"""A $\log Z$, and what was said against it.
+
+    Attributes:
+        log_partition: The estimate.
+        warnings: What it warned of, one sentence each.
+    """
+
+    log_partition: LogPartition
+    warnings: list[str]
+
+    @classmethod
+    def of(cls, estimate: Callable[[], LogPartition]) -> "Normaliser":
+        """What `estimate` returns, and what it warns of: to be told if the model is kept."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            log_z = estimate()
+        return cls(log_z, [str(warning.message) for warning in caught])
+
+
 def fit_result(
-    estimate: Callable[[], LogPartition],
-    model: AbstractEnergyModel,
-    proposal: AbstractDistribution,
-    chains: Float[Array, "chains *shape"],
-    stop_reason: str,
-    *,
-    history: list[dict[str, Any]],
-    observers: Observers,
-    sentences: list[str],
+    fit: BalancedFit, normaliser: Normaliser, *, observers: Observers, sentences: list[str]
 ) -> FitResult:
     """The kept model, with its log-normaliser from draws that trained nothing.
 
     Args:
-        estimate: Gives the log-normaliser.
-        model: The model.
-        proposal: The flow that covers it.
-        chains: Where its chains ended.
-        stop_reason: Why the last stage ended.
-        history: Rows of all stages.
+        fit: The model and its proposal, with the history of all stages.
+        normaliser: Its log-normaliser.
         observers: Told of the log-normaliser's warnings.
         sentences: What `observers.warn` has been told, as `collect_warnings` collects it.
 
     Returns:
         All that is known about the model.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        log_z = estimate()
-    for warning in caught:
-        observers.warn(str(warning.message))
+    for sentence in normaliser.warnings:
+        observers.warn(sentence)
     return FitResult(
-        model=model,
-        flow=proposal,
-        log_partition=log_z,
-        chains=chains,
-        history=history,
-        stop_reason=stop_reason,
-        warnings=tuple(sentences),
+        **fit._asdict(), log_partition=normaliser.log_partition, warnings=tuple(sentences)
     )
 
 

@@ -1,10 +1,9 @@
 """`fit_joint`: a flow finds what matters, balanced training makes it right."""
 
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
@@ -16,7 +15,7 @@ import paramax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
-from flowebm.evaluation.log_partition import LogPartition, log_partition
+from flowebm.evaluation.log_partition import log_partition
 from flowebm.evaluation.relevance import Relevance
 from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.bases import gaussian_base, gaussian_of
@@ -34,7 +33,13 @@ from flowebm.training.exploration import (
     log_probs,
     spline_coupling,
 )
-from flowebm.training.fit_balanced import balance, fit_result, training_and_validation
+from flowebm.training.fit_balanced import (
+    BalancedFit,
+    Normaliser,
+    balance,
+    fit_result,
+    training_and_validation,
+)
 from flowebm.training.importance_weighted import (
     N_EVALUATION,
     ImportanceWeightedFit,
@@ -129,9 +134,9 @@ def fit_joint(
        the better of this energy and the flow on validation data is what stage 3 starts from.
     3. Balanced training from there: the flow is the first proposal and, with `base="flow"`, what
        the energy tilts. The tilt sees idle directions too, shrunken. Where it does not better the
-       energy of stage 2 on validation data, that one is kept. It takes about 20 seconds to
-       compile: where a time budget leaves fewer, it is left out, and the energy is that of stage 2
-       or the flow's.
+       energy of stage 2 on validation data, or the flow that it tilts, that one is kept. It takes
+       about 20 seconds to compile: where a time budget leaves fewer, it is left out, and the
+       energy is that of stage 2 or the flow's.
 
     Args:
         key: Random key; with the inputs it determines the result on a given device, unless a
@@ -260,19 +265,13 @@ def fit_joint(
         else:
             _, pool, unseen = weighted.pools
         kept = model if weighted is None else weighted.model
-        result = fit_result(
-            lambda: log_partition_of_pool(kept, unseen),
-            kept,
-            proposal,
-            resample(keys["chains"], kept, pool, options.n_chains),
-            "time budget spent" if weighted is None else weighted.outcome.stop_reason,
-            history=history,
-            observers=observers,
-            sentences=sentences,
-        )
+        stop_reason = "time budget spent" if weighted is None else weighted.outcome.stop_reason
+        chains = resample(keys["chains"], kept, pool, options.n_chains)
+        fit = BalancedFit(kept, proposal, chains, stop_reason, history)
+        normaliser = Normaliser.of(lambda: log_partition_of_pool(kept, unseen))
     else:
-        result = balance(
-            (keys["chains"], keys["train"], keys["log_z"]),
+        fit = balance(
+            (keys["chains"], keys["train"]),
             model,
             proposal,
             data,
@@ -281,23 +280,22 @@ def fit_joint(
             options=options,
             limits=Limits(max_steps, left, patience, block_length),
             observers=observers,
-            history=history,
-            sentences=sentences,
         )
+        fit = fit._replace(history=history + fit.history)
+        before = None
         if weighted is not None:
-            draws = resample(
-                keys["chains"], weighted.model, weighted.pools.held_out, options.n_chains
+            before = fit._replace(model=weighted.model)
+        elif base == "flow":
+            before = fit._replace(model=model, flow=proposal)
+        fit, normaliser = _better(keys["log_z"], fit, before, validation, row_weights)
+        if fit is before:
+            pool = (
+                draw_pool(keys["chains"], proposal, N_EVALUATION)
+                if weighted is None
+                else weighted.pools.held_out
             )
-            result = _better(
-                keys["log_z"],
-                result,
-                weighted.model,
-                draws,
-                validation,
-                row_weights,
-                observers,
-                sentences,
-            )
+            fit = fit._replace(chains=resample(keys["chains"], fit.model, pool, options.n_chains))
+    result = fit_result(fit, normaliser, observers=observers, sentences=sentences)
     return JointFitResult(
         **vars(result), relevance=explored.relevance, relevant=explored.relevant, base=base
     )
@@ -340,47 +338,41 @@ def _betters(
 
 def _better(
     key: PRNGKeyArray,
-    result: FitResult,
-    start: EnergyModel,
-    draws: Float[Array, "chains *shape"],
+    fit: BalancedFit,
+    before: BalancedFit | None,
     validation: Float[Array, "m *shape"],
     weights: RowWeights | None,
-    observers: Observers,
-    sentences: list[str],
-) -> FitResult:
-    r"""The result of balanced training, or what it started from if that has the lower NLL.
+) -> tuple[BalancedFit, Normaliser]:
+    r"""Balanced training's fit, or what it started from if that has the lower NLL.
 
-    Both $\log Z$ are of the same draws: by the evaluations of either stage, each with draws of its
-    own, the two cannot be told apart. A budget that ends soon after balanced training has begun
-    leaves it worse than its start.
+    Each is judged by its NLL with $\log Z$ one standard error up: a flow's is known exactly, and is
+    not given up for an energy of which it is only a guess. Where one flow proposes for both, both
+    $\log Z$ are of the same draws: by draws of its own for either the two could not be told apart.
+    A budget that ends soon after balanced training has begun leaves it worse than its start, and so
+    do rows that are too few for a flow to follow the energy.
 
     Args:
-        key: Random key that the result's $\log Z$ came from.
-        result: Of balanced training.
-        start: The model that it started from.
-        draws: Draws of that model.
+        key: Random key of the draws.
+        fit: Of balanced training.
+        before: What it started from; `None` if that is no model to return.
         validation: Validation points, one a row.
         weights: How much they count.
-        observers: Told of the kept log-normaliser's warnings.
-        sentences: What `observers.warn` has been told.
+
+    Returns:
+        The better fit, and its log-normaliser.
     """
 
-    def nll(model: AbstractEnergyModel, log_z: LogPartition) -> float:
-        mean = weighted_mean(
-            _energies(model, validation), None if weights is None else weights.validation
-        )
-        return float(mean.value) + float(log_z.value)
+    def normaliser(of: BalancedFit) -> Normaliser:
+        return Normaliser.of(lambda: log_partition(key, of.model, of.flow))
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        log_z = log_partition(key, start, result.flow)
-    if nll(result.model, result.log_partition) <= nll(start, log_z):
-        return result
-    for warning in caught:
-        observers.warn(str(warning.message))
-    return replace(
-        result, model=start, log_partition=log_z, chains=draws, warnings=tuple(sentences)
-    )
+    def highest_nll(of: BalancedFit, normaliser: Normaliser) -> float:
+        energies = _energies(of.model, validation)
+        mean = weighted_mean(energies, None if weights is None else weights.validation)
+        log_z = normaliser.log_partition
+        return float(mean.value) + log_z.value + log_z.stderr
+
+    fits = [fit] if before is None else [fit, before]
+    return min(((of, normaliser(of)) for of in fits), key=lambda pair: highest_nll(*pair))
 
 
 @eqx.filter_jit
