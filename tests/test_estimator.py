@@ -214,9 +214,10 @@ def test_an_energy_of_few_directions_comes_back_from_disk(tmp_path):
     np.testing.assert_array_equal(FlowEBM.load(tmp_path).score_samples(rows[:200]), scores)
 
 
-def test_relevant_directions_are_for_joint_training(data):
-    with pytest.raises(ValueError, match="relevant is for the method 'joint'"):
-        estimator(architecture=replace(SMALL, relevant=1)).fit(data)
+@pytest.mark.parametrize("choice", [{"relevant": 1}, {"base_fraction": 0.01}])
+def test_what_joint_training_finds_is_refused_elsewhere(data, choice):
+    with pytest.raises(ValueError, match=f"{next(iter(choice))} is for the method 'joint'"):
+        estimator(architecture=replace(SMALL, **choice)).fit(data)
 
 
 @pytest.mark.parametrize("use", ["sample", "score_samples", "save"])

@@ -258,8 +258,9 @@ class FlowEBM(DensityMixin, BaseEstimator):
         shape = parts.train.shape[1:]
         standardise, train, validation = self._standardised(parts, weights)
         architecture = cast(Architecture, self.architecture or Architecture())
-        if architecture.relevant is not None:
-            raise ValueError("relevant is for the method 'joint'; leave it out for 'balanced'.")
+        for name in ("relevant", "base_fraction"):
+            if getattr(architecture, name) is not None:
+                raise ValueError(f"{name} is for the method 'joint'; leave it out for 'balanced'.")
         if architecture.base == "auto":
             architecture = replace(architecture, base="gaussian")
         # Gaussians are fitted to the distribution that the weights make of the data.
@@ -304,6 +305,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             make_flow=partial(_flow_of, whole),
             defensive_fraction=architecture.defensive_fraction,
             base=architecture.base,
+            base_fraction=architecture.base_fraction,
             train_base=architecture.train_base,
             relevant=architecture.relevant,
             options=cast(BalancedOptions | None, self.options),
@@ -314,6 +316,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             base=result.base,
             # The base is the flow that the proposal began as.
             base_flow=architecture.flow,
+            base_fraction=result.base_fraction,
             relevant=result.relevant,
         )
         return _Fitted(result, standardise, architecture)

@@ -82,6 +82,7 @@ def test_a_model_of_relevant_directions_comes_back_exactly(tmp_path):
             ARCHITECTURE,
             base="flow",
             base_flow="affine-coupling",
+            base_fraction=0.01,
             flow="affine-coupling",
             relevant=2,
         )

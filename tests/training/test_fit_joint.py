@@ -257,7 +257,7 @@ def test_an_energy_that_ran_away_is_left_behind(short_fit, data, monkeypatch, fa
     monkeypatch.setattr(module, "fit_importance_weighted", ran_away)
     monkeypatch.setattr(module, "balance", balanced)
     monkeypatch.setattr(module, "explore", lambda *args, **_: Explored(base, None, None, []))
-    result = fit_of(start, points, time_budget=seconds)
+    result = fit_of(start, points, base_fraction=0.0, time_budget=seconds)
     assert "do not cover" in result.warnings[0]
     # A model that starts anew is its base, whose tilt is zero.
     x = jnp.array([0.3, -0.7])
@@ -304,7 +304,7 @@ def test_without_time_to_balance_the_energy_is_that_of_the_flow(data, monkeypatc
     flow = gaussian_base(data)
     start = EnergyModel(MLPTilt((4,), width=16, depth=2, key=jr.key(0)), gaussian_base(None, (4,)))
     monkeypatch.setattr(module, "explore", lambda *args, **_: Explored(flow, None, None, []))
-    result = fit_of(start, data, base="flow", time_budget=19.0)
+    result = fit_of(start, data, base="flow", base_fraction=0.0, time_budget=19.0)
     assert result.base == "flow"
     assert result.stop_reason == "time budget spent"
     assert "Set a larger budget" in result.warnings[0]
@@ -338,7 +338,8 @@ def test_a_flow_is_kept_unless_the_energy_betters_it(short_fit, data, monkeypatc
     monkeypatch.setattr(module, "explore", lambda *args, **_: Explored(flow, None, None, []))
     monkeypatch.setattr(module, "balance", lambda *args, **choices: fit)
     monkeypatch.setattr(module, "log_partition", estimate)
-    result = fit_of(EnergyModel(tilt, gaussian_base(None, (2,))), points, base="flow")
+    model = EnergyModel(tilt, gaussian_base(None, (2,)))
+    result = fit_of(model, points, base="flow", base_fraction=0.0)
     if energy == "better":
         assert result.model is fit.model
         assert result.chains is fit.chains
@@ -349,3 +350,31 @@ def test_a_flow_is_kept_unless_the_energy_betters_it(short_fit, data, monkeypatc
     errors = (result.chains.mean(axis=0) - points.mean(axis=0)) / points.std(axis=0)
     assert float(jnp.max(jnp.abs(errors))) < 5 / np.sqrt(SMALL.n_chains)
     assert result.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "outliers", "expected"),
+    [(None, False, 0.009), (None, True, 0.05), (0.3, True, 0.3), (0.0, True, None)],
+)
+def test_a_flow_as_base_is_insured_against_outliers(data, monkeypatch, given, outliers, expected):
+    """By a wide Gaussian's share: the largest that costs a hundredth of a nat, or the best."""
+    module = sys.modules["flowebm.training.fit_joint"]
+    points = 0.05 * data[:300]
+    flow = gaussian_base(points)
+    if outliers:
+        points = jnp.concatenate([points, data[:30]])
+    monkeypatch.setattr(module, "explore", lambda *args, **_: Explored(flow, None, None, []))
+    start = EnergyModel(MLPTilt((4,), width=16, depth=2, key=jr.key(0)), gaussian_base(None, (4,)))
+    choices = {"base": "flow", "time_budget": 19.0, "validation": points}
+    result = fit_of(start, data, base_fraction=given, **choices)
+    assert result.base_fraction == expected
+    x = jnp.array([0.3, -0.7, 5.0, 1.0])
+    parts = jnp.stack([flow.log_prob(x), gaussian_base(data, inflation=1.5).log_prob(x)])
+    share = expected or 0.0
+    expected = jax.nn.logsumexp(parts, b=jnp.array([1 - share, share]))
+    assert float(result.model.energy(x)) == pytest.approx(-float(expected), abs=1e-4)
+
+
+def test_a_share_is_below_one(data, model):
+    with pytest.raises(ValueError, match="base_fraction must be from 0 to below 1"):
+        fit_of(model, data, base_fraction=1.0)

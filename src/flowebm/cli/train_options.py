@@ -40,6 +40,7 @@ _RANGES = {
     "level_penalty": (0, inf),
     "pixel_levels": (2, 2**31 - 1),
     "flow_data_fraction": (0, 1),
+    "base_fraction": (0, 1 - 1e-9),
     "min_ess": (0, 1),
     "full_ess": (1e-6, 1),
 }

@@ -32,6 +32,8 @@ class Architecture:
             leaves it to the method.
         base_flow: Kind of flow, where the base is one; of the proposal's own kind, the two
             start as the same fitted flow.
+        base_fraction: Weight of a wide Gaussian in a flow as base, for outliers. Joint training
+            finds it itself, where it is `None`. In a fitted model `None` stands for none.
         train_base: Whether the base is trained along with the tilt.
         flow: Kind of the proposal flow.
         flow_layers: Transformations of a flow.
@@ -53,6 +55,7 @@ class Architecture:
     spectral_normalization: bool = False
     base: Literal["auto", "gaussian", "flow"] = "auto"
     base_flow: str = "spline-coupling"
+    base_fraction: float | None = None
     train_base: bool = False
     flow: str = "spline-coupling"
     flow_layers: int = 4
@@ -101,7 +104,7 @@ def build(
     """
     model_key, flow_key = jax.random.split(key)
     model = build_model(architecture, shape, data=data, key=model_key)
-    wide = paramax.non_trainable(gaussian_base(data, shape, inflation=1.5))
+    wide = _wide(data, shape)
     flow = build_flow(architecture, architecture.flow, shape, key=flow_key)
     return Components(model, DefensiveMixture(flow, wide, architecture.defensive_fraction))
 
@@ -150,11 +153,17 @@ def build_model(
         tilt = shrink_idle(tilt, LinearChange.identity(shape), architecture.relevant)
     if architecture.base == "flow":
         base = build_flow(architecture, architecture.base_flow, shape, key=base_key)
+        if architecture.base_fraction:
+            base = DefensiveMixture(base, _wide(data, shape), architecture.base_fraction)
     else:
         base = gaussian_base(data, shape)
     if not architecture.train_base:
         base = paramax.non_trainable(base)
     return EnergyModel(tilt, base)
+
+
+def _wide(data: Float[Array, "n *shape"] | None, shape: tuple[int, ...]) -> AbstractDistribution:
+    return paramax.non_trainable(gaussian_base(data, shape, inflation=1.5))
 
 
 def build_flow(

@@ -98,6 +98,8 @@ def parse_architecture(
             is_valid = value is None or _is_count(value)
         elif hint is float:
             is_valid = _is_number(value)
+        elif hint == float | None:
+            is_valid = value is None or _is_number(value)
         else:
             is_valid = isinstance(value, hint)
         if not is_valid:

@@ -73,6 +73,10 @@ LEAST_TO_BALANCE, ENOUGH_TO_BALANCE = 20.0, 40.0
 #: Share of a time budget in which log Z is estimated, where balanced training is left out.
 LOG_Z_BUDGET = 0.08
 
+#: Shares of a wide Gaussian that a flow as base may have, and what they may cost on validation
+#: points, in nats: an insurance against outliers that these lack.
+BASE_FRACTIONS, INSURANCE = (0.0, 0.001, 0.003, 0.009, 0.02, 0.05), 0.01
+
 #: Effective share of the draws under which what was fitted against them is not to be trusted: an
 #: energy that ran away where draws are rare has a single draw that is effective.
 TRUSTED_ESS = 0.02
@@ -88,11 +92,14 @@ class JointFitResult(FitResult):
         relevant: The number of directions to which flow and tilt were turned; `None` where all
             coordinates matter.
         base: What the energy tilts: `gaussian` or `flow`.
+        base_fraction: Share in a flow as base of a Gaussian that is wide along what matters;
+            `None` where there is none.
     """
 
     relevance: Relevance | None = None
     relevant: int | None = None
     base: Literal["gaussian", "flow"] = "gaussian"
+    base_fraction: float | None = None
 
 
 def default_base(n_coordinates: int) -> Literal["gaussian", "flow"]:
@@ -111,6 +118,7 @@ def fit_joint(
     make_flow: MakeFlow = spline_coupling,
     defensive_fraction: float = 0.05,
     base: Literal["auto", "gaussian", "flow"] = "auto",
+    base_fraction: float | None = None,
     train_base: bool = False,
     relevant: int | None = None,
     options: BalancedOptions | None = None,
@@ -153,6 +161,8 @@ def fit_joint(
         base: What the energy tilts: the `model`'s own base (`gaussian`), the
             fitted flow, or the better one where few directions matter and the flow elsewhere
             (`auto`).
+        base_fraction: Share in a flow as base of the proposal's wide Gaussian, for outliers; the
+            largest that costs validation points next to nothing if it is not given.
         train_base: Whether a flow as base is trained along with the tilt.
         relevant: The number of directions that matter; found by itself if not given, from four
             coordinates on.
@@ -176,6 +186,8 @@ def fit_joint(
     """
     if not isinstance(model, EnergyModel):
         raise TypeError(f"fit_joint fits an EnergyModel; got a {type(model).__name__}.")
+    if base_fraction is not None and not 0 <= base_fraction < 1:
+        raise ValueError(f"base_fraction must be from 0 to below 1; got {base_fraction}.")
     if base not in ("auto", "gaussian", "flow"):
         raise ValueError(f"Unknown base {base!r}: choose auto, gaussian or flow.")
     if relevant is not None and not 1 <= relevant <= prod(model.shape):
@@ -212,9 +224,12 @@ def fit_joint(
         seconds=seconds,
         observers=observers,
     )
-    flow = explored.flow if train_base else paramax.non_trainable(explored.flow)
     wide = paramax.non_trainable(_wide(explored, as_weighted))
     proposal = DefensiveMixture(explored.flow, wide, defensive_fraction)
+    if base_fraction is None:
+        base_fraction = _base_fraction(proposal, validation, row_weights)
+    flow = DefensiveMixture(explored.flow, wide, base_fraction) if base_fraction else explored.flow
+    flow_base = flow if train_base else paramax.non_trainable(flow)
     is_chosen = base != "auto"
     if base == "auto":
         seen = explored.relevant if isinstance(model.tilt, MLPTilt) else None
@@ -246,14 +261,14 @@ def fit_joint(
                 "The flow's draws do not cover the energy that was fitted against them, which is "
                 "given up."
             )
-        if not is_chosen and not _betters(weighted, explored.flow, validation, row_weights):
+        if not is_chosen and not _betters(weighted, flow, validation, row_weights):
             base, weighted = "flow", None
     start = model if weighted is None else weighted.model
-    model = EnergyModel(_turned(start.tilt, explored), flow if base == "flow" else start.base)
+    model = EnergyModel(_turned(start.tilt, explored), flow_base if base == "flow" else start.base)
     left = seconds()
     if left is not None and left < LEAST_TO_BALANCE:
         if weighted is None:
-            base, model = "flow", EnergyModel(model.tilt, flow)
+            base, model = "flow", EnergyModel(model.tilt, flow_base)
             observers.warn(
                 f"The time budget of {time_budget:g} s left {left:.0f} s to balanced training, "
                 f"which needs {LEAST_TO_BALANCE:g} s to start: the energy is that of the flow. Set "
@@ -297,7 +312,11 @@ def fit_joint(
             fit = fit._replace(chains=resample(keys["chains"], fit.model, pool, options.n_chains))
     result = fit_result(fit, normaliser, observers=observers, sentences=sentences)
     return JointFitResult(
-        **vars(result), relevance=explored.relevance, relevant=explored.relevant, base=base
+        **vars(result),
+        relevance=explored.relevance,
+        relevant=explored.relevant,
+        base=base,
+        base_fraction=base_fraction if base == "flow" and base_fraction else None,
     )
 
 
@@ -312,6 +331,27 @@ def _wide(explored: Explored, data: Float[Array, "n *shape"]) -> AbstractDistrib
     matters = jnp.arange(change.matrix.shape[0]) < explored.relevant
     factor = change.matrix * jnp.where(matters, INFLATION**0.5, 1.0)
     return gaussian_of(change.offset, factor @ factor.T, data.shape[1:])
+
+
+def _base_fraction(
+    proposal: DefensiveMixture, validation: Float[Array, "m *shape"], weights: RowWeights | None
+) -> float:
+    """The largest share of the wide density in a flow as base that costs next to nothing.
+
+    A flow of few rows leaves almost no mass where outliers are, and balanced training, which sees
+    them as seldom as they are, does not bring it there.
+    """
+    of_flow, of_wide = (log_probs(part, validation) for part in (proposal.flow, proposal.wide))
+
+    def nll(fraction: float) -> float:
+        mixed = of_flow
+        if fraction:
+            mixed = DefensiveMixture(proposal.flow, proposal.wide, fraction).mix(of_flow, of_wide)
+        return float(weighted_mean(-mixed, weights and weights.validation).value)
+
+    nlls = {fraction: nll(fraction) for fraction in BASE_FRACTIONS}
+    lowest = min(nlls.values())
+    return max(fraction for fraction, value in nlls.items() if value <= lowest + INSURANCE)
 
 
 def _turned(
