@@ -35,6 +35,7 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/balanced.py
 	$(BIN)/python benchmarks/density.py
+	$(BIN)/python benchmarks/tabular.py
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/calibration.py
 	$(BIN)/python benchmarks/class_balance.py --data-dir '$(MNIST)'

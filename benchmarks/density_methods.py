@@ -121,7 +121,7 @@ def flowjax(kind: str, train, validation, seconds: float, key: int) -> Fitted:
 
     make = coupling_flow if kind == "coupling" else masked_autoregressive_flow
     data, held_out = (jnp.asarray(x, float) for x in (train, validation))
-    epoch = len(train) // 100
+    epoch = max(1, len(train) // 100)
     settings = {
         "documented": {
             "batch_size": 100, "learning_rate": 5e-4, "block_length": epoch, "patience": 5

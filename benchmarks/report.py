@@ -24,6 +24,7 @@ PICTURE = PAGE.parent / "images" / "benchmark_density.png"
 #: The benchmarks and what they answer, in the page's order.
 BENCHMARKS = {
     "density": "Densities against the truth, beside other methods, at equal seconds",
+    "tabular": "Tables of few rows, beside other methods",
     "balanced": "Balanced training against the truth",
     "ablations": "Other ways to make an iteration",
     "calibration": "Intervals against the truth",
