@@ -29,6 +29,7 @@ from flowebm.training.driver import Limits, Observers, TrainingDiverged
 from flowebm.training.exploration import (
     Explored,
     MakeFlow,
+    are_few,
     explore,
     log_probs,
     spline_coupling,
@@ -48,6 +49,7 @@ from flowebm.training.importance_weighted import (
     log_partition_of_pool,
     resample,
 )
+from flowebm.training.noise import NO_NOISE, Noise
 from flowebm.training.result import FitResult, collect_warnings
 from flowebm.training.row_weights import RowWeights, rows_in_proportion
 
@@ -77,6 +79,10 @@ LOG_Z_BUDGET = 0.08
 #: points, in nats: an insurance against outliers that these lack.
 BASE_FRACTIONS, INSURANCE = (0.0, 0.001, 0.003, 0.009, 0.02, 0.05), 0.01
 
+#: Evaluations without a better validation NLL before balanced training of few rows on a flow stops,
+#: which seldom betters that flow and then does it early.
+PATIENCE_OF_FEW_ROWS = 4
+
 #: Effective share of the draws under which what was fitted against them is not to be trusted: an
 #: energy that ran away where draws are rare has a single draw that is effective.
 TRUSTED_ESS = 0.02
@@ -94,12 +100,14 @@ class JointFitResult(FitResult):
         base: What the energy tilts: `gaussian` or `flow`.
         base_fraction: Share in a flow as base of a Gaussian that is wide along what matters;
             `None` where there is none.
+        noise: What few training rows were given in fits of flows of all coordinates.
     """
 
     relevance: Relevance | None = None
     relevant: int | None = None
     base: Literal["gaussian", "flow"] = "gaussian"
     base_fraction: float | None = None
+    noise: Noise = NO_NOISE
 
 
 def default_base(n_coordinates: int) -> Literal["gaussian", "flow"]:
@@ -135,7 +143,7 @@ def fit_joint(
        points tell which of these are real (`relevant_directions`). If these are fewer than the
        coordinates, a second flow is fitted along them alone, with a Gaussian for the rest; the
        better of the two on validation data stays. Up to three coordinates one flow is fitted to
-       all.
+       all. Few rows (`are_few`) have noise added in these fits, as much as validation points allow.
     2. With `base="gaussian"` the energy, of the relevant directions alone, is fitted against draws
        of the flow that are made once, by importance-weighted likelihood
        (`fit_importance_weighted`). By default that is done up to four relevant directions, and
@@ -169,7 +177,8 @@ def fit_joint(
         options: Choices of balanced training.
         max_steps: Iterations of balanced training at most.
         time_budget: Seconds at most, for all stages.
-        patience: Evaluations without a better validation NLL before balanced training stops.
+        patience: Evaluations without a better validation NLL before balanced training stops; by
+            default 4 where few rows tilt a flow, and without end elsewhere.
         block_length: Iterations between its evaluations.
         observers: Progress, metrics and checkpoints.
 
@@ -285,6 +294,8 @@ def fit_joint(
         fit = BalancedFit(kept, proposal, chains, stop_reason, history)
         normaliser = Normaliser.of(lambda: log_partition_of_pool(kept, unseen))
     else:
+        if patience is None and base == "flow" and are_few(data):
+            patience = PATIENCE_OF_FEW_ROWS
         fit = balance(
             (keys["chains"], keys["train"]),
             model,
@@ -317,6 +328,7 @@ def fit_joint(
         relevant=explored.relevant,
         base=base,
         base_fraction=base_fraction if base == "flow" and base_fraction else None,
+        noise=explored.noise,
     )
 
 

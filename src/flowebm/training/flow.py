@@ -1,5 +1,7 @@
 """Fitting a flow to data by maximum likelihood, stopped on validation data."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -26,6 +28,7 @@ def fit_flow(
     block_length: int = 50,
     batch_size: int = 512,
     learning_rate: float = 2e-3,
+    prepare: Callable[[PRNGKeyArray, Array], Array] | None = None,
     stage: str = "flow",
     observers: Observers | None = None,
 ) -> tuple[AbstractDistribution, Outcome]:
@@ -49,6 +52,8 @@ def fit_flow(
         block_length: Iterations between evaluations.
         batch_size: Points of a minibatch.
         learning_rate: Adam's learning rate.
+        prepare: `(key, rows) -> points`, what becomes of a minibatch before the flow sees it, such
+            as noise.
         stage: A word for progress and metrics.
         observers: Progress, metrics and checkpoints.
 
@@ -72,6 +77,7 @@ def fit_flow(
         objective=_negative_log_likelihood,
         optimizer=clipped_adam(5.0, learning_rate),
         weights=weights,
+        prepare=prepare,
         batch_size=min(batch_size, data.shape[0]),
         loss_name="train_nll",
         stage=stage,

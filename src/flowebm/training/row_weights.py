@@ -66,6 +66,12 @@ class RowWeights(eqx.Module):
         keep, alias = _alias_table(shares[0])
         return cls(jnp.asarray(keep, float), jnp.asarray(alias), jnp.asarray(shares[1], float))
 
+    @property
+    def train(self) -> Float[Array, " n"]:
+        r"""$\omega_i$ of the training rows, adding up to one."""
+        n = self.keep.shape[0]
+        return self.keep.at[self.alias].add(1 - self.keep) / n
+
     def draw(self, key: PRNGKeyArray, rows: Int[Array, "..."]) -> Int[Array, "..."]:
         """Rows in proportion to their weights, from rows that were drawn evenly.
 
