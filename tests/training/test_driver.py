@@ -62,12 +62,14 @@ class Descent(AbstractTrainer):
 class Path(AbstractTrainer):
     r"""State $t$ counts iterations; its NLL at validation point $i$ is $f_t + t s_i$.
 
-    That of training points goes up or down by a slope in each of them, if one is given.
+    That of training points goes up or down by a slope in each of them, if one is given. So may the
+    error of log Z.
     """
 
     nll: jax.Array
     spread: jax.Array
     train_slope: jax.Array | None = None
+    log_z_stderr: jax.Array | None = None
     data: jax.Array = eqx.field(default_factory=lambda: DATA)
     batch_size: int = eqx.field(static=True, default=4)
     stage: str = eqx.field(static=True, default="path")
@@ -83,7 +85,10 @@ class Path(AbstractTrainer):
 
     def evaluate(self, key, state):
         points = self.nll[state] + state * self.spread
-        return {"nll": self.nll[state]}, points
+        metrics = {"nll": self.nll[state]}
+        if self.log_z_stderr is not None:
+            metrics["log_partition_stderr"] = self.log_z_stderr[state]
+        return metrics, points
 
     def solution(self, state):
         return state
@@ -205,6 +210,18 @@ def test_the_latest_within_one_standard_error_of_the_best_is_kept(at_two, at_thr
 def test_what_few_points_cannot_tell_apart_is_not_as_good_for_that(at_two, kept):
     outcome = drive(jr.key(0), nll_path(2.0, 1.0, at_two, 3.9), Limits(6, block_length=1))
     assert outcome.state.best == kept
+
+
+@pytest.mark.parametrize(("stderr_at_two", "kept"), [(0.4, 2), (0.6, 1)])
+def test_a_log_z_that_is_a_guess_does_not_make_a_state_the_best(stderr_at_two, kept):
+    """It would be better by half a nat, give or take its log Z's error."""
+    path = nll_path(2.0, 1.0, 0.5, 3.9)
+    errors = jnp.where(jnp.arange(40) == 2, stderr_at_two, 0.0)
+    path = dataclasses.replace(path, log_z_stderr=errors)
+    outcome = drive(jr.key(0), path, Limits(6, block_length=1))
+    assert outcome.state.best == outcome.state.best_iteration == kept
+    assert float(outcome.state.best_nll) == pytest.approx(0.5 + stderr_at_two if kept == 2 else 1.0)
+    assert outcome.history[2]["nll"] == 0.5
 
 
 @pytest.mark.parametrize("patience", [1, 3])

@@ -40,12 +40,12 @@ class TrainingDiverged(RuntimeError):
 
 
 class DriverState(eqx.Module):
-    """Everything that an exact resume needs; arrays only.
+    r"""Everything that an exact resume needs; arrays only.
 
     Attributes:
         inner: The trainer's state.
         best: The trainer's solution that is kept: the latest as good as the best.
-        best_nll: The lowest validation NLL, in nats.
+        best_nll: The lowest validation NLL, with $\log Z$ one standard error up, in nats.
         best_nll_points: The NLL of every validation point there.
         best_iteration: Its iteration.
         first_nll: The validation NLL before the first iteration.
@@ -155,6 +155,9 @@ def minibatches(
 def _evaluate(frozen, state: DriverState):
     """Evaluate, and keep the solution if it is the best so far or as good as the best.
 
+    NLLs are compared with log Z one standard error up: one that is low because draws have missed
+    most of the mass has a log Z that is little more than a guess, and says so.
+
     As good means within one standard error of the paired difference on the validation points, and
     within `MOST_RISE`: among states that these points cannot tell apart, the latest has the
     longest average and the lowest learning rate behind it, and the one that looks best is merely
@@ -171,13 +174,14 @@ def _evaluate(frozen, state: DriverState):
         difference = nll_points - state.best_nll_points
         weights = None if trainer.weights is None else trainer.weights.validation
         stderr = weighted_mean(difference, weights).stderr
-        rise = jnp.where(jnp.isinf(state.best_nll), 0.0, metrics["nll"] - state.best_nll)
-        is_best = metrics["nll"] < state.best_nll
+        nll = metrics["nll"] + metrics.get("log_partition_stderr", 0.0)
+        rise = jnp.where(jnp.isinf(state.best_nll), 0.0, nll - state.best_nll)
+        is_best = nll < state.best_nll
         keeps = is_best | (rise < jnp.minimum(stderr, MOST_RISE))
         metrics = metrics | {"nll_rise": rise, "nll_rise_stderr": stderr}
         record = jax.tree.map(
             lambda new, old: jnp.where(is_best, new, old),
-            (metrics["nll"], nll_points, state.iteration),
+            (nll, nll_points, state.iteration),
             (state.best_nll, state.best_nll_points, state.best_iteration),
         )
     best = jax.tree.map(

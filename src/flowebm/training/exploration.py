@@ -19,7 +19,7 @@ from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.flows import make_flow as make_flow_of
 from flowebm.models.linear_change import LinearChange
 from flowebm.models.relevant import relevant_flow
-from flowebm.training.driver import MOST_RISE, Observers
+from flowebm.training.driver import Observers
 from flowebm.training.flow import fit_flow
 from flowebm.training.noise import NO_NOISE, Noise, NormalNoise
 from flowebm.training.row_weights import RowWeights, draw_rows, rows_in_proportion
@@ -208,8 +208,7 @@ class _Fits:
 
         All later fits of all coordinates have the same noise. Noise of both forms is tried in turn,
         and twice as much where that of a form was better than none, half as much elsewhere. Of fits
-        within one standard error of the best, and within `MOST_RISE`, the one of most noise has
-        memorised least.
+        within one standard error of the best, the one of most noise has memorised least.
 
         Args:
             fit: Makes a fit from a key and a stage.
@@ -235,7 +234,7 @@ class _Fits:
         above = {noise: self.lead(flow, fits[NO_NOISE]).value for noise, flow in fits.items()}
         best = fits[max(above, key=lambda noise: float(above[noise]))]
         leads = {noise: self.lead(best, flow) for noise, flow in fits.items()}
-        as_good = [n for n, lead in leads.items() if lead.value <= min(lead.stderr, MOST_RISE)]
+        as_good = [n for n, lead in leads.items() if lead.value <= lead.stderr]
         self.noise = max(as_good, key=lambda noise: (noise.scale, -float(leads[noise].value)))
         return fits[self.noise]
 

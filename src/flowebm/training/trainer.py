@@ -63,7 +63,8 @@ class AbstractTrainer(eqx.Module):
         """Scalars at the end of a block.
 
         Among them `"nll"`, in nats a point of validation data, by which the best state is
-        chosen and divergence is seen. A trainer that cannot know it leaves it out; its best
+        chosen and divergence is seen, with the error of a log Z that is in it as
+        `"log_partition_stderr"`. A trainer that cannot know it leaves it out; its best
         state is then its last. A trainer that knows itself when it has nothing left to gain
         gives `"finished"`, one then and zero before, and the run ends.
 
