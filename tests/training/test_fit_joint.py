@@ -378,3 +378,33 @@ def test_a_flow_as_base_is_insured_against_outliers(data, monkeypatch, given, ou
 def test_a_share_is_below_one(data, model):
     with pytest.raises(ValueError, match="base_fraction must be from 0 to below 1"):
         fit_of(model, data, base_fraction=1.0)
+
+
+@pytest.mark.parametrize(
+    ("n", "base", "given", "patience"),
+    [
+        (400, "flow", None, 4),
+        (400, "flow", 7, 7),
+        (400, "gaussian", None, None),
+        (3000, "flow", None, None),
+    ],
+)
+def test_a_tilt_of_a_flow_of_few_rows_ends_early(
+    short_fit, data, monkeypatch, n, base, given, patience
+):
+    """Few are up to 200 a coordinate, of which there are two."""
+    module = sys.modules["flowebm.training.fit_joint"]
+    points = (data @ OBLIQUE)[:, :2]
+    flow = paramax.non_trainable(gaussian_base(points))
+    limits = []
+
+    def balanced(*args, **choices):
+        limits.append(choices["limits"])
+        return ended(short_fit)
+
+    monkeypatch.setattr(module, "fit_importance_weighted", lambda *args, **_: None)
+    monkeypatch.setattr(module, "balance", balanced)
+    monkeypatch.setattr(module, "explore", lambda *args, **_: Explored(flow, None, None, []))
+    start = EnergyModel(MLPTilt((2,), width=16, depth=2, key=jr.key(0)), flow)
+    fit_of(start, points[:n], base=base, base_fraction=0.0, patience=given)
+    assert limits[0].patience == patience
