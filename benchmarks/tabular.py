@@ -6,9 +6,9 @@
 
 The tables that scikit-learn brings, in random order, a third of the rows left out in turn; digits
 are whole numbers from 0 to 16, to which uniform noise is added that makes a density of them, and
-the one column of diabetes that has two values is left out. NLLs
-are means over the rows left out, in nats, in units of the other rows' standard deviations. A
-standard error is that of a fold's mean over its rows, most of which all methods share.
+the one column of diabetes that has two values is left out. NLLs are means over the rows left out,
+in nats, in units of the other rows' standard deviations. A standard error is that of a fold's mean
+over its rows; methods are compared on the same ones, and most of it is common to them.
 
 `joint` is `FlowEBM` with its defaults, and its NLL contains its own estimate of log Z. What a
 hundred thousand other draws of its flow say of log Z is measured beside it. Every method has only
@@ -21,6 +21,7 @@ kernels are chosen by five folds of their own and fitted again to all rows.
 import time
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, median
 
@@ -205,7 +206,9 @@ def table(results: dict) -> str:
 def main() -> None:
     parser = cells.parser(__doc__, RESULTS)
     parser.add_argument("--only", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    has_zuko = find_spec("zuko") is not None
+    methods = [name for name in METHODS if has_zuko or name != "zuko NSF"]
+    parser.add_argument("--methods", nargs="+", choices=methods, default=methods)
     parser.add_argument("--folds", type=int, choices=range(1, N_FOLDS + 1), default=N_FOLDS)
     arguments = parser.parse_args()
     wanted = [
@@ -214,7 +217,7 @@ def main() -> None:
         for method in arguments.methods
         for fold in range(arguments.folds)
     ]
-    packages = ("flowebm", "jax", "flowjax", "scikit-learn", "zuko", "torch")
+    packages = ("flowebm", "jax", "flowjax", "scikit-learn", *(("zuko", "torch") * has_zuko))
     cells.main(arguments, wanted, measure, table, packages=packages)
 
 
