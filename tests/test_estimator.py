@@ -220,6 +220,12 @@ def test_what_joint_training_finds_is_refused_elsewhere(data, choice):
         estimator(architecture=replace(SMALL, **choice)).fit(data)
 
 
+@pytest.mark.parametrize("method", ["joint", "balanced"])
+def test_what_is_no_choice_is_refused(data, method):
+    with pytest.raises(ValueError, match="known is what joint training finds"):
+        FlowEBM(method=method, architecture=replace(SMALL, known=1)).fit(data)
+
+
 @pytest.mark.parametrize("use", ["sample", "score_samples", "save"])
 def test_an_unfitted_estimator_says_so(use, tmp_path):
     with pytest.raises(NotFittedError):

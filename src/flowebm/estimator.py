@@ -257,7 +257,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
     ):
         shape = parts.train.shape[1:]
         standardise, train, validation = self._standardised(parts, weights)
-        architecture = cast(Architecture, self.architecture or Architecture())
+        architecture = self._architecture()
         for name in ("relevant", "base_fraction"):
             if getattr(architecture, name) is not None:
                 raise ValueError(f"{name} is for the method 'joint'; leave it out for 'balanced'.")
@@ -292,7 +292,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         weights: Split | None,
     ):
         standardise, train, validation = self._standardised(parts, weights)
-        architecture = cast(Architecture, self.architecture or Architecture())
+        architecture = self._architecture()
         whole = replace(architecture, relevant=None, base="gaussian")
         as_weighted = train if weights is None else train[rows_in_proportion(weights.train)]
         model = build_model(whole, train.shape[1:], data=as_weighted, key=build_key)
@@ -318,8 +318,16 @@ class FlowEBM(DensityMixin, BaseEstimator):
             base_flow=architecture.flow,
             base_fraction=result.base_fraction,
             relevant=result.relevant,
+            known=result.known,
         )
         return _Fitted(result, standardise, architecture)
+
+    def _architecture(self) -> Architecture:
+        """What was chosen, or the default."""
+        architecture = cast(Architecture, self.architecture or Architecture())
+        if architecture.known is not None:
+            raise ValueError("known is what joint training finds, and no choice: leave it out.")
+        return architecture
 
     def _standardised(self, parts: Split, weights: Split | None):
         """The standardisation, and the training and validation rows under it."""

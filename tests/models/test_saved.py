@@ -9,11 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import paramax
 import pytest
 from safetensors.numpy import load, save
 
 from flowebm.data import Standardise
-from flowebm.models.architecture import Architecture, build
+from flowebm.models.architecture import Architecture, build, build_flow
+from flowebm.models.relevant import in_front
 from flowebm.models.saved import SavedModel, load_model, save_model
 
 ARCHITECTURE = Architecture(width=4, depth=1, flow_layers=1, flow_width=4, flow_depth=1)
@@ -74,6 +76,23 @@ def rewrite(folder, change_values=None, change_arrays=None):
 def arrays_of(saved):
     trees = (saved.model, saved.proposal, saved.preprocessing)
     return eqx.filter(trees, eqx.is_array)
+
+
+def test_a_flow_in_front_of_another_comes_back_exactly(tmp_path):
+    """As `fit_joint` makes them; a model with such a flow could be fitted and not be saved."""
+    flow = "affine-coupling"
+    saved = make(dataclasses.replace(ARCHITECTURE, base="flow", base_flow=flow, flow=flow, known=2))
+    parts = dataclasses.replace(ARCHITECTURE, flow=flow)
+    few = dataclasses.replace(parts, relevant=2)
+    fitted = in_front(*(build_flow(a, flow, (3,), key=jax.random.key(4)) for a in (parts, few)))
+    whole = eqx.tree_at(lambda m: m.base, saved.model, paramax.non_trainable(fitted))
+    saved = dataclasses.replace(saved, model=whole)
+    save_model(tmp_path, saved)
+    loaded = load_model(tmp_path)
+    assert loaded.architecture.known == 2
+    assert eqx.tree_equal(arrays_of(loaded), arrays_of(saved))
+    x = jax.random.normal(jax.random.key(3), (3,))
+    assert float(loaded.model.energy(x)) == float(saved.model.energy(x))
 
 
 def test_a_model_of_relevant_directions_comes_back_exactly(tmp_path):

@@ -72,6 +72,8 @@ def test_a_later_flow_that_is_cut_short_does_not_take_the_better_one_along(explo
     found, names = explored(distances)
     assert distance_of(found.flow) == pytest.approx(0.2)
     assert found.relevant is None
+    # What it is made of: it stands in front of the first relevant flow, of one direction.
+    assert found.known == 1
     assert names[-1] == "refined"
 
 
@@ -80,6 +82,7 @@ def test_directions_are_added_while_they_better_the_flow(explored):
     found, names = explored(distances | {"exploration-3": 0.5})
     assert distance_of(found.flow) == pytest.approx(0.5)
     assert found.relevant == 2
+    assert found.known is None
     assert "refined" not in names
 
 

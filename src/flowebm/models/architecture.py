@@ -12,7 +12,7 @@ from flowebm.models.bases import gaussian_base
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.flows import make_flow
 from flowebm.models.linear_change import LinearChange
-from flowebm.models.relevant import relevant_flow, shrink_idle
+from flowebm.models.relevant import in_front, relevant_flow, shrink_idle
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import ConvTilt, MLPTilt
 
@@ -45,6 +45,8 @@ class Architecture:
             sees at full scale; the others are taken for Gaussian until the tilt learns otherwise.
             Joint training finds their number itself, where it is `None`. In a fitted model
             `None` stands for all.
+        known: Relevant directions of a flow in front of which another one, of all coordinates, was
+            fitted. Joint training finds it; it is no choice.
     """
 
     tilt: Literal["mlp", "conv"] = "mlp"
@@ -64,6 +66,7 @@ class Architecture:
     flow_knots: int = 8
     defensive_fraction: float = 0.05
     relevant: int | None = None
+    known: int | None = None
 
 
 class Components(NamedTuple):
@@ -175,7 +178,8 @@ def build_flow(
 ) -> AbstractDistribution:
     """A flow of the architecture's size, unfitted: close to the standard normal.
 
-    Where only some directions are relevant, it acts on the first coordinates alone.
+    Where only some directions are relevant, it acts on the first coordinates alone. In front of
+    such a flow another may stand, of all coordinates.
 
     Args:
         architecture: The flow's size.
@@ -189,6 +193,13 @@ def build_flow(
     Raises:
         ValueError: If the kind is unknown.
     """
+    if architecture.known is not None:
+        keys = jax.random.split(key)
+        whole = replace(architecture, known=None, relevant=None)
+        parts = (whole, replace(whole, relevant=architecture.known))
+        return in_front(
+            *(build_flow(a, kind, shape, key=k) for a, k in zip(parts, keys, strict=True))
+        )
     if architecture.relevant is not None:
         whole = replace(architecture, relevant=None)
         flow = build_flow(whole, kind, (architecture.relevant,), key=key)

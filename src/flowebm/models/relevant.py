@@ -42,6 +42,22 @@ def relevant_flow(flow: AbstractDistribution, change: LinearChange) -> Transform
     )
 
 
+def in_front(flow: AbstractDistribution, known: AbstractDistribution) -> Transformed:
+    r"""A flow in the latents of another: $q(x) = q_1(T^{-1}(x))\, |\det \nabla T^{-1}(x)|$.
+
+    What the other has learned is nothing but a normal there.
+
+    Args:
+        flow: $q_1$, over latents.
+        known: The other, a standard normal taken through $T$.
+
+    Returns:
+        The density over points $x$.
+    """
+    flow, known = cast(Transformed, flow), cast(Transformed, known)
+    return Transformed(flow.base_dist, Chain([flow.bijection, known.bijection]))
+
+
 class ShrunkWeight(paramax.AbstractUnwrappable[Array]):
     r"""The weight $W A$ of a linear map $W$ that sees its input through a fixed matrix $A$.
 

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.random as jr
-from flowjax.bijections import Chain
 from flowjax.distributions import AbstractDistribution, Transformed
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -18,7 +17,7 @@ from flowebm.evaluation.relevance import Relevance, relevant_directions
 from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.flows import make_flow as make_flow_of
 from flowebm.models.linear_change import LinearChange
-from flowebm.models.relevant import relevant_flow
+from flowebm.models.relevant import in_front, relevant_flow
 from flowebm.training.driver import Observers
 from flowebm.training.flow import fit_flow
 from flowebm.training.noise import NO_NOISE, Noise, NormalNoise
@@ -67,6 +66,8 @@ class Explored(NamedTuple):
         relevant: Directions that the flow is made of; `None` for a flow of all coordinates.
         history: Rows of metrics.
         noise: What training points were given in fits of all coordinates.
+        known: Directions of the flow that a flow of all coordinates stands in front of; `None`
+            where there is none.
     """
 
     flow: AbstractDistribution
@@ -74,6 +75,7 @@ class Explored(NamedTuple):
     relevant: int | None
     history: list[dict[str, Any]]
     noise: Noise = NO_NOISE
+    known: int | None = None
 
 
 def are_few(data: Float[Array, "n *shape"]) -> bool:
@@ -154,13 +156,13 @@ def explore(
         few = fits.relevant_coordinates(few_key, relevance.change, found, f"flow{name}")
         if fits.is_better(everything, few):
             break
-        explored, known = explored._replace(flow=few, relevant=found), found
+        explored, known = explored._replace(flow=few, relevant=found, known=None), found
         if relevant is not None or number == MAX_ROUNDS or fits.out_of_time():
             break
         everything = fits.beyond(more_key, few, f"exploration-{number + 1}")
         if not fits.is_better(everything, few):
             break
-        explored = explored._replace(flow=everything, relevant=None)
+        explored = explored._replace(flow=everything, relevant=None, known=known)
     if explored.relevant is None and not fits.out_of_time():
         flow = fits.refined(jr.fold_in(key, MAX_ROUNDS + 1), explored.flow)
         explored = explored._replace(flow=flow)
@@ -261,11 +263,11 @@ class _Fits:
             stage=stage,
         )
 
-    def beyond(self, key: PRNGKeyArray, known: AbstractDistribution, stage: str) -> Transformed:
+    def beyond(
+        self, key: PRNGKeyArray, known: AbstractDistribution, stage: str
+    ) -> AbstractDistribution:
         """What is known, with a new flow of all coordinates in front."""
-        known = cast(Transformed, known)
-        more = cast(Transformed, self.all_coordinates(key, stage, known))
-        return Transformed(more.base_dist, Chain([more.bijection, known.bijection]))
+        return in_front(self.all_coordinates(key, stage, known), known)
 
     def relevant_coordinates(
         self, key: PRNGKeyArray, change: LinearChange, found: int, stage: str

@@ -97,6 +97,8 @@ class JointFitResult(FitResult):
             so few coordinates that nobody looked.
         relevant: The number of directions to which flow and tilt were turned; `None` where all
             coordinates matter.
+        known: Directions of a flow that one of all coordinates stands in front of; `None` where
+            there is none.
         base: What the energy tilts: `gaussian` or `flow`.
         base_fraction: Share in a flow as base of a Gaussian that is wide along what matters;
             `None` where there is none.
@@ -105,6 +107,7 @@ class JointFitResult(FitResult):
 
     relevance: Relevance | None = None
     relevant: int | None = None
+    known: int | None = None
     base: Literal["gaussian", "flow"] = "gaussian"
     base_fraction: float | None = None
     noise: Noise = NO_NOISE
@@ -326,6 +329,7 @@ def fit_joint(
         **vars(result),
         relevance=explored.relevance,
         relevant=explored.relevant,
+        known=explored.known,
         base=base,
         base_fraction=base_fraction if base == "flow" and base_fraction else None,
         noise=explored.noise,
