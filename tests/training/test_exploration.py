@@ -22,12 +22,24 @@ def flow_at(distance):
     )
 
 
+def search(seconds_left):
+    """The search itself, by a clock that shows these seconds and then none, if there is one."""
+    clock = iter(seconds_left or [])
+    return explore(
+        jr.key(1),
+        DATA[:300],
+        DATA[300:],
+        gaussian=gaussian_base(DATA),
+        seconds=lambda share: next(clock, 0.0) if seconds_left else None,
+    )
+
+
 @pytest.fixture
 def explored(monkeypatch):
     """Runs the search with flows of given quality in place of fits; counts directions up."""
 
     def run(distances, seconds_left=None):
-        names, clock = [], iter(seconds_left or [])
+        names = []
 
         def fit_of(stage):
             names.append(stage)
@@ -49,14 +61,7 @@ def explored(monkeypatch):
         )
         monkeypatch.setattr(fits, "refined", lambda _, key, flow: names.append("refined") or flow)
         monkeypatch.setattr(fits, "relevance", relevance)
-        found = explore(
-            jr.key(1),
-            DATA[:300],
-            DATA[300:],
-            gaussian=gaussian_base(DATA),
-            seconds=lambda share: next(clock, 0.0) if seconds_left else None,
-        )
-        return found, names
+        return search(seconds_left), names
 
     return run
 
@@ -107,7 +112,7 @@ def chosen(monkeypatch):
     """The noise that is chosen where fits with it, and without, are that far from the data."""
 
     def run(distances, seconds_left=None):
-        names, clock = [], iter(seconds_left or [])
+        names = []
 
         def fit_of(_, key, stage, share=None):
             names.append(stage)
@@ -116,14 +121,7 @@ def chosen(monkeypatch):
         monkeypatch.setattr(exploration._Fits, "all_coordinates", fit_of)
         monkeypatch.setattr(exploration, "MAX_ROUNDS", 0)
         monkeypatch.setattr(exploration._Fits, "refined", lambda _, key, flow: flow)
-        found = explore(
-            jr.key(1),
-            DATA[:300],
-            DATA[300:],
-            gaussian=gaussian_base(DATA),
-            seconds=lambda share: next(clock, 0.0) if seconds_left else None,
-        )
-        return found, names
+        return search(seconds_left), names
 
     return run
 

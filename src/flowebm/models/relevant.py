@@ -48,11 +48,14 @@ def in_front(flow: AbstractDistribution, known: AbstractDistribution) -> Transfo
     What the other has learned is nothing but a normal there.
 
     Args:
-        flow: $q_1$, over latents.
+        flow: $q_1$, over latents of the points' shape.
         known: The other, a standard normal taken through $T$.
 
     Returns:
         The density over points $x$.
+
+    Source: Papamakarios et al. (2021), *Normalizing flows for probabilistic modeling and
+    inference*, section 2.1.
     """
     flow, known = cast(Transformed, flow), cast(Transformed, known)
     return Transformed(flow.base_dist, Chain([flow.bijection, known.bijection]))
