@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from flowebm.estimator import FlowEBM
-from flowebm.models.architecture import Architecture
+from flowebm.models.architecture import Architecture, FoundArchitecture
 from flowebm.training.balanced import BalancedOptions
 
 #: Powers of two, so that a change of units changes no digit of the standardised data.
@@ -214,6 +214,20 @@ def test_an_energy_of_few_directions_comes_back_from_disk(tmp_path):
     np.testing.assert_array_equal(FlowEBM.load(tmp_path).score_samples(rows[:200]), scores)
 
 
+def test_a_flow_with_a_mixture_beside_it_is_saved(tmp_path):
+    """Few rows of five columns, as joint training fits them."""
+    rows = np.random.default_rng(0).normal(size=(80, 5))
+    rows[:, 0] += np.where(np.arange(80) % 2, 3.0, -3.0)
+    flow = replace(SMALL, base="flow")
+    model = FlowEBM(max_steps=2, architecture=flow, options=FEW, random_state=7).fit(rows)
+    assert model.result_.mixture_components is not None
+    model.save(tmp_path)
+    scores = model.score_samples(rows)
+    loaded = FlowEBM.load(tmp_path)
+    np.testing.assert_array_equal(loaded.score_samples(rows), scores)
+    np.testing.assert_array_equal(loaded.sample(5, random_state=1), model.sample(5, random_state=1))
+
+
 @pytest.mark.parametrize("choice", [{"relevant": 1}, {"base_fraction": 0.01}])
 def test_what_joint_training_finds_is_refused_elsewhere(data, choice):
     with pytest.raises(ValueError, match=f"{next(iter(choice))} is for the method 'joint'"):
@@ -222,8 +236,8 @@ def test_what_joint_training_finds_is_refused_elsewhere(data, choice):
 
 @pytest.mark.parametrize("method", ["joint", "balanced"])
 def test_what_is_no_choice_is_refused(data, method):
-    with pytest.raises(ValueError, match="known is what joint training finds"):
-        FlowEBM(method=method, architecture=replace(SMALL, known=1)).fit(data)
+    with pytest.raises(TypeError, match="FoundArchitecture is that of a fit"):
+        FlowEBM(method=method, architecture=FoundArchitecture(**vars(SMALL))).fit(data)
 
 
 @pytest.mark.parametrize("use", ["sample", "score_samples", "save"])

@@ -32,7 +32,13 @@ from flowebm.data import (
     split,
 )
 from flowebm.evaluation.estimate import EstimateWarning
-from flowebm.models.architecture import Architecture, build, build_flow, build_model
+from flowebm.models.architecture import (
+    Architecture,
+    FoundArchitecture,
+    build,
+    build_flow,
+    build_model,
+)
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.ebflow import EBFlow
 from flowebm.models.ebflow_architecture import EBFlowArchitecture, build_ebflow
@@ -311,22 +317,26 @@ class FlowEBM(DensityMixin, BaseEstimator):
             options=cast(BalancedOptions | None, self.options),
             **self._limits(),
         )
-        architecture = replace(
-            architecture,
-            base=result.base,
+        found = {
+            "base": result.base,
             # The base is the flow that the proposal began as.
-            base_flow=architecture.flow,
-            base_fraction=result.base_fraction,
-            relevant=result.relevant,
+            "base_flow": architecture.flow,
+            "base_fraction": result.base_fraction,
+            "relevant": result.relevant,
+        }
+        architecture = FoundArchitecture(
+            **vars(architecture) | found,
             known=result.known,
+            mixture_components=result.mixture_components,
+            mixture_fraction=result.mixture_fraction,
         )
         return _Fitted(result, standardise, architecture)
 
     def _architecture(self) -> Architecture:
         """What was chosen, or the default."""
         architecture = cast(Architecture, self.architecture or Architecture())
-        if architecture.known is not None:
-            raise ValueError("known is what joint training finds, and no choice: leave it out.")
+        if isinstance(architecture, FoundArchitecture):
+            raise TypeError("A FoundArchitecture is that of a fit: choose an Architecture.")
         return architecture
 
     def _standardised(self, parts: Split, weights: Split | None):

@@ -14,7 +14,8 @@ import pytest
 from safetensors.numpy import load, save
 
 from flowebm.data import Standardise
-from flowebm.models.architecture import Architecture, build, build_flow
+from flowebm.models.architecture import Architecture, FoundArchitecture, build, build_flow
+from flowebm.models.gaussian_mixture import gaussian_mixture_of
 from flowebm.models.relevant import in_front
 from flowebm.models.saved import SavedModel, load_model, save_model
 
@@ -81,7 +82,8 @@ def arrays_of(saved):
 def test_a_flow_in_front_of_another_comes_back_exactly(tmp_path):
     """As `fit_joint` makes them; a model with such a flow could be fitted and not be saved."""
     flow = "affine-coupling"
-    saved = make(dataclasses.replace(ARCHITECTURE, base="flow", base_flow=flow, flow=flow, known=2))
+    choices = dataclasses.asdict(ARCHITECTURE) | {"base": "flow", "base_flow": flow, "flow": flow}
+    saved = make(FoundArchitecture(**choices, known=2))
     parts = dataclasses.replace(ARCHITECTURE, flow=flow)
     few = dataclasses.replace(parts, relevant=2)
     fitted = in_front(*(build_flow(a, flow, (3,), key=jax.random.key(4)) for a in (parts, few)))
@@ -90,6 +92,24 @@ def test_a_flow_in_front_of_another_comes_back_exactly(tmp_path):
     save_model(tmp_path, saved)
     loaded = load_model(tmp_path)
     assert loaded.architecture.known == 2
+    assert eqx.tree_equal(arrays_of(loaded), arrays_of(saved))
+    x = jax.random.normal(jax.random.key(3), (3,))
+    assert float(loaded.model.energy(x)) == float(saved.model.energy(x))
+
+
+@pytest.mark.parametrize("known", [None, 2])
+def test_a_flow_beside_a_mixture_comes_back_exactly(tmp_path, known):
+    flow = "affine-coupling"
+    choices = dataclasses.asdict(ARCHITECTURE) | {"base": "flow", "base_flow": flow, "flow": flow}
+    beside = {"mixture_components": 3, "mixture_fraction": 0.37}
+    saved = make(FoundArchitecture(**choices, known=known, **beside))
+    means = jax.random.normal(jax.random.key(5), (3, 3))
+    mixture = gaussian_mixture_of(jnp.arange(1.0, 4.0), means, jnp.stack(3 * [jnp.eye(3)]), (3,))
+    whole = eqx.tree_at(lambda m: m.base.wide, saved.model, paramax.non_trainable(mixture))
+    saved = dataclasses.replace(saved, model=whole)
+    save_model(tmp_path, saved)
+    loaded = load_model(tmp_path)
+    assert loaded.architecture == saved.architecture
     assert eqx.tree_equal(arrays_of(loaded), arrays_of(saved))
     x = jax.random.normal(jax.random.key(3), (3,))
     assert float(loaded.model.energy(x)) == float(saved.model.energy(x))

@@ -375,6 +375,73 @@ def test_a_flow_as_base_is_insured_against_outliers(data, monkeypatch, given, ou
     assert float(result.model.energy(x)) == pytest.approx(-float(expected), abs=1e-4)
 
 
+@pytest.fixture
+def beside(monkeypatch):
+    """The result for few rows of two far clusters, where all that a flow found is that far off."""
+    module = sys.modules["flowebm.training.fit_joint"]
+
+    def run(distance=0.0, n=200, size=2, **choices):
+        centres = jnp.where(jnp.arange(n) % 2, 3.0, -3.0)[:, None]
+        points = centres + jr.normal(jr.key(8), (n, size))
+        flow = gaussian_base(points + distance)
+        monkeypatch.setattr(module, "explore", lambda *args, **_: Explored(flow, None, None, []))
+        tilt = MLPTilt((size,), width=16, depth=2, key=jr.key(0))
+        start = EnergyModel(tilt, paramax.non_trainable(gaussian_base(points)))
+        fixed = {"base": "flow", "base_fraction": 0.0, "time_budget": 19.0}
+        return fit_of(start, points, **(fixed | choices)), flow, points
+
+    return run
+
+
+def test_few_rows_have_a_mixture_of_gaussians_beside_the_flow(beside):
+    """Which a Gaussian of both clusters leaves to the mixture, as validation points tell."""
+    result, flow, points = beside()
+    assert result.base == "flow"
+    assert result.mixture_components >= 2
+    assert result.mixture_fraction > 0.8
+    mixture = paramax.unwrap(result.model).base.wide
+    parts = jnp.stack([flow.log_prob(points), mixture.log_prob(points)])
+    shares = jnp.array([[1 - result.mixture_fraction], [result.mixture_fraction]])
+    expected = jax.nn.logsumexp(parts, axis=0, b=shares)
+    log_prob = jax.vmap(result.model.unnormalized_log_prob)(points)
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-4, atol=1e-4)
+    # The model is normalised, and the proposal begins as it.
+    assert abs(result.log_partition.value) < 5 * result.log_partition.stderr
+    assert result.log_partition.ess > 0.9
+
+
+def test_validation_points_tell_its_share(beside):
+    """A flow that is nowhere near leaves them all to the mixture."""
+    shares = [beside(distance=distance)[0].mixture_fraction for distance in (0.0, 30.0)]
+    # The posterior mean of n points that all are the mixture's is (n + 1) / (n + 2), n = 20.
+    assert shares[0] < shares[1] == pytest.approx(21 / 22, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [{"n": 2000}, {"base": "gaussian"}, {"size": 65, "n": 300}, {"time_budget": 1e-9}],
+    ids=["many rows", "no flow as base", "many coordinates", "no time"],
+)
+def test_where_there_is_no_mixture(beside, monkeypatch, choices):
+    module = sys.modules["flowebm.training.fit_joint"]
+    monkeypatch.setattr(module, "_fit_to_draws", lambda *args, **_: None)
+    result, _, _ = beside(**choices)
+    assert result.mixture_components is None
+    assert result.mixture_fraction is None
+
+
+def test_weights_reach_the_mixture(beside):
+    """Weight on one cluster alone: one Gaussian is enough, and it is there."""
+    weights = jnp.where(jnp.arange(200) % 2, 1.0, 0.0)
+    chosen = 3.0 + jr.normal(jr.key(9), (20, 2))
+    result, _, _ = beside(
+        weights=weights, validation=chosen, validation_weights=jnp.ones(20), distance=30.0
+    )
+    assert result.mixture_components == 1
+    base = paramax.unwrap(result.model).base
+    assert float(base.log_prob(jnp.full(2, 3.0)) - base.log_prob(jnp.full(2, -3.0))) > 10
+
+
 def test_a_share_is_below_one(data, model):
     with pytest.raises(ValueError, match="base_fraction must be from 0 to below 1"):
         fit_of(model, data, base_fraction=1.0)

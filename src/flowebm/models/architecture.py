@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from flowebm.models.bases import gaussian_base
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.flows import make_flow
+from flowebm.models.gaussian_mixture import stacked, standard_mixture
 from flowebm.models.linear_change import LinearChange
 from flowebm.models.relevant import in_front, relevant_flow, shrink_idle
 from flowebm.models.tilted import EnergyModel
@@ -45,8 +46,6 @@ class Architecture:
             sees at full scale; the others are taken for Gaussian until the tilt learns otherwise.
             Joint training finds their number itself, where it is `None`. In a fitted model
             `None` stands for all.
-        known: Relevant directions of a flow in front of which another one, of all coordinates, was
-            fitted. Joint training finds it; it is no choice.
     """
 
     tilt: Literal["mlp", "conv"] = "mlp"
@@ -66,7 +65,23 @@ class Architecture:
     flow_knots: int = 8
     defensive_fraction: float = 0.05
     relevant: int | None = None
+
+
+@dataclass(frozen=True)
+class FoundArchitecture(Architecture):
+    """An architecture of which joint training found more than anyone can choose.
+
+    Attributes:
+        known: Relevant directions of a flow in front of which another one, of all coordinates, was
+            fitted; `None` where there is none.
+        mixture_components: Gaussians of a mixture that shares points with a flow, in the base and
+            in the proposal; `None` where there is none.
+        mixture_fraction: The mixture's share.
+    """
+
     known: int | None = None
+    mixture_components: int | None = None
+    mixture_fraction: float | None = None
 
 
 class Components(NamedTuple):
@@ -179,7 +194,7 @@ def build_flow(
     """A flow of the architecture's size, unfitted: close to the standard normal.
 
     Where only some directions are relevant, it acts on the first coordinates alone. In front of
-    such a flow another may stand, of all coordinates.
+    such a flow another may stand, of all coordinates, and a mixture of Gaussians beside it.
 
     Args:
         architecture: The flow's size.
@@ -193,7 +208,13 @@ def build_flow(
     Raises:
         ValueError: If the kind is unknown.
     """
-    if architecture.known is not None:
+    if isinstance(architecture, FoundArchitecture):
+        components, fraction = architecture.mixture_components, architecture.mixture_fraction
+        if components is not None and fraction is not None:
+            alone = replace(architecture, mixture_components=None)
+            flow = build_flow(alone, kind, shape, key=key)
+            return stacked(flow, standard_mixture(components, shape), fraction)
+    if isinstance(architecture, FoundArchitecture) and architecture.known is not None:
         keys = jax.random.split(key)
         whole = replace(architecture, known=None, relevant=None)
         parts = (whole, replace(whole, relevant=architecture.known))

@@ -14,7 +14,7 @@ class DefensiveMixture(AbstractDistribution):
     mixture they are at most $p / (\delta b)$, which a wide base keeps finite.
 
     Args:
-        flow: The proposal $q_\alpha$.
+        flow: The proposal $q_\alpha$; itself a mixture, perhaps.
         wide: The wide density $b$, over points of the same shape.
         fraction: The mixture's weight $\delta$ of the wide density.
 
@@ -99,7 +99,7 @@ class DefensiveMixture(AbstractDistribution):
         # where `mode="drop"` discards what is written.
         is_wide = jr.bernoulli(choice, self.fraction, (n,))
         (where_wide,) = jnp.nonzero(is_wide, size=capacity, fill_value=n)
-        flow_x, flow_log_prob = self.flow.sample_and_log_prob(flow_key, (n,))
+        flow_x, flow_log_prob = draw(flow_key, self.flow, n)
         wide_x = self.wide.sample(wide_key, (capacity,))
         x = flow_x.at[where_wide].set(wide_x, mode="drop")
         flow_log_prob = flow_log_prob.at[where_wide].set(self.flow.log_prob(wide_x), mode="drop")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from flowebm.data.logit_pixels import LogitPixels
-from flowebm.models.architecture import Architecture
+from flowebm.models.architecture import Architecture, FoundArchitecture
 from flowebm.models.ebflow_architecture import EBFlowArchitecture
 
 #: Raised whenever an older reader would misread a newer file.
@@ -82,6 +82,8 @@ def parse_architecture(
         ValueError: If a choice or its value is unknown.
     """
     architecture = _ARCHITECTURES[model]
+    if architecture is Architecture and values.keys() - get_type_hints(Architecture).keys():
+        architecture = FoundArchitecture
     hints = get_type_hints(architecture)
     for name, value in values.items():
         if name not in hints:

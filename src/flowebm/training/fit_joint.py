@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,6 +21,7 @@ from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.bases import gaussian_base, gaussian_of
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.models.gaussian_mixture import stacked
 from flowebm.models.relevant import IDLE_SCALE, shrink_idle
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import MLPTilt
@@ -41,6 +42,7 @@ from flowebm.training.fit_balanced import (
     fit_result,
     training_and_validation,
 )
+from flowebm.training.gaussian_mixture import fit_gaussian_mixture, share_of_mixture
 from flowebm.training.importance_weighted import (
     N_EVALUATION,
     ImportanceWeightedFit,
@@ -79,6 +81,10 @@ LOG_Z_BUDGET = 0.08
 #: points, in nats: an insurance against outliers that these lack.
 BASE_FRACTIONS, INSURANCE = (0.0, 0.001, 0.003, 0.009, 0.02, 0.05), 0.01
 
+#: Coordinates up to which few rows may have a mixture of Gaussians beside the flow: its parameters
+#: are as many as their square.
+MOST_COORDINATES_OF_MIXTURE = 64
+
 #: Evaluations without a better validation NLL before balanced training of few rows on a flow stops,
 #: which seldom betters that flow and then does it early.
 PATIENCE_OF_FEW_ROWS = 4
@@ -103,6 +109,9 @@ class JointFitResult(FitResult):
         base_fraction: Share in a flow as base of a Gaussian that is wide along what matters;
             `None` where there is none.
         noise: What few training rows were given in fits of flows of all coordinates.
+        mixture_components: Gaussians of a mixture that few rows have beside a flow as base;
+            `None` where there is none.
+        mixture_fraction: The mixture's share.
     """
 
     relevance: Relevance | None = None
@@ -111,6 +120,8 @@ class JointFitResult(FitResult):
     base: Literal["gaussian", "flow"] = "gaussian"
     base_fraction: float | None = None
     noise: Noise = NO_NOISE
+    mixture_components: int | None = None
+    mixture_fraction: float | None = None
 
 
 def default_base(n_coordinates: int) -> Literal["gaussian", "flow"]:
@@ -146,7 +157,8 @@ def fit_joint(
        points tell which of these are real (`relevant_directions`). If these are fewer than the
        coordinates, a second flow is fitted along them alone, with a Gaussian for the rest; the
        better of the two on validation data stays. Up to three coordinates one flow is fitted to
-       all. Few rows (`are_few`) have noise added in these fits, as much as validation points allow.
+       all. Few rows (`are_few`) have noise added in these fits, as much as validation points allow,
+       and a flow as base is then mixed with Gaussians (`fit_gaussian_mixture`).
     2. With `base="gaussian"` the energy, of the relevant directions alone, is fitted against draws
        of the flow that are made once, by importance-weighted likelihood
        (`fit_importance_weighted`). By default that is done up to four relevant directions, and
@@ -209,7 +221,8 @@ def fit_joint(
         )
     options = options or BalancedOptions()
     names = ("split", "explore", "chains", "train", "log_z", "weighted")
-    keys = dict(zip(names, jr.split(key, len(names)), strict=True))
+    keys: dict[str, PRNGKeyArray] = dict(zip(names, jr.split(key, len(names)), strict=True))
+    keys["mixture"] = jr.fold_in(key, len(names))
     data, validation, weights, validation_weights = training_and_validation(
         keys["split"], model, data, validation, weights, validation_weights
     )
@@ -237,10 +250,25 @@ def fit_joint(
         observers=observers,
     )
     wide = paramax.non_trainable(_wide(explored, as_weighted))
-    proposal = DefensiveMixture(explored.flow, wide, defensive_fraction)
+    beside = None
+    if base != "gaussian" and are_few(data) and seconds() != 0.0:
+        beside = _mixture_beside(
+            keys["mixture"],
+            explored.flow,
+            data,
+            validation,
+            weights,
+            row_weights,
+            out_of_time=lambda: seconds() == 0.0,
+        )
+    flow = explored.flow if beside is None else beside.flow
+    proposals = {
+        "gaussian": DefensiveMixture(explored.flow, wide, defensive_fraction),
+        "flow": DefensiveMixture(flow, wide, defensive_fraction),
+    }
     if base_fraction is None:
-        base_fraction = _base_fraction(proposal, validation, row_weights)
-    flow = DefensiveMixture(explored.flow, wide, base_fraction) if base_fraction else explored.flow
+        base_fraction = _base_fraction(proposals["flow"], validation, row_weights)
+    flow = DefensiveMixture(flow, wide, base_fraction) if base_fraction else flow
     flow_base = flow if train_base else paramax.non_trainable(flow)
     is_chosen = base != "auto"
     if base == "auto":
@@ -254,7 +282,7 @@ def fit_joint(
         weighted = _fit_to_draws(
             keys["weighted"],
             EnergyModel(_turned(model.tilt, explored, 0.0), model.base),
-            proposal,
+            proposals["gaussian"],
             data,
             validation,
             weights=row_weights,
@@ -287,14 +315,14 @@ def fit_joint(
                 "a larger budget."
             )
             pool, unseen = (
-                draw_pool(keys[k], proposal, N_EVALUATION) for k in ("weighted", "log_z")
+                draw_pool(keys[k], proposals[base], N_EVALUATION) for k in ("weighted", "log_z")
             )
         else:
             _, pool, unseen = weighted.pools
         kept = model if weighted is None else weighted.model
         stop_reason = "time budget spent" if weighted is None else weighted.outcome.stop_reason
         chains = resample(keys["chains"], kept, pool, options.n_chains)
-        fit = BalancedFit(kept, proposal, chains, stop_reason, history)
+        fit = BalancedFit(kept, proposals[base], chains, stop_reason, history)
         normaliser = Normaliser.of(lambda: log_partition_of_pool(kept, unseen))
     else:
         if patience is None and base == "flow" and are_few(data):
@@ -302,7 +330,7 @@ def fit_joint(
         fit = balance(
             (keys["chains"], keys["train"]),
             model,
-            proposal,
+            proposals[base],
             data,
             validation,
             weights=row_weights,
@@ -315,11 +343,11 @@ def fit_joint(
         if weighted is not None:
             before = fit._replace(model=weighted.model)
         elif base == "flow":
-            before = fit._replace(model=model, flow=proposal)
+            before = fit._replace(model=model, flow=proposals[base])
         fit, normaliser = _better(keys["log_z"], fit, before, validation, row_weights)
         if fit is before:
             pool = (
-                draw_pool(keys["chains"], proposal, N_EVALUATION)
+                draw_pool(keys["chains"], proposals[base], N_EVALUATION)
                 if weighted is None
                 else weighted.pools.held_out
             )
@@ -331,9 +359,51 @@ def fit_joint(
         relevant=explored.relevant,
         known=explored.known,
         base=base,
-        base_fraction=base_fraction if base == "flow" and base_fraction else None,
         noise=explored.noise,
+        **(_shares(base_fraction, beside) if base == "flow" else {}),
     )
+
+
+class _Beside(NamedTuple):
+    """A flow with a mixture of Gaussians beside it, and what of either."""
+
+    flow: AbstractDistribution
+    components: int
+    fraction: float
+
+
+def _mixture_beside(
+    key: PRNGKeyArray,
+    flow: AbstractDistribution,
+    data: Float[Array, "n *shape"],
+    validation: Float[Array, "m *shape"],
+    weights: Float[ArrayLike, " n"] | None,
+    row_weights: RowWeights | None,
+    *,
+    out_of_time: Callable[[], bool],
+) -> _Beside | None:
+    """The flow and a mixture of Gaussians, in the shares that validation points tell."""
+    if prod(data.shape[1:]) > MOST_COORDINATES_OF_MIXTURE:
+        return None
+    rows = None if weights is None else rows_in_proportion(weights)
+    mixture = fit_gaussian_mixture(key, data, rows, out_of_time=out_of_time)
+    of_flow, of_mixture = (log_probs(part, validation) for part in (flow, mixture))
+    fraction = share_of_mixture(
+        of_flow, of_mixture, None if row_weights is None else row_weights.validation
+    )
+    components = jnp.size(paramax.unwrap(mixture).log_normalized_weights)
+    return _Beside(stacked(flow, mixture, fraction), components, fraction)
+
+
+def _shares(base_fraction: float, beside: _Beside | None) -> dict[str, Any]:
+    """What a flow as base is mixed with."""
+    shares: dict[str, Any] = {"base_fraction": base_fraction or None}
+    if beside is not None:
+        shares |= {
+            "mixture_components": beside.components,
+            "mixture_fraction": beside.fraction,
+        }
+    return shares
 
 
 def _wide(explored: Explored, data: Float[Array, "n *shape"]) -> AbstractDistribution:
