@@ -45,7 +45,7 @@ GLOW_STEPS, BALANCED_STEPS, PCD_STEPS = 1_500, 600, 1_000
 
 #: Draws that a model's shares are measured by, and how many of them are counted, drawn in
 #: proportion to their weights: to classify a draw takes longer than to make it.
-N_DRAWS, N_COUNTED = 131_072, 32_768
+N_DRAWS, N_COUNTED = 524_288, 65_536
 
 
 def halved(pixels):
