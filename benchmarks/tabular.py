@@ -70,12 +70,16 @@ def joint(train: np.ndarray, fold: int) -> tuple[Callable[[np.ndarray], np.ndarr
     model = FlowEBM(random_state=fold).fit(train)
     result = model.result_
     stages: dict[str, float] = {}
+    nlls: dict[str, list[float]] = {}
     for row in result.history:
         stages[row["stage"]] = row["seconds"]
+        nlls.setdefault(row["stage"], []).append(row["nll"])
     other = log_partition(jr.key(10**6 + fold), result.model, result.flow, n=N_CHECKING)
     return model.score_samples, {
         "base": result.base,
         "base_fraction": result.base_fraction,
+        "mixture_components": result.mixture_components,
+        "mixture_fraction": result.mixture_fraction,
         "relevant": result.relevant,
         "log_partition": result.log_partition.value,
         "log_partition_stderr": result.log_partition.stderr,
@@ -84,6 +88,7 @@ def joint(train: np.ndarray, fold: int) -> tuple[Callable[[np.ndarray], np.ndarr
         "other_log_partition_stderr": other.stderr,
         "stop_reason": result.stop_reason,
         "stage_seconds": stages,
+        "first_and_least_validation_nll": {k: (v[0], min(v)) for k, v in nlls.items()},
         "warnings": list(result.warnings),
     }
 

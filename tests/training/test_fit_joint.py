@@ -352,6 +352,35 @@ def test_a_flow_is_kept_unless_the_energy_betters_it(short_fit, data, monkeypatc
     assert result.warnings == ()
 
 
+@pytest.mark.parametrize("base", ["flow", "gaussian"])
+def test_what_was_found_is_kept_where_balanced_training_diverges(data, monkeypatch, base):
+    """With a warning; a Gaussian that nothing was fitted to is no model to return."""
+    module = sys.modules["flowebm.training.fit_joint"]
+    flow = gaussian_base(data)
+
+    def diverged(*args, **choices):
+        raise TrainingDiverged("The loss is not finite.")
+
+    monkeypatch.setattr(module, "fit_importance_weighted", diverged)
+    monkeypatch.setattr(module, "balance", diverged)
+    monkeypatch.setattr(module, "explore", lambda *args, **_: Explored(flow, None, None, []))
+    start = EnergyModel(MLPTilt((4,), width=16, depth=2, key=jr.key(0)), gaussian_base(None, (4,)))
+    if base == "gaussian":
+        with pytest.raises(TrainingDiverged, match="not finite"):
+            fit_of(start, data, base=base)
+        return
+    result = fit_of(start, data, base=base, base_fraction=0.0)
+    assert result.warnings == (
+        "Balanced training is given up (The loss is not finite): the energy is that of the stage "
+        "before it.",
+    )
+    x = data[0]
+    assert float(result.model.energy(x)) == pytest.approx(-float(flow.log_prob(x)), abs=1e-5)
+    assert abs(result.log_partition.value) < 5 * result.log_partition.stderr
+    assert result.stop_reason == "training diverged"
+    assert result.chains.shape == (SMALL.n_chains, 4)
+
+
 @pytest.mark.parametrize(
     ("given", "outliers", "expected"),
     [(None, False, 0.009), (None, True, 0.05), (0.3, True, 0.3), (0.0, True, None)],

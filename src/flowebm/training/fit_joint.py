@@ -203,7 +203,8 @@ def fit_joint(
     Raises:
         ValueError: If shapes do not fit.
         TypeError: If the model is no `EnergyModel`.
-        TrainingDiverged: If training diverges again and again.
+        TrainingDiverged: If training diverges again and again, and no stage before it has found a
+            model.
 
     Source: Grenioux, Moulines, Gabrié (2023) for balanced training; Zahm et al. (2022) for the
     directions; Bengio and Senécal (2003) for the importance-weighted likelihood.
@@ -327,7 +328,11 @@ def fit_joint(
     else:
         if patience is None and base == "flow" and are_few(data):
             patience = PATIENCE_OF_FEW_ROWS
-        fit = balance(
+        fallback = model if base == "flow" else None
+        if weighted is not None:
+            fallback = weighted.model
+        fit, before = _balanced_from(
+            fallback,
             (keys["chains"], keys["train"]),
             model,
             proposals[base],
@@ -338,12 +343,7 @@ def fit_joint(
             limits=Limits(max_steps, left, patience, block_length),
             observers=observers,
         )
-        fit = fit._replace(history=history + fit.history)
-        before = None
-        if weighted is not None:
-            before = fit._replace(model=weighted.model)
-        elif base == "flow":
-            before = fit._replace(model=model, flow=proposals[base])
+        history = history + fit.history
         fit, normaliser = _better(keys["log_z"], fit, before, validation, row_weights)
         if fit is before:
             pool = (
@@ -352,6 +352,7 @@ def fit_joint(
                 else weighted.pools.held_out
             )
             fit = fit._replace(chains=resample(keys["chains"], fit.model, pool, options.n_chains))
+        fit = fit._replace(history=history)
     result = fit_result(fit, normaliser, observers=observers, sentences=sentences)
     return JointFitResult(
         **vars(result),
@@ -362,6 +363,52 @@ def fit_joint(
         noise=explored.noise,
         **(_shares(base_fraction, beside) if base == "flow" else {}),
     )
+
+
+def _balanced_from(
+    fallback: AbstractEnergyModel | None,
+    keys: tuple[PRNGKeyArray, PRNGKeyArray],
+    model: EnergyModel,
+    proposal: DefensiveMixture,
+    data: Float[Array, "n *shape"],
+    validation: Float[Array, "m *shape"],
+    *,
+    observers: Observers,
+    **choices: Any,
+) -> tuple[BalancedFit, BalancedFit | None]:
+    """Balanced training and what it started from, which alone is left where it diverges.
+
+    Args:
+        fallback: What it starts from; `None` if that is no model to return.
+        keys: As `balance` takes them, like all that follows.
+        model: The model to train.
+        proposal: Its proposal, and the fallback's.
+        data: Training points.
+        validation: Validation points.
+        observers: Progress, metrics, checkpoints and warnings.
+        choices: The others.
+
+    Returns:
+        The fit, and the fallback with the same proposal, or `None`; one and the same object where
+        there is nothing but the fallback.
+    """
+    try:
+        fit = balance(keys, model, proposal, data, validation, observers=observers, **choices)
+    except TrainingDiverged as error:
+        if fallback is None:
+            raise
+        observers.warn(
+            f"Balanced training is given up ({str(error).rstrip('.')}): the energy is that of the "
+            "stage before it."
+        )
+        # Without chains: they are drawn for whatever is kept of earlier stages.
+        fit = BalancedFit(fallback, proposal, data[:0], "training diverged", [])
+        return fit, fit
+    if fallback is None:
+        return fit, None
+    # A flow as base is covered best by the proposal that began as it.
+    is_base = fallback is model
+    return fit, fit._replace(model=fallback, flow=proposal if is_base else fit.flow)
 
 
 class _Beside(NamedTuple):
@@ -497,7 +544,7 @@ def _better(
         log_z = normaliser.log_partition
         return float(mean.value) + log_z.value + log_z.stderr
 
-    fits = [fit] if before is None else [fit, before]
+    fits = [fit] if before is None or before is fit else [fit, before]
     return min(((of, normaliser(of)) for of in fits), key=lambda pair: highest_nll(*pair))
 
 

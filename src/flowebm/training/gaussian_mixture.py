@@ -70,12 +70,11 @@ def fit_gaussian_mixture(
 
     def score(setting: tuple[float, int]) -> float:
         folds = GroupKFold(n_folds, shuffle=True, random_state=seed)
-        # A component with too few rows for its covariance rules the mixture out.
+        # A component with too few rows for its covariance rules the mixture out. An error is
+        # raised where that is so in every fold, and otherwise the mean is not a number.
         with suppress(ValueError):
-            scores = cross_val_score(
-                mixture(setting), points, groups=rows, cv=folds, error_score="raise"
-            )
-            return float(scores.mean())
+            mean = cross_val_score(mixture(setting), points, groups=rows, cv=folds).mean()
+            return float(np.nan_to_num(mean, nan=-np.inf))
         return -np.inf
 
     # So small fits take tenths of a second in all in one thread, and many seconds in several where
