@@ -45,7 +45,8 @@ GLOW_STEPS, BALANCED_STEPS, PCD_STEPS = 1_500, 600, 1_000
 
 #: Draws that a model's shares are measured by, and how many of them are counted, drawn in
 #: proportion to their weights: to classify a draw takes longer than to make it.
-N_DRAWS, N_COUNTED = 524_288, 65_536
+N_DRAWS = {"glow": 65_536, "balanced": 524_288, "pcd": 131_072}
+N_COUNTED = 65_536
 
 
 def halved(pixels):
@@ -167,7 +168,9 @@ def measure(key: str) -> dict:
 
     def shares(name, model, proposal, seconds, history):
         """Of a model, by weighted draws of a proposal; of a flow, by its own."""
-        draws, log_weights = importance_sample(keys[2], model, proposal, n=N_DRAWS, batch_size=512)
+        draws, log_weights = importance_sample(
+            keys[2], model, proposal, n=N_DRAWS[name], batch_size=512
+        )
         weights = np.asarray(jax.nn.softmax(log_weights), np.float64)
         picked = systematic(keys[4], jnp.asarray(weights / weights.sum()), N_COUNTED)
         rows, counts = np.unique(np.asarray(picked), return_counts=True)
@@ -178,7 +181,7 @@ def measure(key: str) -> dict:
             | {
                 "seconds": seconds,
                 "khat": float(pareto_khat(log_weights)),
-                "effective_share": float(1 / (weights**2).sum() / N_DRAWS),
+                "effective_share": float(1 / (weights**2).sum() / N_DRAWS[name]),
             }
         )
         print(name, record[name], file=sys.stderr, flush=True)
