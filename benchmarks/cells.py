@@ -103,7 +103,7 @@ def _measured(cell: Cell, measure: Callable[..., dict], packages: Iterable[str])
     return record | {
         "run": {
             "date": date.today().isoformat(),
-            "cores": os.cpu_count(),
+            "cores": _cores(),
             "platform": platform.machine(),
             "commit": _commit(),
             "versions": {name: version(name) for name in packages},
@@ -112,6 +112,13 @@ def _measured(cell: Cell, measure: Callable[..., dict], packages: Iterable[str])
             "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),
         }
     }
+
+
+def _cores() -> int | None:
+    """Those that the process may use, which `taskset` may have left it fewer of."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _commit() -> str | None:
