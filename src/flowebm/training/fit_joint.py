@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -21,7 +21,6 @@ from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.models.bases import gaussian_base, gaussian_of
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.energy import AbstractEnergyModel
-from flowebm.models.gaussian_mixture import stacked
 from flowebm.models.relevant import IDLE_SCALE, shrink_idle
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import MLPTilt
@@ -42,7 +41,7 @@ from flowebm.training.fit_balanced import (
     fit_result,
     training_and_validation,
 )
-from flowebm.training.gaussian_mixture import fit_gaussian_mixture, share_of_mixture
+from flowebm.training.gaussian_mixture import Beside, mixture_beside
 from flowebm.training.importance_weighted import (
     N_EVALUATION,
     ImportanceWeightedFit,
@@ -80,10 +79,6 @@ LOG_Z_BUDGET = 0.08
 #: Shares of a wide Gaussian that a flow as base may have, and what they may cost on validation
 #: points, in nats: an insurance against outliers that these lack.
 BASE_FRACTIONS, INSURANCE = (0.0, 0.001, 0.003, 0.009, 0.02, 0.05), 0.01
-
-#: Coordinates up to which few rows may have a mixture of Gaussians beside the flow: its parameters
-#: are as many as their square.
-MOST_COORDINATES_OF_MIXTURE = 64
 
 #: Evaluations without a better validation NLL before balanced training of few rows on a flow stops,
 #: which seldom betters that flow and then does it early.
@@ -253,13 +248,12 @@ def fit_joint(
     wide = paramax.non_trainable(_wide(explored, as_weighted))
     beside = None
     if base != "gaussian" and are_few(data) and seconds() != 0.0:
-        beside = _mixture_beside(
+        beside = mixture_beside(
             keys["mixture"],
             explored.flow,
             data,
             validation,
-            weights,
-            row_weights,
+            weights=row_weights,
             out_of_time=lambda: seconds() == 0.0,
         )
     flow = explored.flow if beside is None else beside.flow
@@ -411,38 +405,7 @@ def _balanced_from(
     return fit, fit._replace(model=fallback, flow=proposal if is_base else fit.flow)
 
 
-class _Beside(NamedTuple):
-    """A flow with a mixture of Gaussians beside it, and what of either."""
-
-    flow: AbstractDistribution
-    components: int
-    fraction: float
-
-
-def _mixture_beside(
-    key: PRNGKeyArray,
-    flow: AbstractDistribution,
-    data: Float[Array, "n *shape"],
-    validation: Float[Array, "m *shape"],
-    weights: Float[ArrayLike, " n"] | None,
-    row_weights: RowWeights | None,
-    *,
-    out_of_time: Callable[[], bool],
-) -> _Beside | None:
-    """The flow and a mixture of Gaussians, in the shares that validation points tell."""
-    if prod(data.shape[1:]) > MOST_COORDINATES_OF_MIXTURE:
-        return None
-    rows = None if weights is None else rows_in_proportion(weights)
-    mixture = fit_gaussian_mixture(key, data, rows, out_of_time=out_of_time)
-    of_flow, of_mixture = (log_probs(part, validation) for part in (flow, mixture))
-    fraction = share_of_mixture(
-        of_flow, of_mixture, None if row_weights is None else row_weights.validation
-    )
-    components = jnp.size(paramax.unwrap(mixture).log_normalized_weights)
-    return _Beside(stacked(flow, mixture, fraction), components, fraction)
-
-
-def _shares(base_fraction: float, beside: _Beside | None) -> dict[str, Any]:
+def _shares(base_fraction: float, beside: Beside | None) -> dict[str, Any]:
     """What a flow as base is mixed with."""
     shares: dict[str, Any] = {"base_fraction": base_fraction or None}
     if beside is not None:

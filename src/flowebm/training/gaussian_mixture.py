@@ -1,18 +1,22 @@
-"""A mixture of Gaussians for few rows: fitted by scikit-learn, chosen by cross-validation."""
+"""A mixture of Gaussians beside a flow of few rows, chosen by cross-validation."""
 
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from math import prod
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from flowjax.distributions import VmapMixture
+import paramax
+from flowjax.distributions import AbstractDistribution, VmapMixture
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from flowebm.models.gaussian_mixture import gaussian_mixture_of
+from flowebm.models.gaussian_mixture import gaussian_mixture_of, stacked
+from flowebm.training.exploration import log_probs
+from flowebm.training.row_weights import RowWeights, rows_in_proportion
 
 #: Gaussians of a mixture that are tried, fewest first, and what is added to every variance.
 COMPONENTS = (1, 2, 3, 4, 5, 7, 10)
@@ -21,11 +25,60 @@ RIDGES = (1e-1, 1e-2, 1e-3, 1e-4)
 #: Larger mixtures that may be worse before no more are tried.
 PATIENCE = 2
 
+#: Coordinates up to which there is a mixture: its parameters are as many as their square.
+MOST_COORDINATES = 64
+
 #: Folds of the cross-validation.
 N_FOLDS = 5
 
 #: Starts of the chosen mixture's fit, of which the best is kept.
 N_STARTS = 5
+
+
+class Beside(NamedTuple):
+    """A flow with a mixture of Gaussians beside it.
+
+    Attributes:
+        flow: The two together, a density.
+        components: Gaussians of the mixture.
+        fraction: The mixture's share.
+    """
+
+    flow: AbstractDistribution
+    components: int
+    fraction: float
+
+
+def mixture_beside(
+    key: PRNGKeyArray,
+    flow: AbstractDistribution,
+    data: Float[Array, "n *shape"],
+    validation: Float[Array, "m *shape"],
+    *,
+    weights: RowWeights | None = None,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> Beside | None:
+    """A flow and a mixture of Gaussians, in the shares that validation points tell.
+
+    Args:
+        key: Random key of the mixture's fit.
+        flow: The flow, fitted to the same points.
+        data: Standardised training points, one a row.
+        validation: Validation points, one a row.
+        weights: How much the points count; all alike by default.
+        out_of_time: Whether no further mixture is to be tried.
+
+    Returns:
+        The two together; none in more than `MOST_COORDINATES`.
+    """
+    if prod(data.shape[1:]) > MOST_COORDINATES:
+        return None
+    rows = None if weights is None else rows_in_proportion(weights.train)
+    mixture = fit_gaussian_mixture(key, data, rows, out_of_time=out_of_time)
+    of_flow, of_mixture = (log_probs(part, validation) for part in (flow, mixture))
+    fraction = share_of_mixture(of_flow, of_mixture, weights and weights.validation)
+    components = jnp.size(paramax.unwrap(mixture).log_normalized_weights)
+    return Beside(stacked(flow, mixture, fraction), components, fraction)
 
 
 def fit_gaussian_mixture(
