@@ -226,6 +226,9 @@ def test_a_flow_with_a_mixture_beside_it_is_saved(tmp_path):
     loaded = FlowEBM.load(tmp_path)
     np.testing.assert_array_equal(loaded.score_samples(rows), scores)
     np.testing.assert_array_equal(loaded.sample(5, random_state=1), model.sample(5, random_state=1))
+    # And can be fitted again: what was found is no choice.
+    again = clone(loaded).set_params(max_steps=1, options=FEW, random_state=7)
+    assert again.fit(rows).result_.mixture_components is not None
 
 
 @pytest.mark.parametrize("choice", [{"relevant": 1}, {"base_fraction": 0.01}])

@@ -580,9 +580,12 @@ class FlowEBM(DensityMixin, BaseEstimator):
             ValueError: If the folder holds no model that this version can read.
         """
         saved = load_model(directory)
+        architecture = saved.architecture
+        if isinstance(architecture, FoundArchitecture):
+            architecture = architecture.choices
         estimator = cls(
             saved.metadata.get("method", "balanced"),
-            architecture=saved.architecture,
+            architecture=architecture,
             point_shape=None if len(saved.shape) == 1 else saved.shape,
             pixel_levels=getattr(saved.preprocessing, "levels", None),
         )

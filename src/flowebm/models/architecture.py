@@ -1,6 +1,6 @@
 """What a model is made of, as plain values: enough to rebuild it without running anything saved."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, NamedTuple
 
 import jax
@@ -82,6 +82,11 @@ class FoundArchitecture(Architecture):
     known: int | None = None
     mixture_components: int | None = None
     mixture_fraction: float | None = None
+
+    @property
+    def choices(self) -> Architecture:
+        """What of it can be chosen, for another fit."""
+        return Architecture(**{f.name: getattr(self, f.name) for f in fields(Architecture)})
 
 
 class Components(NamedTuple):

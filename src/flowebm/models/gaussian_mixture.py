@@ -1,5 +1,7 @@
 """Mixtures of Gaussians, and flows that are mixed with one."""
 
+from math import prod
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -44,7 +46,7 @@ def standard_mixture(components: int, shape: tuple[int, ...]) -> VmapMixture:
         components: Gaussians of the mixture.
         shape: Shape of one point.
     """
-    size = jnp.zeros(shape).size
+    size = prod(shape)
     covariances = jnp.broadcast_to(jnp.eye(size), (components, size, size))
     means = jnp.zeros((components, size))
     return gaussian_mixture_of(jnp.ones(components), means, covariances, shape)

@@ -41,7 +41,7 @@ from flowebm.training.fit_balanced import (
     fit_result,
     training_and_validation,
 )
-from flowebm.training.gaussian_mixture import Beside, mixture_beside
+from flowebm.training.gaussian_mixture import mixture_beside
 from flowebm.training.importance_weighted import (
     N_EVALUATION,
     ImportanceWeightedFit,
@@ -348,14 +348,18 @@ def fit_joint(
             fit = fit._replace(chains=resample(keys["chains"], fit.model, pool, options.n_chains))
         fit = fit._replace(history=history)
     result = fit_result(fit, normaliser, observers=observers, sentences=sentences)
+    if base == "gaussian":
+        base_fraction, beside = None, None
     return JointFitResult(
         **vars(result),
         relevance=explored.relevance,
         relevant=explored.relevant,
         known=explored.known,
         base=base,
+        base_fraction=base_fraction or None,
         noise=explored.noise,
-        **(_shares(base_fraction, beside) if base == "flow" else {}),
+        mixture_components=beside and beside.components,
+        mixture_fraction=beside and beside.fraction,
     )
 
 
@@ -403,17 +407,6 @@ def _balanced_from(
     # A flow as base is covered best by the proposal that began as it.
     is_base = fallback is model
     return fit, fit._replace(model=fallback, flow=proposal if is_base else fit.flow)
-
-
-def _shares(base_fraction: float, beside: Beside | None) -> dict[str, Any]:
-    """What a flow as base is mixed with."""
-    shares: dict[str, Any] = {"base_fraction": base_fraction or None}
-    if beside is not None:
-        shares |= {
-            "mixture_components": beside.components,
-            "mixture_fraction": beside.fraction,
-        }
-    return shares
 
 
 def _wide(explored: Explored, data: Float[Array, "n *shape"]) -> AbstractDistribution:
