@@ -219,13 +219,13 @@ def build_flow(
             alone = replace(architecture, mixture_components=None)
             flow = build_flow(alone, kind, shape, key=key)
             return stacked(flow, standard_mixture(components, shape), fraction)
-    if isinstance(architecture, FoundArchitecture) and architecture.known is not None:
-        keys = jax.random.split(key)
-        whole = replace(architecture, known=None, relevant=None)
-        parts = (whole, replace(whole, relevant=architecture.known))
-        return in_front(
-            *(build_flow(a, kind, shape, key=k) for a, k in zip(parts, keys, strict=True))
-        )
+        if architecture.known is not None:
+            keys = jax.random.split(key)
+            whole = replace(architecture, known=None, relevant=None)
+            parts = (whole, replace(whole, relevant=architecture.known))
+            return in_front(
+                *(build_flow(a, kind, shape, key=k) for a, k in zip(parts, keys, strict=True))
+            )
     if architecture.relevant is not None:
         whole = replace(architecture, relevant=None)
         flow = build_flow(whole, kind, (architecture.relevant,), key=key)

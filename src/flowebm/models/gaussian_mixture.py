@@ -45,6 +45,9 @@ def standard_mixture(components: int, shape: tuple[int, ...]) -> VmapMixture:
     Args:
         components: Gaussians of the mixture.
         shape: Shape of one point.
+
+    Returns:
+        A distribution over points.
     """
     size = prod(shape)
     covariances = jnp.broadcast_to(jnp.eye(size), (components, size, size))
@@ -64,6 +67,12 @@ def stacked(
         flow: $q$.
         mixture: The mixture, which is not trained any further.
         fraction: Its share $s$, inside (0, 1).
+
+    Returns:
+        The density of the two, over points of the same shape.
+
+    Raises:
+        ValueError: If the shapes differ or the share is not inside (0, 1).
 
     Source: Smyth and Wolpert (1999), *Linearly combining density estimators via stacking*.
     """

@@ -106,7 +106,7 @@ def fit_gaussian_mixture(
     Source: Dempster, Laird and Rubin (1977) for EM; Smyth (2000), *Model selection for
     probabilistic clustering using cross-validated likelihood*.
     """
-    # Takes as long to import as JAX, and larger tables have no use for it.
+    # Larger tables have no use for these, which take a while to import.
     from sklearn.mixture import GaussianMixture
     from sklearn.model_selection import GroupKFold, cross_val_score
     from threadpoolctl import threadpool_limits
