@@ -256,6 +256,25 @@ def test_a_run_that_has_overfitted_ends(rises, train_slope, last):
     assert [row["nll_rise_stderr"] for row in rows] == pytest.approx(errors, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("stderr_at_best", "stderr_after", "last"),
+    # The paired difference has an error of 0.1 an iteration from the best; each rise is 0.1 more
+    # than three times that.
+    [(0.0, 0.0, 6), (0.0, 0.2, 30), (0.9, 0.0, 30), (0.05, 0.05, 6)],
+)
+def test_a_rise_within_the_error_of_log_z_is_no_overfitting(stderr_at_best, stderr_after, last):
+    iterations = jnp.arange(40)
+    errors = jnp.where(iterations == 2, stderr_at_best, jnp.where(iterations > 2, stderr_after, 0))
+    # With log Z one standard error up, which is what is compared.
+    rises = jnp.array([0.4, 0.7, 1.0, 1.3]) + stderr_at_best - stderr_after
+    path = nll_path(3.0, 2.5, 1.0, *(1.0 + rises))
+    path = dataclasses.replace(path, train_slope=jnp.array(-1.0), log_z_stderr=errors)
+    outcome = drive(jr.key(0), path, Limits(30, block_length=1))
+    assert outcome.state.best_iteration == 2
+    assert [row["nll_rise"] for row in outcome.history[3:7]] == pytest.approx([0.4, 0.7, 1.0, 1.3])
+    assert outcome.history[-1]["iteration"] == last
+
+
 def test_a_trainer_that_cannot_know_its_likelihood_runs_on_and_keeps_its_last_state():
     trainer = Descent(knows_nll=False)
     outcome = drive(jr.key(0), trainer, Limits(20, patience=1, block_length=5))

@@ -269,8 +269,9 @@ def drive(
     its key and inputs. The seconds that a resumed run had taken before count.
 
     A run that has overfitted ends, whatever its patience: one whose validation NLL has been
-    `OVERFITTED_STDERRS` standard errors of the paired difference above the best in
-    `OVERFITTED_EVALUATIONS` evaluations one after the other, with a lower training NLL.
+    `OVERFITTED_STDERRS` standard errors above the best in `OVERFITTED_EVALUATIONS` evaluations one
+    after the other, with a lower training NLL. The errors are those of the paired difference and of
+    both log Z.
 
     Args:
         key: Random key; all randomness of the run derives from it and the iteration number.
@@ -421,7 +422,16 @@ def _has_overfitted(history: list[dict[str, Any]], best_iteration: int) -> bool:
     since = [row for row in history[1:] if row["iteration"] >= best_iteration]
     last = since[-OVERFITTED_EVALUATIONS:]
     return len(last) == OVERFITTED_EVALUATIONS and all(
-        row.get("nll_rise", 0.0) > OVERFITTED_STDERRS * row.get("nll_rise_stderr", 0.0)
+        row.get("nll_rise", 0.0) > OVERFITTED_STDERRS * _stderr_of_rise(row, since[0])
         and row.get("train_nll", math.inf) < since[0].get("train_nll", -math.inf)
         for row in last
     )
+
+
+def _stderr_of_rise(row: dict[str, Any], best: dict[str, Any]) -> float:
+    """Of the validation NLL's rise: the paired difference's, and that of log Z of both.
+
+    Where few draws are effective the latter is the larger by far, and is no rise of anything.
+    """
+    log_z = (evaluation.get("log_partition_stderr", 0.0) for evaluation in (row, best))
+    return math.hypot(row.get("nll_rise_stderr", 0.0), *log_z)
