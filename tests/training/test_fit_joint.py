@@ -406,7 +406,8 @@ def test_a_flow_as_base_is_insured_against_outliers(data, monkeypatch, given, ou
 
 @pytest.fixture
 def beside(monkeypatch):
-    """The result for few rows of two far clusters, where all that a flow found is that far off."""
+    """The result for few rows of two far clusters, where all that a flow found is that far off and
+    nothing tilts it."""
     module = sys.modules["flowebm.training.fit_joint"]
 
     def run(distance=0.0, n=200, size=2, **choices):
@@ -414,6 +415,7 @@ def beside(monkeypatch):
         points = centres + jr.normal(jr.key(8), (n, size))
         flow = gaussian_base(points + distance)
         monkeypatch.setattr(module, "explore", lambda *args, **_: Explored(flow, None, None, []))
+        monkeypatch.setattr(module, "_fit_to_draws", lambda *args, **_: None)
         tilt = MLPTilt((size,), width=16, depth=2, key=jr.key(0))
         start = EnergyModel(tilt, paramax.non_trainable(gaussian_base(points)))
         fixed = {"base": "flow", "base_fraction": 0.0, "time_budget": 19.0}
@@ -451,9 +453,7 @@ def test_validation_points_tell_its_share(beside):
     [{"n": 2000}, {"base": "gaussian"}, {"size": 65, "n": 300}, {"time_budget": 1e-9}],
     ids=["many rows", "no flow as base", "many coordinates", "no time"],
 )
-def test_where_there_is_no_mixture(beside, monkeypatch, choices):
-    module = sys.modules["flowebm.training.fit_joint"]
-    monkeypatch.setattr(module, "_fit_to_draws", lambda *args, **_: None)
+def test_where_there_is_no_mixture(beside, choices):
     result, _, _ = beside(**choices)
     assert result.mixture_components is None
     assert result.mixture_fraction is None
@@ -504,3 +504,68 @@ def test_a_tilt_of_a_flow_of_few_rows_ends_early(
     start = EnergyModel(MLPTilt((2,), width=16, depth=2, key=jr.key(0)), flow)
     fit_of(start, points[:n], base=base, base_fraction=0.0, patience=given)
     assert limits[0].patience == patience
+
+
+@pytest.fixture
+def few_rows_on_a_flow(short_fit, monkeypatch):
+    """The result for two far clusters that a Gaussian stands for, with what balanced training was
+    given, if it was called."""
+    module = sys.modules["flowebm.training.fit_joint"]
+    clusters = jnp.where(jnp.arange(300) % 2, 3.0, -3.0)[:, None] + jr.normal(jr.key(8), (300, 2))
+    started = []
+
+    def balanced(keys, model, *args, **choices):
+        started.append(model)
+        return ended(short_fit)
+
+    def run(points=clusters, **choices):
+        flow = gaussian_base(points)
+        monkeypatch.setattr(module, "explore", lambda *args, **_: Explored(flow, None, None, []))
+        monkeypatch.setattr(module, "mixture_beside", lambda *args, **_: None)
+        monkeypatch.setattr(module, "balance", balanced)
+        start = EnergyModel(MLPTilt((2,), width=16, depth=2, key=jr.key(0)), gaussian_base(points))
+        result = fit_of(start, points, base="flow", base_fraction=0.0, **choices)
+        return result, flow, points, started
+
+    return run
+
+
+def test_a_tilt_of_few_rows_is_balanced_if_it_gains_something(few_rows_on_a_flow):
+    """By 0.8 nats here. Balanced training starts from the energy that was tried."""
+    result, flow, points, started = few_rows_on_a_flow()
+    trial = [row for row in result.history if row["stage"] == "trial"]
+    assert min(row["nll"] for row in trial) < trial[0]["nll"] - 0.5
+    (start,) = started
+
+    def log_ratio(x):
+        return jax.vmap(start.unnormalized_log_prob)(x) - flow.log_prob(x)
+
+    log_z = log_mean_exp(log_ratio(flow.sample(jr.key(11), (4000,))))
+    assert float(log_ratio(points).mean() - log_z.value) > 0.5
+
+
+def test_a_tilt_of_few_rows_that_gains_nothing_is_left_out(few_rows_on_a_flow):
+    """Of rows that are the Gaussian's: the model is that, its log Z known, and nothing balances."""
+    result, flow, points, started = few_rows_on_a_flow(jr.normal(jr.key(10), (300, 2)))
+    assert started == []
+    assert result.stop_reason == "a tilt of the flow gains nothing on validation points"
+    assert {row["stage"] for row in result.history} == {"trial"}
+    log_prob = jax.vmap(result.model.unnormalized_log_prob)(points)
+    np.testing.assert_allclose(log_prob, flow.log_prob(points), rtol=1e-5, atol=1e-5)
+    assert result.base == "flow"
+    assert abs(result.log_partition.value) < 5 * result.log_partition.stderr < 0.05
+    assert result.log_partition.ess > 0.9 * result.log_partition.n
+    # A z-test at 5 standard errors.
+    errors = (result.chains.mean(axis=0) - points.mean(axis=0)) / points.std(axis=0)
+    assert float(jnp.max(jnp.abs(errors))) < 5 / np.sqrt(SMALL.n_chains)
+    assert result.warnings == ()
+
+
+@pytest.mark.parametrize("case", ["many rows", "trained base"])
+def test_nothing_is_tried_elsewhere(few_rows_on_a_flow, case):
+    choices = {"train_base": True}
+    if case == "many rows":
+        choices = {"points": jr.normal(jr.key(10), (450, 2))}
+    result, *_, started = few_rows_on_a_flow(**choices)
+    assert len(started) == 1
+    assert all(row["stage"] != "trial" for row in result.history)

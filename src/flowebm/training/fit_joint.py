@@ -84,6 +84,9 @@ BASE_FRACTIONS, INSURANCE = (0.0, 0.001, 0.003, 0.009, 0.02, 0.05), 0.01
 #: which seldom betters that flow and then does it early.
 PATIENCE_OF_FEW_ROWS = 4
 
+#: Draws that a tilt of a flow of few rows is tried against.
+DRAWS_TO_TRY = 1 << 14
+
 #: Effective share of the draws under which what was fitted against them is not to be trusted: an
 #: energy that ran away where draws are rare has a single draw that is effective.
 TRUSTED_ESS = 0.02
@@ -162,7 +165,9 @@ def fit_joint(
        the energy tilts. The tilt sees idle directions too, shrunken. Where it does not better the
        energy of stage 2 on validation data, or the flow that it tilts, that one is kept. It takes
        about 20 seconds to compile: where a time budget leaves fewer, it is left out, and the
-       energy is that of stage 2 or the flow's.
+       energy is that of stage 2 or the flow's. A tilt of a flow of few rows is tried as in stage 2
+       first: where it gains no more than one standard error on validation data, the flow is kept
+       as it is, and elsewhere stage 3 starts from that tilt.
 
     Args:
         key: Random key; with the inputs it determines the result on a given device, unless a
@@ -218,7 +223,7 @@ def fit_joint(
     options = options or BalancedOptions()
     names = ("split", "explore", "chains", "train", "log_z", "weighted")
     keys: dict[str, PRNGKeyArray] = dict(zip(names, jr.split(key, len(names)), strict=True))
-    keys["mixture"] = jr.fold_in(key, len(names))
+    keys["mixture"], keys["tried"] = (jr.fold_in(key, len(names) + i) for i in range(2))
     data, validation, weights, validation_weights = training_and_validation(
         keys["split"], model, data, validation, weights, validation_weights
     )
@@ -283,8 +288,8 @@ def fit_joint(
             weights=row_weights,
             options=options,
             n_seen=explored.relevant or prod(data.shape[1:]),
-            max_steps=max_steps,
-            block_length=block_length,
+            max_steps=WEIGHTED_TO_BALANCED * max_steps,
+            block_length=WEIGHTED_TO_BALANCED * block_length,
             seconds=seconds(reserve=LOG_Z_BUDGET) if is_last else share,
             observers=observers,
         )
@@ -300,22 +305,52 @@ def fit_joint(
             base, weighted = "flow", None
     start = model if weighted is None else weighted.model
     model = EnergyModel(_turned(start.tilt, explored), flow_base if base == "flow" else start.base)
+    pools = None if weighted is None else weighted.pools
+    gains = True
+    if base == "flow" and are_few(data) and not train_base and seconds() != 0.0:
+        tried = _fit_to_draws(
+            keys["tried"],
+            model,
+            proposals["flow"],
+            data,
+            validation,
+            weights=row_weights,
+            options=options,
+            n_seen=explored.relevant or prod(data.shape[1:]),
+            n_draws=DRAWS_TO_TRY,
+            max_steps=max_steps,
+            patience=PATIENCE_OF_FEW_ROWS,
+            block_length=block_length,
+            seconds=seconds(WEIGHTED_BUDGET),
+            observers=observers,
+            stage="trial",
+        )
+        if tried is not None:
+            history, pools = history + tried.outcome.history, tried.pools
+            gains = tried.ess >= TRUSTED_ESS and _gains(tried, model, validation, row_weights)
+            if gains:
+                weighted, model = tried, tried.model
     left = seconds()
-    if left is not None and left < LEAST_TO_BALANCE:
-        if weighted is None:
+    if not gains or (left is not None and left < LEAST_TO_BALANCE):
+        if not gains:
+            stop_reason = "a tilt of the flow gains nothing on validation points"
+        elif weighted is not None:
+            stop_reason = weighted.outcome.stop_reason
+        else:
+            stop_reason = "time budget spent"
             base, model = "flow", EnergyModel(model.tilt, flow_base)
             observers.warn(
                 f"The time budget of {time_budget:g} s left {left:.0f} s to balanced training, "
                 f"which needs {LEAST_TO_BALANCE:g} s to start: the energy is that of the flow. Set "
                 "a larger budget."
             )
+        if pools is None:
             pool, unseen = (
                 draw_pool(keys[k], proposals[base], N_EVALUATION) for k in ("weighted", "log_z")
             )
         else:
-            _, pool, unseen = weighted.pools
+            _, pool, unseen = pools
         kept = model if weighted is None else weighted.model
-        stop_reason = "time budget spent" if weighted is None else weighted.outcome.stop_reason
         chains = resample(keys["chains"], kept, pool, options.n_chains)
         fit = BalancedFit(kept, proposals[base], chains, stop_reason, history)
         normaliser = Normaliser.of(lambda: log_partition_of_pool(kept, unseen))
@@ -465,6 +500,27 @@ def _betters(
     return float(weighted.outcome.state.best_nll) < float(nll.value)
 
 
+def _gains(
+    tried: ImportanceWeightedFit[EnergyModel],
+    model: EnergyModel,
+    validation: Float[Array, "m *shape"],
+    weights: RowWeights | None,
+) -> bool:
+    """Whether validation points are more likely by more than one standard error than at the start.
+
+    Of a few points that tell nothing the first step pleases every other set.
+    """
+    tilts = (_tilts(of.tilt, validation) for of in (tried.model, model))
+    stderr = weighted_mean(jnp.subtract(*tilts), weights and weights.validation).stderr
+    state = tried.outcome.state
+    return float(state.first_nll - state.best_nll) > float(stderr)
+
+
+@eqx.filter_jit
+def _tilts(tilt: Callable[[Array], Scalar], points: Array) -> Array:
+    return jax.vmap(paramax.unwrap(tilt))(points)
+
+
 def _better(
     key: PRNGKeyArray,
     fit: BalancedFit,
@@ -519,10 +575,8 @@ def _fit_to_draws(
     weights: RowWeights | None,
     options: BalancedOptions,
     n_seen: int,
-    max_steps: int,
-    block_length: int,
     seconds: float | None,
-    observers: Observers,
+    **choices: Any,
 ) -> ImportanceWeightedFit[EnergyModel] | None:
     """The importance-weighted stage with the choices of balanced training; none if it diverged."""
     with suppress(TrainingDiverged):
@@ -537,9 +591,7 @@ def _fit_to_draws(
             # As much over all of its iterations, of which there are more.
             weight_decay=options.decay(n_seen) / WEIGHTED_TO_BALANCED,
             batch_size=options.batch_size,
-            max_steps=WEIGHTED_TO_BALANCED * max_steps,
             time_budget=seconds,
-            block_length=WEIGHTED_TO_BALANCED * block_length,
-            observers=observers,
+            **choices,
         )
     return None

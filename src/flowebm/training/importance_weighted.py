@@ -185,6 +185,7 @@ def fit_importance_weighted(
     time_budget: float | None = None,
     patience: int | None = None,
     block_length: int = 100,
+    stage: str = "importance-weighted",
     observers: Observers | None = None,
 ) -> ImportanceWeightedFit[Model]:
     r"""Fit an energy model by maximum likelihood, with a fixed proposal for its expectations.
@@ -213,6 +214,7 @@ def fit_importance_weighted(
         time_budget: Seconds at most.
         patience: Evaluations without a better validation NLL before it stops.
         block_length: Iterations between evaluations.
+        stage: A word for progress and metrics.
         observers: Progress, metrics and checkpoints.
 
     Returns:
@@ -238,6 +240,7 @@ def fit_importance_weighted(
         optimizer=clipped_muon(1.0, learning_rate, weight_decay),
         weights=weights,
         batch_size=min(batch_size, data.shape[0]),
+        stage=stage,
     )
     limits = Limits(max_steps, time_budget, patience, block_length)
     outcome = drive(train_key, trainer, limits, observers)
