@@ -415,7 +415,7 @@ def beside(monkeypatch):
         points = centres + jr.normal(jr.key(8), (n, size))
         flow = gaussian_base(points + distance)
         monkeypatch.setattr(module, "explore", lambda *args, **_: Explored(flow, None, None, []))
-        monkeypatch.setattr(module, "_fit_to_draws", lambda *args, **_: None)
+        monkeypatch.setattr(module._Shared, "fit_to_draws", lambda *args, **_: None)
         tilt = MLPTilt((size,), width=16, depth=2, key=jr.key(0))
         start = EnergyModel(tilt, paramax.non_trainable(gaussian_base(points)))
         fixed = {"base": "flow", "base_fraction": 0.0, "time_budget": 19.0}

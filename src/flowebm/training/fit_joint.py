@@ -15,6 +15,7 @@ import paramax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
+from flowebm.evaluation.estimate import Estimate
 from flowebm.evaluation.log_partition import log_partition
 from flowebm.evaluation.relevance import Relevance
 from flowebm.evaluation.weighted_mean import weighted_mean
@@ -45,6 +46,7 @@ from flowebm.training.gaussian_mixture import mixture_beside
 from flowebm.training.importance_weighted import (
     N_EVALUATION,
     ImportanceWeightedFit,
+    Pools,
     draw_pool,
     fit_importance_weighted,
     log_partition_of_pool,
@@ -80,7 +82,7 @@ LOG_Z_BUDGET = 0.08
 #: points, in nats: an insurance against outliers that these lack.
 BASE_FRACTIONS, INSURANCE = (0.0, 0.001, 0.003, 0.009, 0.02, 0.05), 0.01
 
-#: Evaluations without a better validation NLL before balanced training of few rows on a flow stops,
+#: Evaluations without a better validation NLL before fitting a tilt of a flow of few rows stops,
 #: which seldom betters that flow and then does it early.
 PATIENCE_OF_FEW_ROWS = 4
 
@@ -237,14 +239,16 @@ def fit_joint(
         left = (1 - reserve) * time_budget - (time.monotonic() - started)
         return max(0.0, min(left, share * time_budget))
 
-    row_weights = RowWeights.of(weights, validation_weights)
+    shared = _Shared(
+        data, validation, RowWeights.of(weights, validation_weights), options, observers
+    )
     as_weighted = data if weights is None else data[rows_in_proportion(weights)]
     explored = explore(
         keys["explore"],
         data,
         validation,
         gaussian=gaussian_base(as_weighted),
-        weights=row_weights,
+        weights=shared.weights,
         make_flow=make_flow,
         relevant=relevant,
         seconds=seconds,
@@ -258,7 +262,7 @@ def fit_joint(
             explored.flow,
             data,
             validation,
-            weights=row_weights,
+            weights=shared.weights,
             out_of_time=lambda: seconds() == 0.0,
         )
     flow = explored.flow if beside is None else beside.flow
@@ -267,121 +271,91 @@ def fit_joint(
         "flow": DefensiveMixture(flow, wide, defensive_fraction),
     }
     if base_fraction is None:
-        base_fraction = _base_fraction(proposals["flow"], validation, row_weights)
+        base_fraction = shared.base_fraction(proposals["flow"])
     flow = DefensiveMixture(flow, wide, base_fraction) if base_fraction else flow
     flow_base = flow if train_base else paramax.non_trainable(flow)
     is_chosen = base != "auto"
     if base == "auto":
         seen = explored.relevant if isinstance(model.tilt, MLPTilt) else None
         base = default_base(seen or prod(model.shape))
+    n_seen = explored.relevant or prod(data.shape[1:])
     history, weighted = explored.history, None
     left = seconds()
     if base == "gaussian" and left != 0.0:
         share = seconds(WEIGHTED_BUDGET)
         is_last = left is not None and share is not None and left - share < ENOUGH_TO_BALANCE
-        weighted = _fit_to_draws(
+        weighted = shared.fit_to_draws(
             keys["weighted"],
             EnergyModel(_turned(model.tilt, explored, 0.0), model.base),
             proposals["gaussian"],
-            data,
-            validation,
-            weights=row_weights,
-            options=options,
-            n_seen=explored.relevant or prod(data.shape[1:]),
+            n_seen=n_seen,
             max_steps=WEIGHTED_TO_BALANCED * max_steps,
             block_length=WEIGHTED_TO_BALANCED * block_length,
-            seconds=seconds(reserve=LOG_Z_BUDGET) if is_last else share,
-            observers=observers,
+            time_budget=seconds(reserve=LOG_Z_BUDGET) if is_last else share,
         )
-        if weighted is not None:
-            history = history + weighted.outcome.history
+        history = history + ([] if weighted is None else weighted.outcome.history)
         if weighted is None or weighted.ess < TRUSTED_ESS:
             weighted = None
             observers.warn(
                 "The flow's draws do not cover the energy that was fitted against them, which is "
                 "given up."
             )
-        if not is_chosen and not _betters(weighted, flow, validation, row_weights):
+        if not is_chosen and not shared.betters(weighted, flow):
             base, weighted = "flow", None
     start = model if weighted is None else weighted.model
     model = EnergyModel(_turned(start.tilt, explored), flow_base if base == "flow" else start.base)
     pools = None if weighted is None else weighted.pools
     gains = True
     if base == "flow" and are_few(data) and not train_base and seconds() != 0.0:
-        tried = _fit_to_draws(
+        tried = shared.fit_to_draws(
             keys["tried"],
             model,
             proposals["flow"],
-            data,
-            validation,
-            weights=row_weights,
-            options=options,
-            n_seen=explored.relevant or prod(data.shape[1:]),
+            n_seen=n_seen,
             n_draws=DRAWS_TO_TRY,
             max_steps=max_steps,
             patience=PATIENCE_OF_FEW_ROWS,
             block_length=block_length,
-            seconds=seconds(WEIGHTED_BUDGET),
-            observers=observers,
+            time_budget=seconds(WEIGHTED_BUDGET),
             stage="trial",
         )
         if tried is not None:
             history, pools = history + tried.outcome.history, tried.pools
-            gains = tried.ess >= TRUSTED_ESS and _gains(tried, model, validation, row_weights)
+            gains = shared.gains(tried, model)
             if gains:
                 weighted, model = tried, tried.model
+    if patience is None and base == "flow" and are_few(data):
+        patience = PATIENCE_OF_FEW_ROWS
     left = seconds()
-    if not gains or (left is not None and left < LEAST_TO_BALANCE):
-        if not gains:
-            stop_reason = "a tilt of the flow gains nothing on validation points"
-        elif weighted is not None:
-            stop_reason = weighted.outcome.stop_reason
-        else:
-            stop_reason = "time budget spent"
+    if gains and (left is None or left >= LEAST_TO_BALANCE):
+        fallback = model if base == "flow" else None
+        fit, normaliser = shared.balance(
+            (keys["chains"], keys["train"], keys["log_z"]),
+            model,
+            proposals[base],
+            fallback if weighted is None else weighted.model,
+            pools,
+            Limits(max_steps, left, patience, block_length),
+        )
+    else:
+        stop_reason = "a tilt of the flow gains nothing on validation points"
+        if gains:
+            stop_reason = "time budget spent" if weighted is None else weighted.outcome.stop_reason
+        if gains and weighted is None:
             base, model = "flow", EnergyModel(model.tilt, flow_base)
             observers.warn(
                 f"The time budget of {time_budget:g} s left {left:.0f} s to balanced training, "
                 f"which needs {LEAST_TO_BALANCE:g} s to start: the energy is that of the flow. Set "
                 "a larger budget."
             )
-        if pools is None:
-            pool, unseen = (
-                draw_pool(keys[k], proposals[base], N_EVALUATION) for k in ("weighted", "log_z")
-            )
-        else:
-            _, pool, unseen = pools
-        kept = model if weighted is None else weighted.model
-        chains = resample(keys["chains"], kept, pool, options.n_chains)
-        fit = BalancedFit(kept, proposals[base], chains, stop_reason, history)
-        normaliser = Normaliser.of(lambda: log_partition_of_pool(kept, unseen))
-    else:
-        if patience is None and base == "flow" and are_few(data):
-            patience = PATIENCE_OF_FEW_ROWS
-        fallback = model if base == "flow" else None
-        if weighted is not None:
-            fallback = weighted.model
-        fit, before = _balanced_from(
-            fallback,
-            (keys["chains"], keys["train"]),
-            model,
+        fit, normaliser = shared.leave(
+            (keys["chains"], keys["weighted"], keys["log_z"]),
+            model if weighted is None else weighted.model,
             proposals[base],
-            data,
-            validation,
-            weights=row_weights,
-            options=options,
-            limits=Limits(max_steps, left, patience, block_length),
-            observers=observers,
+            pools,
+            stop_reason,
         )
-        history = history + fit.history
-        fit, normaliser = _better(keys["log_z"], fit, before, validation, row_weights)
-        if fit is before:
-            pool = (
-                draw_pool(keys["chains"], proposals[base], N_EVALUATION)
-                if weighted is None
-                else weighted.pools.held_out
-            )
-            fit = fit._replace(chains=resample(keys["chains"], fit.model, pool, options.n_chains))
-        fit = fit._replace(history=history)
+    fit = fit._replace(history=history + fit.history)
     result = fit_result(fit, normaliser, observers=observers, sentences=sentences)
     if base == "gaussian":
         base_fraction, beside = None, None
@@ -398,52 +372,6 @@ def fit_joint(
     )
 
 
-def _balanced_from(
-    fallback: AbstractEnergyModel | None,
-    keys: tuple[PRNGKeyArray, PRNGKeyArray],
-    model: EnergyModel,
-    proposal: DefensiveMixture,
-    data: Float[Array, "n *shape"],
-    validation: Float[Array, "m *shape"],
-    *,
-    observers: Observers,
-    **choices: Any,
-) -> tuple[BalancedFit, BalancedFit | None]:
-    """Balanced training and what it started from, which alone is left where it diverges.
-
-    Args:
-        fallback: What it starts from; `None` if that is no model to return.
-        keys: As `balance` takes them, like all that follows.
-        model: The model to train.
-        proposal: Its proposal, and the fallback's.
-        data: Training points.
-        validation: Validation points.
-        observers: Progress, metrics, checkpoints and warnings.
-        choices: The others.
-
-    Returns:
-        The fit, and the fallback with the same proposal, or `None`; one and the same object where
-        there is nothing but the fallback.
-    """
-    try:
-        fit = balance(keys, model, proposal, data, validation, observers=observers, **choices)
-    except TrainingDiverged as error:
-        if fallback is None:
-            raise
-        observers.warn(
-            f"Balanced training is given up ({str(error).rstrip('.')}): the energy is that of the "
-            "stage before it."
-        )
-        # Without chains: they are drawn for whatever is kept of earlier stages.
-        fit = BalancedFit(fallback, proposal, data[:0], "training diverged", [])
-        return fit, fit
-    if fallback is None:
-        return fit, None
-    # A flow as base is covered best by the proposal that began as it.
-    is_base = fallback is model
-    return fit, fit._replace(model=fallback, flow=proposal if is_base else fit.flow)
-
-
 def _wide(explored: Explored, data: Float[Array, "n *shape"]) -> AbstractDistribution:
     """The Gaussian of the data with half as much variance again, along what matters.
 
@@ -457,27 +385,6 @@ def _wide(explored: Explored, data: Float[Array, "n *shape"]) -> AbstractDistrib
     return gaussian_of(change.offset, factor @ factor.T, data.shape[1:])
 
 
-def _base_fraction(
-    proposal: DefensiveMixture, validation: Float[Array, "m *shape"], weights: RowWeights | None
-) -> float:
-    """The largest share of the wide density in a flow as base that costs next to nothing.
-
-    A flow of few rows leaves almost no mass where outliers are, and balanced training, which sees
-    them as seldom as they are, does not bring it there.
-    """
-    of_flow, of_wide = (log_probs(part, validation) for part in (proposal.flow, proposal.wide))
-
-    def nll(fraction: float) -> float:
-        mixed = of_flow
-        if fraction:
-            mixed = DefensiveMixture(proposal.flow, proposal.wide, fraction).mix(of_flow, of_wide)
-        return float(weighted_mean(-mixed, weights and weights.validation).value)
-
-    nlls = {fraction: nll(fraction) for fraction in BASE_FRACTIONS}
-    lowest = min(nlls.values())
-    return max(fraction for fraction, value in nlls.items() if value <= lowest + INSURANCE)
-
-
 def _turned(
     tilt: Callable[[Array], Scalar], explored: Explored, scale: float = IDLE_SCALE
 ) -> Callable[[Array], Scalar]:
@@ -487,77 +394,9 @@ def _turned(
     return shrink_idle(tilt, explored.relevance.change, explored.relevant, scale)
 
 
-def _betters(
-    weighted: ImportanceWeightedFit[EnergyModel] | None,
-    flow: AbstractDistribution,
-    validation: Float[Array, "m *shape"],
-    weights: RowWeights | None,
-) -> bool:
-    """Whether an energy was fitted that is better on validation points than the flow."""
-    if weighted is None:
-        return False
-    nll = weighted_mean(-log_probs(flow, validation), weights and weights.validation)
-    return float(weighted.outcome.state.best_nll) < float(nll.value)
-
-
-def _gains(
-    tried: ImportanceWeightedFit[EnergyModel],
-    model: EnergyModel,
-    validation: Float[Array, "m *shape"],
-    weights: RowWeights | None,
-) -> bool:
-    """Whether validation points are more likely by more than one standard error than at the start.
-
-    Of a few points that tell nothing the first step pleases every other set.
-    """
-    tilts = (_tilts(of.tilt, validation) for of in (tried.model, model))
-    stderr = weighted_mean(jnp.subtract(*tilts), weights and weights.validation).stderr
-    state = tried.outcome.state
-    return float(state.first_nll - state.best_nll) > float(stderr)
-
-
 @eqx.filter_jit
 def _tilts(tilt: Callable[[Array], Scalar], points: Array) -> Array:
     return jax.vmap(paramax.unwrap(tilt))(points)
-
-
-def _better(
-    key: PRNGKeyArray,
-    fit: BalancedFit,
-    before: BalancedFit | None,
-    validation: Float[Array, "m *shape"],
-    weights: RowWeights | None,
-) -> tuple[BalancedFit, Normaliser]:
-    r"""Balanced training's fit, or what it started from if that has the lower NLL.
-
-    Each is judged by its NLL with $\log Z$ one standard error up: a flow's is known exactly, and is
-    not given up for an energy of which it is only a guess. Where one flow proposes for both, both
-    $\log Z$ are of the same draws: by draws of its own for either the two could not be told apart.
-    A budget that ends soon after balanced training has begun leaves it worse than its start, and so
-    do rows that are too few for a flow to follow the energy.
-
-    Args:
-        key: Random key of the draws.
-        fit: Of balanced training.
-        before: What it started from; `None` if that is no model to return.
-        validation: Validation points, one a row.
-        weights: How much they count.
-
-    Returns:
-        The better fit, and its log-normaliser.
-    """
-
-    def normaliser(of: BalancedFit) -> Normaliser:
-        return Normaliser.of(lambda: log_partition(key, of.model, of.flow))
-
-    def highest_nll(of: BalancedFit, normaliser: Normaliser) -> float:
-        energies = _energies(of.model, validation)
-        mean = weighted_mean(energies, None if weights is None else weights.validation)
-        log_z = normaliser.log_partition
-        return float(mean.value) + log_z.value + log_z.stderr
-
-    fits = [fit] if before is None or before is fit else [fit, before]
-    return min(((of, normaliser(of)) for of in fits), key=lambda pair: highest_nll(*pair))
 
 
 @eqx.filter_jit
@@ -565,33 +404,229 @@ def _energies(model: AbstractEnergyModel, points: Array) -> Array:
     return jax.vmap(model.energy)(points)
 
 
-def _fit_to_draws(
-    key: PRNGKeyArray,
-    model: EnergyModel,
-    proposal: DefensiveMixture,
-    data: Float[Array, "n *shape"],
-    validation: Float[Array, "m *shape"],
-    *,
-    weights: RowWeights | None,
-    options: BalancedOptions,
-    n_seen: int,
-    seconds: float | None,
-    **choices: Any,
-) -> ImportanceWeightedFit[EnergyModel] | None:
-    """The importance-weighted stage with the choices of balanced training; none if it diverged."""
-    with suppress(TrainingDiverged):
-        return fit_importance_weighted(
-            key,
-            model,
-            proposal,
-            data,
-            validation,
-            weights=weights,
-            learning_rate=options.learning_rate,
-            # As much over all of its iterations, of which there are more.
-            weight_decay=options.decay(n_seen) / WEIGHTED_TO_BALANCED,
-            batch_size=options.batch_size,
-            time_budget=seconds,
-            **choices,
-        )
-    return None
+@dataclass(frozen=True)
+class _Shared:
+    """What the stages share, and what is done with it to energies.
+
+    Attributes:
+        data: Training points, one a row.
+        validation: Validation points, one a row.
+        weights: How much both count; all alike if `None`.
+        options: Choices of balanced training.
+        observers: Progress, metrics, checkpoints and warnings.
+    """
+
+    data: Float[Array, "n *shape"]
+    validation: Float[Array, "m *shape"]
+    weights: RowWeights | None
+    options: BalancedOptions
+    observers: Observers
+
+    def mean(self, values: Float[Array, " m"]) -> Estimate:
+        """The mean of one value a validation point."""
+        return weighted_mean(values, self.weights and self.weights.validation)
+
+    def base_fraction(self, proposal: DefensiveMixture) -> float:
+        """The largest share of the wide density in a flow as base that costs next to nothing.
+
+        A flow of few rows leaves almost no mass where outliers are, and balanced training, which
+        sees them as seldom as they are, does not bring it there.
+        """
+        parts = (proposal.flow, proposal.wide)
+        of_flow, of_wide = (log_probs(part, self.validation) for part in parts)
+
+        def nll(fraction: float) -> float:
+            mixed = of_flow
+            if fraction:
+                mixed = DefensiveMixture(*parts, fraction).mix(of_flow, of_wide)
+            return float(self.mean(-mixed).value)
+
+        nlls = {fraction: nll(fraction) for fraction in BASE_FRACTIONS}
+        lowest = min(nlls.values())
+        return max(fraction for fraction, value in nlls.items() if value <= lowest + INSURANCE)
+
+    def fit_to_draws(
+        self,
+        key: PRNGKeyArray,
+        model: EnergyModel,
+        proposal: DefensiveMixture,
+        *,
+        n_seen: int,
+        **choices: Any,
+    ) -> ImportanceWeightedFit[EnergyModel] | None:
+        """The importance-weighted stage with the choices of balanced training, or none if it
+        diverged.
+
+        Args:
+            key: Random key.
+            model: The model to start from.
+            proposal: What draws are made of.
+            n_seen: Coordinates that the tilt sees.
+            choices: Others of `fit_importance_weighted`.
+        """
+        with suppress(TrainingDiverged):
+            return fit_importance_weighted(
+                key,
+                model,
+                proposal,
+                self.data,
+                self.validation,
+                weights=self.weights,
+                learning_rate=self.options.learning_rate,
+                # As much over all of its iterations, of which there are more.
+                weight_decay=self.options.decay(n_seen) / WEIGHTED_TO_BALANCED,
+                batch_size=self.options.batch_size,
+                observers=self.observers,
+                **choices,
+            )
+        return None
+
+    def betters(
+        self, weighted: ImportanceWeightedFit[EnergyModel] | None, flow: AbstractDistribution
+    ) -> bool:
+        """Whether an energy was fitted that is better on validation points than the flow."""
+        if weighted is None:
+            return False
+        nll = self.mean(-log_probs(flow, self.validation)).value
+        return float(weighted.outcome.state.best_nll) < float(nll)
+
+    def gains(self, tried: ImportanceWeightedFit[EnergyModel], start: EnergyModel) -> bool:
+        """Whether validation points are more likely by more than one standard error than at the
+        start.
+
+        Of few points that have nothing to tell, every other set is pleased by the first step.
+        """
+        tilts = (_tilts(model.tilt, self.validation) for model in (tried.model, start))
+        state, stderr = tried.outcome.state, self.mean(jnp.subtract(*tilts)).stderr
+        return tried.ess >= TRUSTED_ESS and float(state.first_nll - state.best_nll) > float(stderr)
+
+    def balance(
+        self,
+        keys: tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray],
+        model: EnergyModel,
+        proposal: DefensiveMixture,
+        fallback: AbstractEnergyModel | None,
+        pools: Pools | None,
+        limits: Limits,
+    ) -> tuple[BalancedFit, Normaliser]:
+        """Balanced training, or what it started from if that has the lower NLL.
+
+        Args:
+            keys: Of the chains, of training and of log Z.
+            model: The model to train.
+            proposal: Its proposal.
+            fallback: What it started from; `None` if that is no model to return.
+            pools: Draws of the proposal, if there are any.
+            limits: When it ends.
+
+        Returns:
+            The fit, with the history of this stage, and its log-normaliser.
+        """
+        fit, before = self._balanced(keys[:2], model, proposal, fallback, limits)
+        fit, normaliser = self._better(keys[2], fit, before)
+        if fit is before:
+            pool = draw_pool(keys[0], proposal, N_EVALUATION) if pools is None else pools.held_out
+            chains = resample(keys[0], fit.model, pool, self.options.n_chains)
+            fit = fit._replace(chains=chains)
+        return fit, normaliser
+
+    def leave(
+        self,
+        keys: tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray],
+        model: EnergyModel,
+        proposal: DefensiveMixture,
+        pools: Pools | None,
+        stop_reason: str,
+    ) -> tuple[BalancedFit, Normaliser]:
+        """A model that is not balanced any further, as a fit of no iterations.
+
+        Args:
+            keys: Of the chains, and of two pools where there are none yet.
+            model: The model.
+            proposal: Its proposal.
+            pools: Draws of the proposal, if there are any.
+            stop_reason: Why this is all.
+
+        Returns:
+            The fit, and its log-normaliser by draws that have chosen nothing.
+        """
+        if pools is None:
+            pool, unseen = (draw_pool(key, proposal, N_EVALUATION) for key in keys[1:])
+        else:
+            _, pool, unseen = pools
+        chains = resample(keys[0], model, pool, self.options.n_chains)
+        fit = BalancedFit(model, proposal, chains, stop_reason, [])
+        return fit, Normaliser.of(lambda: log_partition_of_pool(model, unseen))
+
+    def _balanced(
+        self,
+        keys: tuple[PRNGKeyArray, PRNGKeyArray],
+        model: EnergyModel,
+        proposal: DefensiveMixture,
+        fallback: AbstractEnergyModel | None,
+        limits: Limits,
+    ) -> tuple[BalancedFit, BalancedFit | None]:
+        """Balanced training and its fallback, which alone is left where it diverges.
+
+        Returns:
+            The fit, and the fallback with its proposal, or `None`; one and the same object where
+            there is nothing but the fallback.
+        """
+        try:
+            fit = balance(
+                keys,
+                model,
+                proposal,
+                self.data,
+                self.validation,
+                weights=self.weights,
+                options=self.options,
+                limits=limits,
+                observers=self.observers,
+            )
+        except TrainingDiverged as error:
+            if fallback is None:
+                raise
+            self.observers.warn(
+                f"Balanced training is given up ({str(error).rstrip('.')}): the energy is that of "
+                "the stage before it."
+            )
+            # Without chains: they are drawn for whatever is kept of earlier stages.
+            fit = BalancedFit(fallback, proposal, self.data[:0], "training diverged", [])
+            return fit, fit
+        if fallback is None:
+            return fit, None
+        # A flow as base is covered best by the proposal that began as it.
+        is_base = fallback is model
+        return fit, fit._replace(model=fallback, flow=proposal if is_base else fit.flow)
+
+    def _better(
+        self, key: PRNGKeyArray, fit: BalancedFit, before: BalancedFit | None
+    ) -> tuple[BalancedFit, Normaliser]:
+        r"""Balanced training's fit, or what it started from if that has the lower NLL.
+
+        Each is judged by its NLL with $\log Z$ one standard error up: a flow's is known exactly,
+        and is not given up for an energy of which it is only a guess. Where one flow proposes for
+        both, both $\log Z$ are of the same draws: by draws of its own for either the two could
+        not be told apart. A budget that ends soon after balanced training has begun leaves it worse
+        than its start, and so do rows that are too few for a flow to follow the energy.
+
+        Args:
+            key: Random key of the draws.
+            fit: Of balanced training.
+            before: What it started from; `None` if that is no model to return.
+
+        Returns:
+            The better fit, and its log-normaliser.
+        """
+
+        def normaliser(of: BalancedFit) -> Normaliser:
+            return Normaliser.of(lambda: log_partition(key, of.model, of.flow))
+
+        def highest_nll(of: BalancedFit, normaliser: Normaliser) -> float:
+            log_z = normaliser.log_partition
+            energies = _energies(of.model, self.validation)
+            return float(self.mean(energies).value) + log_z.value + log_z.stderr
+
+        fits = [fit] if before is None or before is fit else [fit, before]
+        return min(((of, normaliser(of)) for of in fits), key=lambda pair: highest_nll(*pair))
