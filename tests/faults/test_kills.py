@@ -18,8 +18,8 @@ KILLS_OF_A_RUN = 5
 STAGES = {
     "balanced": {"flow", "balanced"},
     "ebflow": {"ebflow"},
-    "joint": {"exploration", "flow", "exploration-2", "importance-weighted", "balanced"},
-    "joint of all coordinates": {"exploration", "refinement", "importance-weighted", "balanced"},
+    "joint": {"exploration", "flow", "exploration-2", "importance-weighted", "trial", "balanced"},
+    "joint of all coordinates": {"exploration", "refinement", "importance-weighted", "trial"},
 }
 
 #: Share of the kills whose moment is drawn from all seconds of a run: start-up, compilation and
