@@ -1,12 +1,17 @@
 """The ways to compute a convolution against the direct one, with their derivatives."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from flowebm.layers import CircularConv2d, Conv2d
 from flowebm.layers.convolution import convolution_method
+from flowebm.layers.fourier_correlation import fourier_correlation
+from flowebm.layers.leading_product import leading_product
 
 
 def _derivatives(layer, method, kernel, x, direction):
@@ -26,7 +31,7 @@ def _derivatives(layer, method, kernel, x, direction):
 
 
 @pytest.mark.parametrize("layer", [Conv2d, CircularConv2d])
-@pytest.mark.parametrize("method", ["rows", "auto"])
+@pytest.mark.parametrize("method", ["rows", "fourier", "auto"])
 @pytest.mark.parametrize("shape", [(1, 6, 4), (3, 2, 5)])
 def test_every_method_is_the_direct_convolution(layer, method, shape):
     k, channels = 5, shape[0]
@@ -42,12 +47,46 @@ def test_every_method_is_the_direct_convolution(layer, method, shape):
 
 
 def test_the_method_goes_by_shape_and_backend():
-    for shape in [(1, 28, 28), (4, 14, 14), (16, 7, 7), (3, 32, 32), (48, 8, 8)]:
-        assert convolution_method(shape, 7, "cpu") == "rows"
+    for shape in [(1, 28, 28), (4, 14, 14), (16, 7, 7), (3, 32, 32), (48, 8, 8), (128, 8, 8)]:
+        assert convolution_method(shape, 7, "cpu") == "fourier"
+    for shape in [(1, 28, 28), (4, 14, 14), (3, 32, 32)]:
+        assert convolution_method(shape, 3, "cpu") == "rows"
     for shape in [(12, 16, 16), (48, 8, 8), (3, 64, 64)]:
         assert convolution_method(shape, 3, "cpu") == "direct"
-    assert convolution_method((128, 8, 8), 7, "cpu") == "direct"
+    assert convolution_method((128, 16, 16), 7, "cpu") == "direct"
     assert convolution_method((1, 28, 28), 7, "gpu") == "direct"
+
+
+def test_fourier_correlations_are_correlations_in_few_products():
+    """Of zeros outside and of a circle, also where the taps are more than the entries."""
+    rng = np.random.default_rng(0)
+    for length, taps, circular in itertools.product((1, 4, 7, 28), (1, 3, 7), (False, True)):
+        backward, forward, to_kernels = fourier_correlation(length, taps, circular=circular)
+        x, kernel = rng.standard_normal(length), rng.standard_normal(taps)
+        offsets = np.arange(taps) - taps // 2
+        places = np.arange(length)[:, None] + offsets
+        read = x[places % length]
+        if not circular:
+            read = np.where((places >= 0) & (places < length), read, 0.0)
+        ours = backward @ ((to_kernels @ kernel) * (forward @ x))
+        np.testing.assert_allclose(ours, read @ kernel, rtol=1e-12, atol=1e-12)
+        period = length if circular else length + taps // 2
+        assert len(forward) <= 1.5 * period
+
+
+def test_a_leading_product_is_differentiated_to_products_from_the_left():
+    matrix = np.random.default_rng(0).standard_normal((3, 4))
+    x = jax.random.normal(jax.random.key(0), (5, 4, 2))
+
+    def loss(product, x):
+        return jnp.sum(jnp.sin(jax.vmap(lambda x: product(matrix, x))(x)))
+
+    expected = jax.grad(lambda x: loss(lambda m, x: jnp.tensordot(m, x, 1), x))(x)
+    np.testing.assert_allclose(jax.grad(lambda x: loss(leading_product, x))(x), expected, 1e-13)
+    check_grads(lambda x: loss(leading_product, x), (x,), order=2, modes=["fwd", "rev"])
+    program = str(jax.make_jaxpr(jax.grad(lambda x: loss(leading_product, x)))(x))
+    assert program.count("leading_product") == 2
+    assert "dot_general" not in program
 
 
 def test_forward_is_the_matrix():

@@ -21,6 +21,7 @@ MODELS = {
     "fully connected": lambda: fully_connected_ebflow((4,)),
     "convolutional": lambda: convolutional_ebflow(**SMALL_IMAGES, method="direct"),
     "convolutional by rows": lambda: convolutional_ebflow(**SMALL_IMAGES, method="rows"),
+    "convolutional by transforms": lambda: convolutional_ebflow(**SMALL_IMAGES, method="fourier"),
     "circular": lambda: convolutional_ebflow(**SMALL_IMAGES, padding="circular"),
 }
 FACTORISATION = re.compile(

@@ -107,14 +107,20 @@ def test_value_and_gradient_along_curves_are_those_of_the_points(name, penalty):
     )
 
 
+def products(loss, model):
+    return step(loss, model, 0.0)[0].as_text().count(" dot(")
+
+
 def test_a_gradient_takes_nine_products_with_each_matrix():
     """Of two layers behind an act-norm, so that every product is wanted."""
     model = MODELS["fully connected"]()
-    products = [
-        step(loss, model, 0.0)[0].as_text().count(" dot(")
-        for loss in (along_curves, mean_of_points)
-    ]
-    assert products == [2 * 9, 2 * 12]
+    assert products(along_curves, model) == 2 * 9
+    assert products(mean_of_points, model) == 2 * 12
+
+
+def test_a_first_layer_takes_seven():
+    """No parameter stands in front of it to want the derivatives of the score."""
+    assert products(along_curves, fully_connected_ebflow((5,), act_norm=False)) == 7 + 9
 
 
 def test_the_objective_takes_the_gradient_along_curves(flow, x):

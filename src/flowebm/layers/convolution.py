@@ -8,21 +8,24 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flowebm.layers.canonical_convolution import canonical_convolution
+from flowebm.layers.fourier_correlation import fourier_correlation
+from flowebm.layers.leading_product import leading_product
 
 #: How a convolution is computed.
-ConvolutionMethod = Literal["auto", "direct", "rows"]
+ConvolutionMethod = Literal["auto", "direct", "rows", "fourier"]
 
-#: By rows a convolution is `w / k` times the arithmetic of the direct one, and at equal arithmetic
-#: it is faster by this constant over the channels.
-_FASTER_OVER_CHANNELS = 36.0
+#: From this side of the kernel on, transforms save more products than they cost.
+_FOURIER_FROM = 5
 
-#: Where the kernel is nearly as wide as the image, rows are the faster way with more channels too.
-_NEARLY_AS_WIDE, _MOST_CHANNELS = 1.2, 64
+#: How many kernels' widths an image may have, over its channels, or however many up to the most:
+#: up to here the methods were measured to be faster than the direct one, by rows and by transforms.
+_ROWS_OVER_CHANNELS, _ROWS_AT_ANY, _MOST_FOR_ROWS = 36.0, 1.2, 64
+_FOURIER_OVER_CHANNELS, _FOURIER_AT_ANY, _MOST_FOR_FOURIER = 55.0, 1.6, 128
 
 
 def convolution_method(
     shape: tuple[int, ...], kernel_size: int, backend: str
-) -> Literal["direct", "rows"]:
+) -> Literal["direct", "rows", "fourier"]:
     """The faster method for value and gradients, by `benchmarks/convolutions.py`.
 
     Args:
@@ -35,11 +38,17 @@ def convolution_method(
         What `auto` stands for.
     """
     channels, _, width = shape
-    more_arithmetic = width / kernel_size
-    is_faster = more_arithmetic <= _FASTER_OVER_CHANNELS / channels or (
-        more_arithmetic <= _NEARLY_AS_WIDE and channels <= _MOST_CHANNELS
-    )
-    return "rows" if backend == "cpu" and is_faster else "direct"
+    if backend != "cpu":
+        return "direct"
+    if kernel_size >= _FOURIER_FROM:
+        method, over_channels = "fourier", _FOURIER_OVER_CHANNELS
+        at_any, most = _FOURIER_AT_ANY, _MOST_FOR_FOURIER
+    else:
+        method, over_channels = "rows", _ROWS_OVER_CHANNELS
+        at_any, most = _ROWS_AT_ANY, _MOST_FOR_ROWS
+    widths = width / kernel_size
+    is_faster = widths <= over_channels / channels or (widths <= at_any and channels <= most)
+    return method if is_faster else "direct"
 
 
 def convolve(
@@ -57,7 +66,9 @@ def convolve(
         method: `direct`, by XLA's convolution; `rows`, by a convolution in one dimension along the
             image's height, whose channels are the $cw$ entries of a row and whose taps are $k$
             matrices, bands of the kernel's rows: more arithmetic, in products large enough for a
-            CPU to make at a good rate; `auto`, what `convolution_method` says.
+            CPU to make at a good rate; `fourier`, those products between Fourier transforms along
+            the height, a third of them or less, see `fourier_correlation`; `auto`, what
+            `convolution_method` says.
         circular: Whether the image is periodic. Outside of it there are zeros otherwise.
 
     Returns:
@@ -69,6 +80,8 @@ def convolve(
     channels, height, width = x.shape
     ends = (k // 2, k // 2)
     along, across = [ends], [ends, ends]
+    if method == "fourier":
+        return _convolve_between_transforms(kernel, x, circular=circular)
     if circular:
         x = jnp.pad(x, ((0, 0), ends, (0, 0)), mode="wrap")
         along = [(0, 0)]
@@ -79,11 +92,27 @@ def convolve(
         taps = jnp.transpose(kernel, (2, 3, 1, 0))
         y = canonical_convolution(jnp.moveaxis(x, 0, -1)[None], taps, padding=across)
         return jnp.moveaxis(y[0], -1, 0)
-    row = channels * width
-    bands = jnp.einsum("ocab,bpq->acqop", kernel, shifts(width, k, circular=circular))
-    rows = jnp.moveaxis(x, 1, 0).reshape(1, -1, row)
-    y = canonical_convolution(rows, bands.reshape(k, row, row), padding=along)
+    rows = jnp.moveaxis(x, 1, 0).reshape(1, -1, channels * width)
+    y = canonical_convolution(rows, _bands(kernel, width, circular=circular), padding=along)
     return jnp.moveaxis(y.reshape(height, channels, width), 0, 1)
+
+
+def _convolve_between_transforms(kernel, x, *, circular):
+    """The convolution by rows, which are transformed along the height."""
+    channels, height, width = x.shape
+    matrices = fourier_correlation(height, kernel.shape[-1], circular=circular)
+    backward, forward, to_kernels = (jnp.asarray(matrix, x.dtype) for matrix in matrices)
+    kernels = leading_product(to_kernels, _bands(kernel, width, circular=circular))
+    rows = leading_product(forward, jnp.moveaxis(x, 1, 0).reshape(height, -1))
+    y = leading_product(backward, jnp.einsum("mp,mpq->mq", rows, kernels))
+    return jnp.moveaxis(y.reshape(height, channels, width), 0, 1)
+
+
+def _bands(kernel, width, *, circular):
+    """The matrices of a kernel's rows, which a row of an image multiplies from the left."""
+    channels, _, k, _ = kernel.shape
+    bands = jnp.einsum("ocab,bpq->acqop", kernel, shifts(width, k, circular=circular))
+    return bands.reshape(k, channels * width, channels * width)
 
 
 def check_convolution(

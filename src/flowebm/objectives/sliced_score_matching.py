@@ -74,7 +74,8 @@ def one_slice_each(
     where the $s$ that bends the curve is held constant: the second derivative of $E$ along it is
     $v^T \nabla^2 E\, v + s^T \nabla E$. A gradient takes three products with each matrix of a
     network, its two derivatives three each: nine, where automatic differentiation of the value,
-    itself a derivative of a gradient, takes twelve.
+    itself a derivative of a gradient, takes twelve. Of a first layer's nine, the two that carry
+    derivatives back to the point are for parameters in front of it alone.
 
     Args:
         differentiated: The model and the points. It can be differentiated in the model only.
@@ -110,13 +111,12 @@ def _(perturbed, differentiated, directions, level_penalty=0.0):
             return value, *gradients
 
         def first_derivative(x, velocity):
-            return jax.jvp(at, (x,), (velocity,))[1]
+            return jax.jvp(lambda x: at(x)[:2], (x,), (velocity,))[1]
 
         energy, level_gradient, gradient = at(x)
-        (_, _, product), (_, second_derivative, _) = jax.jvp(
-            first_derivative, (x, v), (v, -gradient)
-        )
-        value = 0.5 * jnp.sum(gradient**2) - jnp.sum(v * product)
+        # The energy's second derivative is v'Hv - s's, and asks for none of the score.
+        curvature, second_derivative = jax.jvp(first_derivative, (x, v), (v, -gradient))[1]
+        value = -curvature - 0.5 * jnp.sum(gradient**2)
         slope = jax.tree.map(jnp.negative, second_derivative)
         # Zero times the energy's own gradient would be computed.
         if level_penalty:
