@@ -19,7 +19,7 @@ from flowjax.distributions import Normal, StudentT
 from flowebm.layers import Conv2d, FullLinear, SmoothLeakyReLU
 from flowebm.models import DefensiveMixture, EBFlow, EnergyModel, MLPTilt, gaussian_base, make_flow
 from flowebm.models.unconstrained import UnconstrainedDensity
-from flowebm.objectives import ssm
+from flowebm.objectives import dsm, exact, fdssm, ssm
 from flowebm.training import BalancedOptions, BalancedTrainer, Limits, SamplingOptions, drive
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer
 from flowebm.training.devices import Placement, use_devices
@@ -49,7 +49,7 @@ def balanced():
     )
 
 
-def ebflow(layers=None, shape=(4,)):
+def ebflow(objective=None, layers=None, shape=(4,)):
     if layers is None:
         weights = 0.3 * jr.normal(jr.key(3), (2, 4, 4)) + jnp.eye(4)
         first, last = (FullLinear(w, jnp.zeros(4)) for w in weights)
@@ -59,16 +59,17 @@ def ebflow(layers=None, shape=(4,)):
         data=DATA.reshape(-1, *shape),
         validation=VALIDATION.reshape(-1, *shape),
         validation_log_det=jnp.zeros(13),
-        objective=ssm(),
+        objective=objective or ssm(),
         optimizer=optax.adam(1e-2),
         batch_size=BATCH,
     )
 
 
-def convolutional():
+def convolutional(objective=None):
     kernel = 0.3 * jr.normal(jr.key(3), (1, 1, 3, 3)).at[0, 0, 1, 1].add(3.0)
-    convolution = Conv2d(kernel, jnp.zeros(1), (1, 2, 2))
-    return ebflow([convolution, SmoothLeakyReLU((1, 2, 2)), convolution], (1, 2, 2))
+    convolution = Conv2d(kernel, jnp.zeros(1), (1, 2, 2), method="fourier")
+    layers = [convolution, SmoothLeakyReLU((1, 2, 2)), convolution]
+    return ebflow(objective, layers, (1, 2, 2))
 
 
 def sampling():
@@ -90,7 +91,11 @@ def sampling():
 CASES = {
     "balanced": (balanced, {1: 1, 2: 1, 8: 1}),
     "ebflow": (ebflow, {1: 1, 8: 4}),
-    "convolutional": (convolutional, {1: 1, 8: 1}),
+    "convolutional": (convolutional, {1: 1, 4: 1, 8: 1}),
+    "dsm": (lambda: convolutional(dsm([0.5, 1.0], level_penalty=0.1)), {1: 1, 4: 1}),
+    "slices": (lambda: ebflow(ssm(2)), {1: 1, 4: 1}),
+    "exact": (lambda: ebflow(exact(0.1)), {1: 1, 4: 1}),
+    "fdssm": (lambda: ebflow(fdssm()), {1: 1, 4: 1}),
     "sampling": (sampling, {1: 1, 8: 1}),
 }
 

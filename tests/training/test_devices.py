@@ -111,12 +111,22 @@ def test_matrices_and_particles_are_shared_out_too(tmp_path):
         "ebflow-1": {},
         "ebflow-8": {place + weight: [1, 4] for place in where for weight in weights},
         "convolutional-1": {},
+        "convolutional-4": {},
         "convolutional-8": {},
         "sampling-1": {},
         "sampling-8": {".positions": [8, 2]},
     }
     for name in ("ebflow", "convolutional", "sampling"):
         assert_same(tmp_path, name, 8)
+    assert_same(tmp_path, "convolutional", 4)
+
+
+def test_objectives_of_scores_add_their_gradients_up_once(tmp_path):
+    """Batches of 12 on four devices, whose draws are those of one."""
+    names = ("dsm", "slices", "exact", "fdssm")
+    on_devices(tmp_path, *names)
+    for name in names:
+        assert_same(tmp_path, name, 4)
 
 
 def test_a_job_that_there_is_not_is_told_how_to_make(tmp_path, capsys):

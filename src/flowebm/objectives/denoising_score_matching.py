@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
+from flowebm.objectives.mean_over_points import mean_over_points
 from flowebm.objectives.objective import Objective, check_energy_model
 
 
@@ -37,15 +38,18 @@ def dsm(sigma: float | Sequence[float] = 0.1, *, level_penalty: float = 0.0) -> 
     if sigmas.ndim != 1 or not sigmas.size or not np.all((sigmas > 0) & np.isfinite(sigmas)):
         raise ValueError(f"dsm needs positive, finite noise levels sigma; got {sigma}.")
 
-    def point_loss(model, x, noise, sigma):
-        energy, gradient = jax.value_and_grad(model.energy)(x + sigma * noise)
-        return 0.5 * jnp.sum((noise / sigma - gradient) ** 2) + level_penalty * energy
+    def mean_loss(model, x, noise, sigmas):
+        def point_loss(x, noise, sigma):
+            energy, gradient = jax.value_and_grad(model.energy)(x + sigma * noise)
+            return 0.5 * jnp.sum((noise / sigma - gradient) ** 2) + level_penalty * energy
+
+        return jnp.mean(jax.vmap(point_loss)(x, noise, sigmas))
 
     def objective(model, x: Float[Array, "batch *shape"], key: PRNGKeyArray) -> Scalar:
         check_energy_model("dsm", model, x)
         level_key, noise_key = jax.random.split(key)
         levels = jax.random.choice(level_key, jnp.asarray(sigmas, x.dtype), (x.shape[0],))
         noise = jax.random.normal(noise_key, x.shape, x.dtype)
-        return jnp.mean(jax.vmap(lambda *point: point_loss(model, *point))(x, noise, levels))
+        return mean_over_points(mean_loss, model, x, noise, levels)
 
     return objective

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
+from flowebm.objectives.mean_over_points import mean_over_points
 from flowebm.objectives.objective import Objective, check_energy_model
 from flowebm.objectives.sliced_score_matching import energy_score_and_slices
 
@@ -31,8 +32,11 @@ def exact(level_penalty: float = 0.0) -> Objective:
         energy, score, products = energy_score_and_slices(model, x, basis)
         return 0.5 * jnp.sum(score**2) + jnp.sum(basis * products) + level_penalty * energy
 
+    def mean_loss(model, x):
+        return jnp.mean(jax.vmap(lambda x: point_loss(model, x))(x))
+
     def objective(model, x: Float[Array, "batch *shape"], key: PRNGKeyArray) -> Scalar:
         check_energy_model("exact", model, x)
-        return jnp.mean(jax.vmap(lambda x: point_loss(model, x))(x))
+        return mean_over_points(mean_loss, model, x)
 
     return objective

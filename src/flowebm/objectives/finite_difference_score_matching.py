@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.objectives.mean_over_points import mean_over_points
 from flowebm.objectives.objective import Objective, check_energy_model
 
 
@@ -68,12 +69,15 @@ def fdssm(step: float = 0.1, *, level_penalty: float = 0.0) -> Objective:
     if not step > 0:
         raise ValueError(f"fdssm needs a positive step; got {step}.")
 
-    def objective(model, x: Float[Array, "batch *shape"], key: PRNGKeyArray) -> Scalar:
-        check_energy_model("fdssm", model, x)
-        directions = jax.random.rademacher(key, x.shape, x.dtype)
+    def mean_loss(model, x, directions):
         losses = jax.vmap(
             lambda x, r: finite_difference_sliced_score_matching(model, x, r, step, level_penalty)
         )
         return jnp.mean(losses(x, directions))
+
+    def objective(model, x: Float[Array, "batch *shape"], key: PRNGKeyArray) -> Scalar:
+        check_energy_model("fdssm", model, x)
+        directions = jax.random.rademacher(key, x.shape, x.dtype)
+        return mean_over_points(mean_loss, model, x, directions)
 
     return objective

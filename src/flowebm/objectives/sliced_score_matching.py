@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.objectives.common_subexpressions import eliminate_common_subexpressions
+from flowebm.objectives.mean_over_points import mean_over_points
 from flowebm.objectives.objective import Objective, check_energy_model
 
 
@@ -160,9 +161,13 @@ def ssm(n_slices: int = 1, *, level_penalty: float = 0.0) -> Objective:
         check_energy_model("ssm", model, x)
         shape = (x.shape[0], n_slices, *x.shape[1:])
         directions = jax.random.rademacher(key, shape, x.dtype)
-        if n_slices == 1:
-            return one_slice_each((model, x), directions[:, 0], level_penalty)
-        losses = jax.vmap(lambda x, v: sliced_score_matching(model, x, v, level_penalty))
-        return jnp.mean(losses(x, directions))
+
+        def mean_loss(model, x, directions):
+            if n_slices == 1:
+                return one_slice_each((model, x), directions[:, 0], level_penalty)
+            losses = jax.vmap(lambda x, v: sliced_score_matching(model, x, v, level_penalty))
+            return jnp.mean(losses(x, directions))
+
+        return mean_over_points(mean_loss, model, x, directions)
 
     return objective

@@ -15,12 +15,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from flowebm.layers.full_linear import FullLinear
+from flowebm.objectives.mean_over_points import DATA
 from flowebm.training.processes import arrays_of_first, n_processes
 from flowebm.training.trainer import AbstractTrainer
 
-#: Axes of the mesh: chains and batches are shared out along the one, the rows of large matrices
-#: along the other.
-DATA, MODEL = "data", "model"
+#: The mesh's other axis, beside `DATA` of chains and batches: that of the rows of large matrices.
+MODEL = "model"
 
 _mesh: ContextVar[Mesh | None] = ContextVar("flowebm_mesh", default=None)
 
