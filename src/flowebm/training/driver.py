@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree, Scalar
 from flowebm.evaluation.weighted_mean import weighted_mean
 from flowebm.training.devices import Placement, over_data
 from flowebm.training.processes import value_of_first
+from flowebm.training.random_order import random_order
 from flowebm.training.row_weights import RowWeights, draw_rows
 from flowebm.training.trainer import AbstractTrainer
 
@@ -145,8 +146,9 @@ def minibatches(
         Row numbers of shape (n_batches, batch_size).
     """
     epochs = -(-n_batches * batch_size // n_rows)
-    rows = jax.vmap(lambda k: jr.permutation(k, n_rows))(jr.split(key, epochs))
-    rows = rows.ravel()[: n_batches * batch_size].reshape(n_batches, batch_size)
+    order = jax.vmap(lambda k: random_order(k, n_rows, jnp.arange(n_rows)))
+    rows = order(jr.split(key, epochs)).ravel()
+    rows = rows[: n_batches * batch_size].reshape(n_batches, batch_size)
     # Folding numbers in and splitting give the same keys: this one is beyond the epochs'.
     return draw_rows(weights, jr.fold_in(key, epochs), rows)
 
