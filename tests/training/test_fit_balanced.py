@@ -148,7 +148,7 @@ def test_every_choice_runs(data, model, choices):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = fit_balanced(
-            jr.key(0), model, data, proposal=wide_proposal(), options=options, max_steps=3
+            jr.key(0), model, data, proposal=wide_proposal(), options=options, max_steps=40
         )
     assert all(np.isfinite(v) for v in result.history[-1].values() if isinstance(v, float))
     assert np.isfinite(result.log_partition.value)
