@@ -84,6 +84,10 @@ def test_a_leading_product_is_differentiated_to_products_from_the_left():
     expected = jax.grad(lambda x: loss(lambda m, x: jnp.tensordot(m, x, 1), x))(x)
     np.testing.assert_allclose(jax.grad(lambda x: loss(leading_product, x))(x), expected, 1e-13)
     check_grads(lambda x: loss(leading_product, x), (x,), order=2, modes=["fwd", "rev"])
+    check_grads(lambda m: leading_product(m, x[0]) ** 2, (matrix,), order=2, modes=["fwd", "rev"])
+    matrices = jnp.stack([matrix, 2 * matrix], axis=-1)
+    batched = jax.vmap(leading_product, in_axes=(-1, None))(matrices, x[0])
+    np.testing.assert_allclose(batched[1], 2 * matrix @ x[0], 1e-13)
     program = str(jax.make_jaxpr(jax.grad(lambda x: loss(leading_product, x)))(x))
     assert program.count("leading_product") == 2
     assert "dot_general" not in program

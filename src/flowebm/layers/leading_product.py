@@ -1,5 +1,6 @@
 """A product with the first axis, whose derivatives are products with the first axis."""
 
+import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float
 def leading_product(
     matrix: Float[Array, "m n"], x: Float[Array, "n *others"]
 ) -> Float[Array, "m *others"]:
-    r"""$y_{i,\ldots} = \sum_j M_{ij}\, x_{j,\ldots}$ with a constant matrix $M$.
+    r"""$y_{i,\ldots} = \sum_j M_{ij}\, x_{j,\ldots}$, for a matrix $M$ that is one for all points.
 
     What JAX derives from such a product multiplies from the other side: a tall and narrow
     product, four times as slow on a CPU, with a transposition before and after it. The transpose
@@ -18,7 +19,7 @@ def leading_product(
     make the product wider.
 
     Args:
-        matrix: $M$, which is not differentiated.
+        matrix: $M$.
         x: Any array of at least one axis.
 
     Returns:
@@ -36,7 +37,8 @@ def _shape(matrix, x):
 
 
 def _to_matrix(y, matrix, x):
-    raise NotImplementedError("The matrix of a leading_product is a constant.")
+    others = tuple(range(1, x.ndim))
+    return jnp.tensordot(y, x, (others, others))
 
 
 def _to_x(y, matrix, x):
@@ -46,7 +48,7 @@ def _to_x(y, matrix, x):
 def _batched(arguments, axes):
     (matrix, x), (matrix_axis, x_axis) = arguments, axes
     if matrix_axis is not None:
-        raise NotImplementedError("The matrix of a leading_product is one for all points.")
+        return jax.vmap(_multiply, axes)(matrix, x), 0
     return _product.bind(matrix, jnp.moveaxis(x, x_axis, 1)), 1
 
 

@@ -146,8 +146,9 @@ def minibatches(
         Row numbers of shape (n_batches, batch_size).
     """
     epochs = -(-n_batches * batch_size // n_rows)
-    order = jax.vmap(lambda k: random_order(k, n_rows, jnp.arange(n_rows)))
-    rows = order(jr.split(key, epochs)).ravel()
+    # Of an epoch that lasts longer than these batches only their places.
+    places = jnp.arange(min(n_rows, n_batches * batch_size))
+    rows = jax.vmap(lambda k: random_order(k, n_rows, places))(jr.split(key, epochs)).ravel()
     rows = rows[: n_batches * batch_size].reshape(n_batches, batch_size)
     # Folding numbers in and splitting give the same keys: this one is beyond the epochs'.
     return draw_rows(weights, jr.fold_in(key, epochs), rows)
