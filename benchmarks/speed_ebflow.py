@@ -107,8 +107,8 @@ def step_in_jax(architecture, objective, x, noise, signs, *, steps=1, n_devices=
 
     from flowebm.layers import Conv2d, FullLinear
     from flowebm.models import EBFlow, convolutional_ebflow, fully_connected_ebflow
+    from flowebm.models.over_points import DATA, mean_over_points
     from flowebm.models.trainable import partition_trainable
-    from flowebm.objectives.mean_over_points import DATA, mean_over_points
     from flowebm.objectives.sliced_score_matching import one_slice_each
 
     build = {"fc": fully_connected_ebflow, "cnn": convolutional_ebflow}[architecture]

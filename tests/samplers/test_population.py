@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flowjax.distributions import Normal
 
-from flowebm.samplers.population import global_move, local_moves
+from flowebm.samplers.population import global_move, local_moves, local_states
 
 KERNELS = [("imh", 1), ("isir", 1), ("isir", 3)]
 
@@ -159,3 +159,15 @@ def test_every_chain_and_every_step_has_noise_of_its_own():
     # key for both steps would double the increment and give variance 4.
     for positions, variance in ((one, 1.0), (two, 2.0)):
         assert abs(float(positions.var()) / variance - 1) < 4.5 * np.sqrt(2 / 20_000)
+
+
+def test_unadjusted_moves_are_those_of_the_kernel_that_keeps_its_gradients():
+    def log_density(x):
+        return -jnp.sum(x**4)
+
+    start = jax.random.normal(jax.random.key(0), (5, 2))
+    arguments = jax.random.key(1), log_density, start, 0.02
+    moved, acceptance = local_moves(*arguments, kernel="ula", n_steps=3)
+    states, kept_acceptance = local_states(*arguments, kernel="ula", n_steps=3)
+    np.testing.assert_allclose(moved, states.position, rtol=1e-12)
+    np.testing.assert_array_equal(acceptance, kept_acceptance)

@@ -19,7 +19,7 @@ from flowjax.distributions import Normal, StudentT
 from flowebm.layers import Conv2d, FullLinear, SmoothLeakyReLU
 from flowebm.models import DefensiveMixture, EBFlow, EnergyModel, MLPTilt, gaussian_base, make_flow
 from flowebm.models.unconstrained import UnconstrainedDensity
-from flowebm.objectives import dsm, exact, fdssm, ssm
+from flowebm.objectives import dsm, exact, fdssm, sml, ssm
 from flowebm.training import BalancedOptions, BalancedTrainer, Limits, SamplingOptions, drive
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer
 from flowebm.training.devices import Placement, use_devices
@@ -32,7 +32,7 @@ DATA = jr.normal(jr.key(0), (60, 4))
 VALIDATION, BATCH = jr.normal(jr.key(1), (13, 4)), 12
 
 
-def balanced():
+def balanced(**options):
     key, shape = jr.key(2), (4,)
     wide = paramax.non_trainable(gaussian_base(DATA, inflation=1.5))
     flow = make_flow("affine-coupling", shape, layers=1, width=4, depth=1, key=key)
@@ -44,7 +44,9 @@ def balanced():
         chains=jr.normal(key, (16, 4)),
         optimizer=optax.adamw(1e-2),
         flow_optimizer=optax.adam(1e-2),
-        options=BalancedOptions(flow_interval=2, flow_batch=15, n_evaluation=33),
+        options=BalancedOptions(
+            **{"flow_interval": 2, "flow_batch": 15, "n_evaluation": 33} | options
+        ),
         batch_size=BATCH,
     )
 
@@ -90,12 +92,20 @@ def sampling():
 #: of the last state that show which part of them a device has.
 CASES = {
     "balanced": (balanced, {1: 1, 2: 1, 8: 1}),
+    "recycled": (
+        lambda: balanced(
+            global_kernel="isir", n_proposals=3, gradient="recycled", penalty=0.1, flow_batch=16
+        ),
+        {1: 1, 4: 1},
+    ),
+    "persistent": (lambda: balanced(global_kernel="none", local_kernel="ula"), {1: 1, 4: 1}),
     "ebflow": (ebflow, {1: 1, 8: 4}),
     "convolutional": (convolutional, {1: 1, 4: 1, 8: 1}),
     "dsm": (lambda: convolutional(dsm([0.5, 1.0], level_penalty=0.1)), {1: 1, 4: 1}),
     "slices": (lambda: ebflow(ssm(2)), {1: 1, 4: 1}),
     "exact": (lambda: ebflow(exact(0.1)), {1: 1, 4: 1}),
     "fdssm": (lambda: ebflow(fdssm()), {1: 1, 4: 1}),
+    "sml": (lambda: ebflow(sml()), {1: 1, 4: 1}),
     "sampling": (sampling, {1: 1, 8: 1}),
 }
 

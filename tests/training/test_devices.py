@@ -121,9 +121,9 @@ def test_matrices_and_particles_are_shared_out_too(tmp_path):
     assert_same(tmp_path, "convolutional", 4)
 
 
-def test_objectives_of_scores_add_their_gradients_up_once(tmp_path):
+def test_objectives_add_their_gradients_up_once(tmp_path):
     """Batches of 12 on four devices, whose draws are those of one."""
-    names = ("dsm", "slices", "exact", "fdssm")
+    names = ("dsm", "slices", "exact", "fdssm", "sml", "recycled", "persistent")
     on_devices(tmp_path, *names)
     for name in names:
         assert_same(tmp_path, name, 4)

@@ -111,8 +111,13 @@ def _convolve_between_transforms(kernel, x, *, circular):
 def _bands(kernel, width, *, circular):
     """The matrices of a kernel's rows, which a row of an image multiplies from the left."""
     channels, _, k, _ = kernel.shape
-    bands = jnp.einsum("ocab,bpq->acqop", kernel, shifts(width, k, circular=circular))
-    return bands.reshape(k, channels * width, channels * width)
+    # Such a matrix is constant along its diagonals: its rows are pieces of one vector. Of products
+    # with the taps' places, which would do too, every number had to be moved again.
+    apart = (k // 2 - np.arange(k))[:, None] - np.arange(1 - width, width)
+    reads = ((apart % width if circular else apart) == 0).astype(np.float32)
+    diagonals = jnp.einsum("ocab,bi->acoi", kernel, reads)
+    rows = [diagonals[..., width - 1 - i : 2 * width - 1 - i] for i in range(width)]
+    return jnp.stack(rows, axis=2).reshape(k, channels * width, channels * width)
 
 
 def check_convolution(
@@ -138,19 +143,16 @@ def check_convolution(
         )
 
 
-def shifts(size: int, k: int, *, circular: bool = False) -> np.ndarray:
-    """What each of `k` taps reads of a row, which is a circle or ends in zeros.
+def shifts(size: int, k: int) -> np.ndarray:
+    """What each of `k` taps reads of a row that ends in zeros.
 
     Args:
         size: Entries of a row.
         k: Number of taps, odd.
-        circular: Whether the row is a circle.
 
     Returns:
         Array `(k, size, size)` whose entry `[a, i, j]` says whether tap `a` reads `j` for output
         `i`.
     """
     offsets = range(-(k // 2), k - k // 2)
-    if circular:
-        return np.stack([np.roll(np.eye(size, dtype=np.float32), n, axis=1) for n in offsets])
     return np.stack([np.eye(size, k=n, dtype=np.float32) for n in offsets])

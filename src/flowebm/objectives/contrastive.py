@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.models.over_points import values_of_both
 
 
 def contrastive_likelihood(
@@ -39,9 +40,7 @@ def contrastive_likelihood(
     Source: Grenioux, Moulines, Gabrié (2023), section 2.
     """
     samples = jax.lax.stop_gradient(samples)
-    # One batch for both: the products are larger and the program is half as long.
-    energies = jax.vmap(model.energy)(jnp.concatenate([data, samples]))
-    on_data, on_samples = energies[: data.shape[0]], energies[data.shape[0] :]
+    on_data, on_samples = values_of_both(model.energy, data, samples)
 
     def model_mean(values):
         if weights is None:

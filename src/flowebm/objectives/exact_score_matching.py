@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
-from flowebm.objectives.mean_over_points import mean_over_points
+from flowebm.models.over_points import mean_over_points
 from flowebm.objectives.objective import Objective, check_energy_model
 from flowebm.objectives.sliced_score_matching import energy_score_and_slices
 

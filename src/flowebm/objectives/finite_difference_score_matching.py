@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.models.energy import AbstractEnergyModel
-from flowebm.objectives.mean_over_points import mean_over_points
+from flowebm.models.over_points import mean_over_points
 from flowebm.objectives.objective import Objective, check_energy_model
 
 

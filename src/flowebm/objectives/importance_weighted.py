@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.models.over_points import values_of_both
 
 
 def importance_weighted_likelihood(
@@ -33,9 +34,7 @@ def importance_weighted_likelihood(
     Source: Bengio and Senécal (2003), *Quick training of probabilistic neural nets by importance
     sampling*.
     """
-    # One batch for both: the products are larger and the program is half as long.
-    energies = jax.vmap(model.energy)(jnp.concatenate([data, draws]))
-    on_data, on_draws = energies[: data.shape[0]], energies[data.shape[0] :]
+    on_data, on_draws = values_of_both(model.energy, data, draws)
     log_weights = -on_draws - log_proposal
     log_z = jax.nn.logsumexp(log_weights) - jnp.log(log_weights.size)
     return jnp.mean(on_data) + log_z, log_weights

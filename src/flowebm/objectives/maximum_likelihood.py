@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Scalar
 
+from flowebm.models.over_points import rows_over_points
+
 
 def maximum_likelihood(
     distribution: AbstractDistribution,
@@ -20,5 +22,5 @@ def maximum_likelihood(
     Returns:
         The cross-entropy in nats a point.
     """
-    log_prob = distribution.log_prob(x)
+    log_prob = rows_over_points(lambda density, x: density.log_prob(x), distribution, x)
     return -(jnp.mean(log_prob) if weights is None else jnp.sum(weights * log_prob))

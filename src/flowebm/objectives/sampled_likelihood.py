@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
+from flowebm.models.over_points import values_of_both
 from flowebm.objectives.objective import Objective, check_normalized
 
 
@@ -31,8 +32,7 @@ def sml(level_penalty: float = 0.0) -> Objective:
         # Stopped before sampling, so that the inverse is not differentiated for nothing.
         held = eqx.combine(jax.lax.stop_gradient(arrays), static)
         samples = held.sample(key, (x.shape[0],))
-        energies = jax.vmap(model.energy)(jnp.concatenate([x, samples]))
-        on_data, on_samples = jnp.split(energies, 2)
+        on_data, on_samples = values_of_both(model.energy, x, samples)
         return (1 + level_penalty) * jnp.mean(on_data) - jnp.mean(on_samples)
 
     return objective

@@ -11,6 +11,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
 from flowebm.models.defensive import draw
+from flowebm.models.over_points import values_of_both
 from flowebm.samplers import flow_imh, flow_isir, ula
 from flowebm.samplers.proposal import WeightedState
 
@@ -75,8 +76,7 @@ def global_move(
     per_chain = n_proposals if kernel == "isir" else 1
     fresh, fresh_log_q = draw(draw_key, proposal, n_chains * per_chain)
     if logdensity is None:
-        both = jax.vmap(logdensity_fn)(jnp.concatenate([positions, fresh]))
-        logdensity, fresh_logdensity = both[:n_chains], both[n_chains:]
+        logdensity, fresh_logdensity = values_of_both(logdensity_fn, positions, fresh)
     else:
         fresh_logdensity = jax.vmap(logdensity_fn)(fresh)
     states = WeightedState(positions, logdensity, proposal.log_prob(positions))
@@ -125,10 +125,26 @@ def local_moves(
         The chains' next positions and their acceptance rates in each step (one for ULA,
         which accepts always).
     """
+    if kernel == "ula":
+        return _langevin_moves(key, logdensity_fn, positions, step_size, n_steps)
     states, acceptance_rate = local_states(
         key, logdensity_fn, positions, step_size, kernel=kernel, n_steps=n_steps
     )
     return states.position, acceptance_rate
+
+
+def _langevin_moves(key, logdensity_fn, positions, step_size, n_steps):
+    """ULA's moves without the gradient where they end, which decides about nothing."""
+    kernel = ula.build_kernel()
+
+    def step(key, x):
+        state, info = kernel(key, ula.init(x, logdensity_fn), logdensity_fn, step_size)
+        return jnp.asarray(state.position), info.acceptance_rate
+
+    def all_chains(x, step_key):
+        return jax.vmap(step)(jr.split(step_key, x.shape[0]), x)
+
+    return jax.lax.scan(all_chains, positions, jr.split(key, n_steps))
 
 
 def local_states(

@@ -21,7 +21,7 @@ from flowebm.samplers import step_size
 from flowebm.samplers.population import GlobalMove, global_move, local_moves
 from flowebm.training import online
 from flowebm.training.averaging import update_average
-from flowebm.training.devices import over_data
+from flowebm.training.devices import on_every_device, over_data
 from flowebm.training.row_weights import RowWeights, draw_rows
 from flowebm.training.schedules import warmup_cosine
 from flowebm.training.trainer import AbstractTrainer, Metrics
@@ -244,10 +244,13 @@ class BalancedTrainer(AbstractTrainer):
                 n_proposals=options.n_proposals,
             )
             chains = move.positions
-            ess = effective_sample_size(move.log_weights) / move.log_weights.size
+            log_weights, global_acceptance = on_every_device(
+                (move.log_weights, move.acceptance_rate)
+            )
+            ess = effective_sample_size(log_weights) / log_weights.size
             waits = (ess < options.min_ess) & (state.waited < options.max_wait)
             energy_factor = learning_rate_factor * jnp.minimum(1.0, ess / options.full_ess)
-            metrics |= {"ess": ess, "global_acceptance": jnp.mean(move.acceptance_rate)}
+            metrics |= {"ess": ess, "global_acceptance": jnp.mean(global_acceptance)}
         else:
             waits, energy_factor = jnp.array(False), learning_rate_factor
 
@@ -273,7 +276,8 @@ class BalancedTrainer(AbstractTrainer):
         )
         train_nll, log_partition = state.train_nll, state.log_partition
         if move is not None:
-            log_z, log_z_stderr = log_mean_exp(move.log_weights)
+            on_data = on_every_device(on_data)
+            log_z, log_z_stderr = log_mean_exp(log_weights)
             log_z_variance = jnp.asarray(log_z_stderr) ** 2
             # The logarithm of a mean is low by half its variance, which averaging would keep.
             log_z = log_z + 0.5 * log_z_variance

@@ -15,7 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from flowebm.layers.full_linear import FullLinear
-from flowebm.objectives.mean_over_points import DATA
+from flowebm.models.over_points import DATA
 from flowebm.training.processes import arrays_of_first, n_processes
 from flowebm.training.trainer import AbstractTrainer
 
@@ -91,6 +91,23 @@ def over_data(rows: PyTree[Array]) -> PyTree[Array]:
     if jax.sharding.get_abstract_mesh().axis_names != (DATA, MODEL):
         return rows
     return jax.lax.with_sharding_constraint(rows, PartitionSpec(DATA))
+
+
+def on_every_device(rows: PyTree[Array]) -> PyTree[Array]:
+    """Give all rows of arrays to every device, inside the driver's compiled functions.
+
+    What is then computed of them, of a number a point, each device computes for itself: one
+    exchange instead of one for every sum and maximum. On one device nothing changes.
+
+    Args:
+        rows: Arrays with one row a point.
+
+    Returns:
+        The same values, of the same shapes.
+    """
+    if jax.sharding.get_abstract_mesh().axis_names != (DATA, MODEL):
+        return rows
+    return jax.lax.with_sharding_constraint(rows, PartitionSpec())
 
 
 @dataclass(frozen=True)
