@@ -79,7 +79,8 @@ def _beside_flowmc(dimension: int, how: str):
     options = trainer.options
     arrays, static = eqx.partition(trainer.model, eqx.is_array)
     a_turn = {"each": 2, "tens": 1}[how]
-    loops = a_turn * (TURNS + 1)
+    # Of the call that compiles and two in every turn: its arrays hold the states of all of them.
+    loops = a_turn * (1 + 2 * TURNS)
     bundle = RQSpline_MALA_Bundle(
         jr.key(3),
         n_chains=options.n_chains,
