@@ -53,7 +53,7 @@ def test_values_of_both_are_those_of_either():
     def value(x):
         return jnp.sum(x**3)
 
-    first, second = jax.random.normal(jax.random.key(0), (9, 2)).reshape(3, 3, 2)[:2]
-    both = values_of_both(value, first, second[:1])
-    for found, points in zip(both, (first, second[:1]), strict=True):
-        np.testing.assert_array_equal(found, jax.vmap(value)(points))
+    points = jax.random.normal(jax.random.key(0), (5, 2))
+    sets = points[:3], points[3:]
+    for found, expected in zip(values_of_both(value, *sets), sets, strict=True):
+        np.testing.assert_array_equal(found, jax.vmap(value)(expected))
