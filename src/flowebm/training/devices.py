@@ -88,9 +88,7 @@ def over_data(rows: PyTree[Array]) -> PyTree[Array]:
     Returns:
         The same values, of the same shapes.
     """
-    if jax.sharding.get_abstract_mesh().axis_names != (DATA, MODEL):
-        return rows
-    return jax.lax.with_sharding_constraint(rows, PartitionSpec(DATA))
+    return _laid_out(rows, PartitionSpec(DATA))
 
 
 def on_every_device(rows: PyTree[Array]) -> PyTree[Array]:
@@ -105,9 +103,13 @@ def on_every_device(rows: PyTree[Array]) -> PyTree[Array]:
     Returns:
         The same values, of the same shapes.
     """
+    return _laid_out(rows, PartitionSpec())
+
+
+def _laid_out(rows: PyTree[Array], spec: PartitionSpec) -> PyTree[Array]:
     if jax.sharding.get_abstract_mesh().axis_names != (DATA, MODEL):
         return rows
-    return jax.lax.with_sharding_constraint(rows, PartitionSpec())
+    return jax.lax.with_sharding_constraint(rows, spec)
 
 
 @dataclass(frozen=True)
