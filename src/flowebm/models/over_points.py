@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, PyTree, Scalar
 DATA = "data"
 
 #: Numbers of an array whose gradient travels together with those of others. An exchange between
-#: devices of one processor takes some 80 µs however little it is, as long as copying 300 kB.
+#: devices of one processor takes some 80 µs however little it is; to copy so many numbers into a
+#: common vector and out of it takes about as long.
 SHORT = 2**16
 
 
