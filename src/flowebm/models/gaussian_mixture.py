@@ -1,79 +1,63 @@
-"""Mixtures of Gaussians, and flows that are mixed with one."""
+"""Mixtures of Gaussians as densities."""
 
-from math import prod
-
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import paramax
-from flowjax.distributions import AbstractDistribution, VmapMixture
-from jaxtyping import Array, Float
-
-from flowebm.models.bases import gaussian_of
-from flowebm.models.defensive import DefensiveMixture
+import jax.random as jr
+import numpy as np
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 
-def gaussian_mixture_of(
-    weights: Float[Array, " k"],
-    means: Float[Array, "k d"],
-    covariances: Float[Array, "k d d"],
-    shape: tuple[int, ...],
-) -> VmapMixture:
-    r"""The mixture $\sum_j w_j\, \mathcal N(x; \mu_j, \Sigma_j)$.
+class GaussianMixture(AbstractDistribution):
+    r"""$p(x) = \sum_k w_k\, \mathcal N(x; \mu_k, L_k L_k^\top)$, fitted in closed form.
 
     Args:
-        weights: $w_j$, positive; they need not add up to one.
-        means: $\mu_j$, flattened.
-        covariances: $\Sigma_j$, of full rank.
-        shape: Shape of one point.
-
-    Returns:
-        A distribution over points.
+        log_weights: $\log w_k$, adding up to one.
+        means: $\mu_k$.
+        factors: $L_k$, lower triangular.
+        inverse_factors: $L_k^{-1}$, kept so that a density costs products only.
 
     Source: McLachlan and Peel (2000), *Finite mixture models*, chapter 3.
     """
-    parts = [gaussian_of(*part, shape) for part in zip(means, covariances, strict=True)]
-    # Built one by one: made under `vmap`, their functions would hold its tracers.
-    arrays, static = eqx.partition(parts, eqx.is_array)
-    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
-    return VmapMixture(eqx.combine(together, static[0]), weights)
+
+    log_weights: Float[Array, " k"]
+    means: Float[Array, "k d"]
+    factors: Float[Array, "k d d"]
+    inverse_factors: Float[Array, "k d d"]
+    cond_shape = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.means.shape[1:]
+
+    def _log_prob(self, x: Array, condition: Array | None = None) -> Scalar:
+        z = jnp.einsum("kij,kj->ki", self.inverse_factors, x - self.means)
+        diagonals = jnp.diagonal(self.inverse_factors, axis1=1, axis2=2)
+        log_norm = jnp.log(jnp.abs(diagonals)).sum(axis=1) - 0.5 * x.size * jnp.log(2 * jnp.pi)
+        return jax.nn.logsumexp(self.log_weights + log_norm - 0.5 * jnp.sum(z**2, axis=1))
+
+    def _sample(self, key: PRNGKeyArray, condition: Array | None = None) -> Array:
+        choice_key, normal_key = jr.split(key)
+        k = jr.categorical(choice_key, self.log_weights)
+        return self.means[k] + self.factors[k] @ jr.normal(normal_key, self.shape)
 
 
-def standard_mixture(components: int, shape: tuple[int, ...]) -> VmapMixture:
-    """A mixture of standard normals, into which saved arrays are read.
+def gaussian_mixture_of(
+    weights: Float[np.ndarray, " k"],
+    means: Float[np.ndarray, "k d"],
+    covariances: Float[np.ndarray, "k d d"],
+) -> GaussianMixture:
+    """The mixture of these weights, means and covariances, factorised in double precision.
 
     Args:
-        components: Gaussians of the mixture.
-        shape: Shape of one point.
+        weights: Positive; they need not add up to one.
+        means: One a component.
+        covariances: Of full rank.
 
     Returns:
-        A distribution over points.
+        The mixture.
     """
-    size = prod(shape)
-    covariances = jnp.broadcast_to(jnp.eye(size), (components, size, size))
-    means = jnp.zeros((components, size))
-    return gaussian_mixture_of(jnp.ones(components), means, covariances, shape)
-
-
-def stacked(
-    flow: AbstractDistribution, mixture: AbstractDistribution, fraction: float
-) -> DefensiveMixture:
-    r"""A flow and a mixture of Gaussians, $(1 - s)\, q(x) + s \sum_j w_j \mathcal N_j(x)$.
-
-    Where rows are few, each errs where the other need not, and the two together are closer to
-    the data than either.
-
-    Args:
-        flow: $q$.
-        mixture: The mixture, which is not trained any further.
-        fraction: Its share $s$, inside (0, 1).
-
-    Returns:
-        The density of the two, over points of the same shape.
-
-    Raises:
-        ValueError: If the shapes differ or the share is not inside (0, 1).
-
-    Source: Smyth and Wolpert (1999), *Linearly combining density estimators via stacking*.
-    """
-    return DefensiveMixture(flow, paramax.non_trainable(mixture), fraction)
+    weights = np.asarray(weights, np.float64)
+    factors = np.linalg.cholesky(np.asarray(covariances, np.float64))
+    parts = (np.log(weights / weights.sum()), means, factors, np.linalg.inv(factors))
+    return GaussianMixture(*(jnp.asarray(part, float) for part in parts))

@@ -1,132 +1,110 @@
-"""`fit_joint`: a flow finds what matters, balanced training makes it right."""
+"""`fit_joint`: candidates by maximum likelihood, a stack of them, and a tilt of the stack."""
 
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from math import prod
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from math import exp, log, prod
+from typing import cast
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import paramax
-from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
+from flowjax.distributions import AbstractDistribution, Transformed
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
 
-from flowebm.evaluation.estimate import Estimate
-from flowebm.evaluation.log_partition import log_partition
-from flowebm.evaluation.relevance import Relevance
-from flowebm.evaluation.weighted_mean import weighted_mean
-from flowebm.models.bases import gaussian_base, gaussian_of
-from flowebm.models.defensive import DefensiveMixture
-from flowebm.models.energy import AbstractEnergyModel
-from flowebm.models.relevant import IDLE_SCALE, shrink_idle
+from flowebm.evaluation.log_partition import LogPartition
+from flowebm.evaluation.relevance import Relevance, relevant_directions
+from flowebm.models.bounded import BoundedTilt, NoTilt
+from flowebm.models.linear_change import LinearChange
+from flowebm.models.marginals import Marginals, fit_marginals
+from flowebm.models.subspace import SubspaceDensity, SubspaceTilt
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import MLPTilt
-from flowebm.training.balanced import BalancedOptions
-from flowebm.training.driver import Limits, Observers, TrainingDiverged
-from flowebm.training.exploration import (
-    Explored,
-    MakeFlow,
-    are_few,
-    explore,
-    log_probs,
-    spline_coupling,
-)
-from flowebm.training.fit_balanced import (
-    BalancedFit,
-    Normaliser,
-    balance,
-    fit_result,
-    training_and_validation,
-)
-from flowebm.training.gaussian_mixture import mixture_beside
-from flowebm.training.importance_weighted import (
-    N_EVALUATION,
-    ImportanceWeightedFit,
-    Pools,
-    draw_pool,
-    fit_importance_weighted,
-    log_partition_of_pool,
-    resample,
-)
-from flowebm.training.noise import NO_NOISE, Noise
+from flowebm.training.candidate import Candidate, better_of, gain
+from flowebm.training.driver import Observers, TrainingDiverged
+from flowebm.training.fit_balanced import training_and_validation
 from flowebm.training.result import FitResult, collect_warnings
 from flowebm.training.row_weights import RowWeights, rows_in_proportion
+from flowebm.training.rows import Rows
+from flowebm.training.stages.mixtures import fit_mixture
+from flowebm.training.stages.network import NetworkOptions, behind, fit_network, transformed
+from flowebm.training.stages.stacking import stack
+from flowebm.training.stages.tilt import Draws, TiltFit, draw, fit_tilt, tilts
 
-#: Coordinates up to which a Gaussian is the better base: the energy finds the modes by itself and
-#: has no ripples of a flow to repair.
-FEW_COORDINATES = 4
+#: Training points whose scores tell the directions of an active subspace.
+N_DIRECTIONS = 4000
 
-#: Variance of the proposal's wide Gaussian, in units of the data's.
-INFLATION = 1.5
+#: How names of candidates begin that are densities of the active subspace.
+SUBSPACE = "subspace"
 
-#: Iterations of the importance-weighted stage to one of balanced training, at a quarter of its
-#: price.
-WEIGHTED_TO_BALANCED = 2
+#: Share of validation points at nine tenths of the tilt's bound from which a wider bound is tried.
+SATURATED = 0.01
 
-#: Share of a time budget that the importance-weighted stage may take.
-WEIGHTED_BUDGET = 0.25
 
-#: Seconds that balanced training takes to compile, on two cores: where fewer are left it would only
-#: overrun, and what the stages before it have found is returned. Where fewer than twice as many
-#: would be left, an importance-weighted stage takes them too.
-LEAST_TO_BALANCE, ENOUGH_TO_BALANCE = 20.0, 40.0
+@dataclass(frozen=True)
+class JointOptions:
+    """Choices of joint training.
 
-#: Share of a time budget in which log Z is estimated, where balanced training is left out.
-LOG_Z_BUDGET = 0.08
+    Attributes:
+        most_gaussians: Components of a mixture of Gaussians at most; no mixture at 0.
+        networks: Autoregressive networks at most, each with an order of the columns of its own;
+            another one is trained while the last has gained `worthwhile` nats.
+        network: How they are made and trained.
+        network_rows: Training rows from which there are networks.
+        network_columns: Columns up to which there are networks; beyond, a coupling flow.
+        worthwhile: Nats of validation likelihood that a further network must have gained.
+        subspace_columns: Columns from which an active subspace is looked for.
+        bounds: Bounds of the tilt that are tried, in nats: the next one only where the last was
+            reached; no tilt if empty.
+        tilt_steps: Iterations of a tilt's training.
+        n_draws: Draws of the stack that train a tilt, and as many that measure log Z.
+        n_chains: Draws of the model that the result holds as chains.
+        learning_rate: Learning rate of the tilt at its height.
+        weight_decay: Decoupled weight decay of the tilt, for 1,000 rows; less with more rows.
+        batch_size: Rows, and draws, of an iteration of the tilt.
+    """
 
-#: Shares of a wide Gaussian that a flow as base may have, and what they may cost on validation
-#: points, in nats: an insurance against outliers that these lack.
-BASE_FRACTIONS, INSURANCE = (0.0, 0.001, 0.003, 0.009, 0.02, 0.05), 0.01
-
-#: Evaluations without a better validation NLL before fitting a tilt of a flow of few rows stops,
-#: which seldom betters that flow and then does it early.
-PATIENCE_OF_FEW_ROWS = 4
-
-#: Draws that a tilt of a flow of few rows is tried against.
-DRAWS_TO_TRY = 1 << 14
-
-#: Effective share of the draws under which what was fitted against them is not to be trusted: an
-#: energy that ran away where draws are rare has a single draw that is effective.
-TRUSTED_ESS = 0.02
+    most_gaussians: int = 128
+    networks: int = 4
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    network_rows: int = 300
+    network_columns: int = 128
+    worthwhile: float = 0.02
+    subspace_columns: int = 8
+    bounds: tuple[float, ...] = (1.0, 3.0)
+    tilt_steps: int = 1000
+    n_draws: int = 1 << 16
+    n_chains: int = 1024
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    batch_size: int = 1024
 
 
 @dataclass(frozen=True)
 class JointFitResult(FitResult):
-    """A `FitResult`, with what the first stage found.
+    r"""A `FitResult`, with what the stages found.
 
     Attributes:
-        relevance: How far from Gaussian the data are, direction by direction; `None` for points of
-            so few coordinates that nobody looked.
-        relevant: The number of directions to which flow and tilt were turned; `None` where all
-            coordinates matter.
-        known: Directions of a flow that one of all coordinates stands in front of; `None` where
-            there is none.
-        base: What the energy tilts: `gaussian` or `flow`.
-        base_fraction: Share in a flow as base of a Gaussian that is wide along what matters;
-            `None` where there is none.
-        noise: What few training rows were given in fits of flows of all coordinates.
-        mixture_components: Gaussians of a mixture that few rows have beside a flow as base;
-            `None` where there is none.
-        mixture_fraction: The mixture's share.
+        components: The stack: shares and names of its densities.
+        candidates: Validation NLL of every candidate (nats), by name.
+        active: Columns of the active subspace that densities are made of; `None` where all count.
+        relevance: How far from Gaussian the data are, direction by direction; `None` where nobody
+            looked.
+        bound: $B$ of the tilt, nats; `None` where there is no tilt.
+        hidden_mass: The most of the model's mass that a region without any draw can hold, with 95%
+            confidence for a region chosen before the draws; 0 where there is no tilt.
     """
 
+    components: str = ""
+    candidates: dict[str, float] = field(default_factory=dict)
+    active: int | None = None
     relevance: Relevance | None = None
-    relevant: int | None = None
-    known: int | None = None
-    base: Literal["gaussian", "flow"] = "gaussian"
-    base_fraction: float | None = None
-    noise: Noise = NO_NOISE
-    mixture_components: int | None = None
-    mixture_fraction: float | None = None
-
-
-def default_base(n_coordinates: int) -> Literal["gaussian", "flow"]:
-    """What the energy tilts if nobody chooses: a Gaussian up to `FEW_COORDINATES` that it sees."""
-    return "flow" if n_coordinates > FEW_COORDINATES else "gaussian"
+    bound: float | None = None
+    hidden_mass: float = 0.0
 
 
 def fit_joint(
@@ -137,496 +115,328 @@ def fit_joint(
     validation: Float[Array, "m *shape"] | None = None,
     weights: Float[ArrayLike, " n"] | None = None,
     validation_weights: Float[ArrayLike, " m"] | None = None,
-    make_flow: MakeFlow = spline_coupling,
-    defensive_fraction: float = 0.05,
-    base: Literal["auto", "gaussian", "flow"] = "auto",
-    base_fraction: float | None = None,
-    train_base: bool = False,
-    relevant: int | None = None,
-    options: BalancedOptions | None = None,
-    max_steps: int = 1000,
+    circular: tuple[bool, ...] | None = None,
+    options: JointOptions | None = None,
+    max_steps: int | None = None,
     time_budget: float | None = None,
-    patience: int | None = None,
-    block_length: int = 50,
     observers: Observers | None = None,
 ) -> JointFitResult:
-    r"""Fit an energy model in stages: find what matters, then get it right.
+    r"""Fit an energy model in stages, each of which must gain on validation points.
 
-    1. A flow of all coordinates is fitted by maximum likelihood and stopped on validation data.
-       Its scores tell the directions along which the data differ from a Gaussian, and held-out
-       points tell which of these are real (`relevant_directions`). If these are fewer than the
-       coordinates, a second flow is fitted along them alone, with a Gaussian for the rest; the
-       better of the two on validation data stays. Up to three coordinates one flow is fitted to
-       all. Few rows (`are_few`) have noise added in these fits, as much as validation points allow,
-       and a flow as base is then mixed with Gaussians (`fit_gaussian_mixture`).
-    2. With `base="gaussian"` the energy, of the relevant directions alone, is fitted against draws
-       of the flow that are made once, by importance-weighted likelihood
-       (`fit_importance_weighted`). By default that is done up to four relevant directions, and
-       the better of this energy and the flow on validation data is what stage 3 starts from.
-    3. Balanced training from there: the flow is the first proposal and, with `base="flow"`, what
-       the energy tilts. The tilt sees idle directions too, shrunken. Where it does not better the
-       energy of stage 2 on validation data, or the flow that it tilts, that one is kept. It takes
-       about 20 seconds to compile: where a time budget leaves fewer, it is left out, and the
-       energy is that of stage 2 or the flow's. A tilt of a flow of few rows is tried as in stage 2
-       first: where it gains no more than one standard error on validation data, the flow is kept
-       as it is, and elsewhere stage 3 starts from that tilt.
+    1. *Candidates*, by maximum likelihood: the model's base; mixtures of Gaussians by EM, of the
+       columns and of their marginal transforms; where a few directions hold all that is not
+       Gaussian (`relevant_directions`), a mixture of these alone; autoregressive networks behind
+       the marginal transforms, each with another order of the columns.
+    2. *A stack* of the candidates, in the posterior-mean shares of validation points.
+    3. *A bounded tilt* of the stack, $p(x) \propto b(x) e^{-U(x)}$ with $|U| \le B$, by
+       importance-weighted likelihood. The stack is its own proposal: importance weights lie in
+       $[e^{-B}, e^B]$ for any network, and so does $Z$.
 
     Args:
         key: Random key; with the inputs it determines the result on a given device, unless a
             time budget cuts in.
-        model: The model to start from, of standardised points.
+        model: Its tilt is the network to tilt with, its base the first candidate; of standardised
+            points.
         data: Training points, one a row.
-        validation: Points to stop and to choose by; a tenth of the data by default.
+        validation: Validation points; a tenth of the data by default.
         weights: How much the training points count, in any unit; all alike by default.
         validation_weights: How much the validation points count; needed where both validation
             points and weights are given.
-        make_flow: Makes an unfitted flow from a key and a shape; six spline couplings by
-            default.
-        defensive_fraction: Share in the proposal of a Gaussian that is wide along what matters.
-        base: What the energy tilts: the `model`'s own base (`gaussian`), the
-            fitted flow, or the better one where few directions matter and the flow elsewhere
-            (`auto`).
-        base_fraction: Share in a flow as base of the proposal's wide Gaussian, for outliers; the
-            largest that costs validation points next to nothing if it is not given.
-        train_base: Whether a flow as base is trained along with the tilt.
-        relevant: The number of directions that matter; found by itself if not given, from four
-            coordinates on.
-        options: Choices of balanced training.
-        max_steps: Iterations of balanced training at most.
+        circular: Columns of period $2\pi$; none by default.
+        options: Choices of the method.
+        max_steps: Iterations of any one training at most.
         time_budget: Seconds at most, for all stages.
-        patience: Evaluations without a better validation NLL before balanced training stops; by
-            default 4 where few rows tilt a flow, and without end elsewhere.
-        block_length: Iterations between its evaluations.
         observers: Progress, metrics and checkpoints.
 
     Returns:
-        The fitted model, the flow, $\log Z$ with its error, chains, history and relevance.
+        The fitted model, the stack as its proposal, $\log Z$ with its error, and what was found.
 
     Raises:
         ValueError: If shapes do not fit.
         TypeError: If the model is no `EnergyModel`.
-        TrainingDiverged: If training diverges again and again, and no stage before it has found a
-            model.
 
-    Source: Grenioux, Moulines, Gabrié (2023) for balanced training; Zahm et al. (2022) for the
-    directions; Bengio and Senécal (2003) for the importance-weighted likelihood.
+    Source: Smyth and Wolpert (1999) for the stack; Bengio and Senécal (2003) for the
+    importance-weighted likelihood; Zahm et al. (2022) for the directions.
     """
     if not isinstance(model, EnergyModel):
         raise TypeError(f"fit_joint fits an EnergyModel; got a {type(model).__name__}.")
-    if base_fraction is not None and not 0 <= base_fraction < 1:
-        raise ValueError(f"base_fraction must be from 0 to below 1; got {base_fraction}.")
-    if base not in ("auto", "gaussian", "flow"):
-        raise ValueError(f"Unknown base {base!r}: choose auto, gaussian or flow.")
-    if relevant is not None and not 1 <= relevant <= prod(model.shape):
-        raise ValueError(
-            f"relevant must be from 1 to the {prod(model.shape)} coordinates of a point; got "
-            f"{relevant}."
-        )
-    options = options or BalancedOptions()
-    names = ("split", "explore", "chains", "train", "log_z", "weighted")
-    keys: dict[str, PRNGKeyArray] = dict(zip(names, jr.split(key, len(names)), strict=True))
-    keys["mixture"], keys["tried"] = (jr.fold_in(key, len(names) + i) for i in range(2))
-    data, validation, weights, validation_weights = training_and_validation(
-        keys["split"], model, data, validation, weights, validation_weights
-    )
+    options = options or JointOptions()
     observers, sentences = collect_warnings(observers)
-    started = time.monotonic()
-
-    def seconds(share: float = 1.0, *, reserve: float = 0.0) -> float | None:
-        """Seconds left but for a reserve, or that share of the whole if it is less."""
-        if time_budget is None:
-            return None
-        left = (1 - reserve) * time_budget - (time.monotonic() - started)
-        return max(0.0, min(left, share * time_budget))
-
-    shared = _Shared(
-        data, validation, RowWeights.of(weights, validation_weights), options, observers
+    data, validation, weights, validation_weights = training_and_validation(
+        jr.fold_in(key, 0), model, data, validation, weights, validation_weights
     )
-    as_weighted = data if weights is None else data[rows_in_proportion(weights)]
-    explored = explore(
-        keys["explore"],
-        data,
-        validation,
-        gaussian=gaussian_base(as_weighted),
-        weights=shared.weights,
-        make_flow=make_flow,
-        relevant=relevant,
-        seconds=seconds,
-        observers=observers,
-    )
-    wide = paramax.non_trainable(_wide(explored, as_weighted))
-    beside = None
-    if base != "gaussian" and are_few(data) and seconds() != 0.0:
-        beside = mixture_beside(
-            keys["mixture"],
-            explored.flow,
-            data,
-            validation,
-            weights=shared.weights,
-            out_of_time=lambda: seconds() == 0.0,
-        )
-    flow = explored.flow if beside is None else beside.flow
-    proposals = {
-        "gaussian": DefensiveMixture(explored.flow, wide, defensive_fraction),
-        "flow": DefensiveMixture(flow, wide, defensive_fraction),
-    }
-    if base_fraction is None:
-        base_fraction = shared.base_fraction(proposals["flow"])
-    flow = DefensiveMixture(flow, wide, base_fraction) if base_fraction else flow
-    flow_base = flow if train_base else paramax.non_trainable(flow)
-    is_chosen = base != "auto"
-    if base == "auto":
-        seen = explored.relevant if isinstance(model.tilt, MLPTilt) else None
-        base = default_base(seen or prod(model.shape))
-    n_seen = explored.relevant or prod(data.shape[1:])
-    history, weighted = explored.history, None
-    left = seconds()
-    if base == "gaussian" and left != 0.0:
-        share = seconds(WEIGHTED_BUDGET)
-        is_last = left is not None and share is not None and left - share < ENOUGH_TO_BALANCE
-        weighted = shared.fit_to_draws(
-            keys["weighted"],
-            EnergyModel(_turned(model.tilt, explored, 0.0), model.base),
-            proposals["gaussian"],
-            n_seen=n_seen,
-            max_steps=WEIGHTED_TO_BALANCED * max_steps,
-            block_length=WEIGHTED_TO_BALANCED * block_length,
-            time_budget=seconds(reserve=LOG_Z_BUDGET) if is_last else share,
-        )
-        history = history + ([] if weighted is None else weighted.outcome.history)
-        if weighted is None or weighted.ess < TRUSTED_ESS:
-            weighted = None
-            observers.warn(
-                "The flow's draws do not cover the energy that was fitted against them, which is "
-                "given up."
-            )
-        if not is_chosen and not shared.betters(weighted, flow):
-            base, weighted = "flow", None
-    start = model if weighted is None else weighted.model
-    model = EnergyModel(_turned(start.tilt, explored), flow_base if base == "flow" else start.base)
-    pools = None if weighted is None else weighted.pools
-    gains = True
-    if base == "flow" and are_few(data) and not train_base and seconds() != 0.0:
-        tried = shared.fit_to_draws(
-            keys["tried"],
-            model,
-            proposals["flow"],
-            n_seen=n_seen,
-            n_draws=DRAWS_TO_TRY,
-            max_steps=max_steps,
-            patience=PATIENCE_OF_FEW_ROWS,
-            block_length=block_length,
-            time_budget=seconds(WEIGHTED_BUDGET),
-            stage="trial",
-        )
-        if tried is not None:
-            history, pools = history + tried.outcome.history, tried.pools
-            gains = shared.gains(tried, model)
-            if gains:
-                weighted, model = tried, tried.model
-    if patience is None and base == "flow" and are_few(data):
-        patience = PATIENCE_OF_FEW_ROWS
-    left = seconds()
-    if gains and (left is None or left >= LEAST_TO_BALANCE):
-        fallback = model if base == "flow" else None
-        fit, normaliser = shared.balance(
-            (keys["chains"], keys["train"], keys["log_z"]),
-            model,
-            proposals[base],
-            fallback if weighted is None else weighted.model,
-            pools,
-            Limits(max_steps, left, patience, block_length),
-        )
-    else:
-        stop_reason = "a tilt of the flow gains nothing on validation points"
-        if gains:
-            stop_reason = "time budget spent" if weighted is None else weighted.outcome.stop_reason
-        if gains and weighted is None:
-            base, model = "flow", EnergyModel(model.tilt, flow_base)
-            observers.warn(
-                f"The time budget of {time_budget:g} s left {left:.0f} s to balanced training, "
-                f"which needs {LEAST_TO_BALANCE:g} s to start: the energy is that of the flow. Set "
-                "a larger budget."
-            )
-        fit, normaliser = shared.leave(
-            (keys["chains"], keys["weighted"], keys["log_z"]),
-            model if weighted is None else weighted.model,
-            proposals[base],
-            pools,
-            stop_reason,
-        )
-    fit = fit._replace(history=history + fit.history)
-    result = fit_result(fit, normaliser, observers=observers, sentences=sentences)
-    if base == "gaussian":
-        base_fraction, beside = None, None
-    return JointFitResult(
-        **vars(result),
-        relevance=explored.relevance,
-        relevant=explored.relevant,
-        known=explored.known,
-        base=base,
-        base_fraction=base_fraction or None,
-        noise=explored.noise,
-        mixture_components=beside and beside.components,
-        mixture_fraction=beside and beside.fraction,
-    )
+    rows = Rows(data, jnp.asarray(validation, float), RowWeights.of(weights, validation_weights))
+    fit = _Joint(key, rows, options, max_steps, time_budget, observers, circular)
+    gaussian = Candidate.of("Gaussian", model.base, rows)
+    candidates = [gaussian, *fit.mixtures()]
+    relevance, active = fit.active_subspace(gaussian.density, candidates)
+    candidates += fit.of_subspace(relevance, active)
+    candidates += fit.networks(candidates, relevance, active)
+    base = stack(fit.seed("stack"), candidates, rows)
+    tilt = model.tilt
+    if active is not None and relevance is not None and isinstance(tilt, MLPTilt):
+        tilt = SubspaceTilt.of(tilt, relevance.change, active, key=fit.key("tilt"))
+    tilted, draws = fit.tilt(tilt, base)
+    return fit.result(base, tilted, draws, candidates, relevance, active, sentences)
 
 
-def _wide(explored: Explored, data: Float[Array, "n *shape"]) -> AbstractDistribution:
-    """The Gaussian of the data with half as much variance again, along what matters.
+class _Joint:
+    """The stages of one fit, with what they share.
 
-    Along a hundred others too it would hardly ever draw where the model is.
-    """
-    if explored.relevance is None or explored.relevant is None:
-        return gaussian_base(data, inflation=INFLATION)
-    change = explored.relevance.change
-    matters = jnp.arange(change.matrix.shape[0]) < explored.relevant
-    factor = change.matrix * jnp.where(matters, INFLATION**0.5, 1.0)
-    return gaussian_of(change.offset, factor @ factor.T, data.shape[1:])
-
-
-def _turned(
-    tilt: Callable[[Array], Scalar], explored: Explored, scale: float = IDLE_SCALE
-) -> Callable[[Array], Scalar]:
-    """The tilt that sees all but the relevant directions at that scale, if there are such."""
-    if explored.relevance is None or explored.relevant is None or not isinstance(tilt, MLPTilt):
-        return tilt
-    return shrink_idle(tilt, explored.relevance.change, explored.relevant, scale)
-
-
-@eqx.filter_jit
-def _tilts(tilt: Callable[[Array], Scalar], points: Array) -> Array:
-    return jax.vmap(paramax.unwrap(tilt))(points)
-
-
-@eqx.filter_jit
-def _energies(model: AbstractEnergyModel, points: Array) -> Array:
-    return jax.vmap(model.energy)(points)
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """What the stages share, and what is done with it to energies.
-
-    Attributes:
-        data: Training points, one a row.
-        validation: Validation points, one a row.
-        weights: How much both count; all alike if `None`.
-        options: Choices of balanced training.
-        observers: Progress, metrics, checkpoints and warnings.
+    Args:
+        key: Random key.
+        rows: The rows.
+        options: Choices of the method.
+        max_steps: Iterations of any one training at most.
+        time_budget: Seconds at most.
+        observers: Progress, metrics and checkpoints.
+        circular: Columns of period $2\pi$.
     """
 
-    data: Float[Array, "n *shape"]
-    validation: Float[Array, "m *shape"]
-    weights: RowWeights | None
-    options: BalancedOptions
-    observers: Observers
-
-    def mean(self, values: Float[Array, " m"]) -> Estimate:
-        """The mean of one value a validation point."""
-        return weighted_mean(values, self.weights and self.weights.validation)
-
-    def base_fraction(self, proposal: DefensiveMixture) -> float:
-        """The largest share of the wide density in a flow as base that costs next to nothing.
-
-        A flow of few rows leaves almost no mass where outliers are, and balanced training, which
-        sees them as seldom as they are, does not bring it there.
-        """
-        parts = (proposal.flow, proposal.wide)
-        of_flow, of_wide = (log_probs(part, self.validation) for part in parts)
-
-        def nll(fraction: float) -> float:
-            mixed = of_flow
-            if fraction:
-                mixed = DefensiveMixture(*parts, fraction).mix(of_flow, of_wide)
-            return float(self.mean(-mixed).value)
-
-        nlls = {fraction: nll(fraction) for fraction in BASE_FRACTIONS}
-        lowest = min(nlls.values())
-        return max(fraction for fraction, value in nlls.items() if value <= lowest + INSURANCE)
-
-    def fit_to_draws(
+    def __init__(
         self,
         key: PRNGKeyArray,
-        model: EnergyModel,
-        proposal: DefensiveMixture,
-        *,
-        n_seen: int,
-        **choices: Any,
-    ) -> ImportanceWeightedFit[EnergyModel] | None:
-        """The importance-weighted stage with the choices of balanced training, or none if it
-        diverged.
+        rows: Rows,
+        options: JointOptions,
+        max_steps: int | None,
+        time_budget: float | None,
+        observers: Observers,
+        circular: tuple[bool, ...] | None,
+    ):
+        self.root, self.rows, self.options, self.observers = key, rows, options, observers
+        self.max_steps, self.time_budget, self.circular = max_steps, time_budget, circular
+        self.started = time.monotonic()
+        self.points = rows.in_proportion()
+        self.marginals = fit_marginals(self.points, circular) if self.are_columns else None
 
-        Args:
-            key: Random key.
-            model: The model to start from.
-            proposal: What draws are made of.
-            n_seen: Coordinates that the tilt sees.
-            choices: Others of `fit_importance_weighted`.
-        """
-        with suppress(TrainingDiverged):
-            return fit_importance_weighted(
-                key,
-                model,
-                proposal,
-                self.data,
-                self.validation,
-                weights=self.weights,
-                learning_rate=self.options.learning_rate,
-                # As much over all of its iterations, of which there are more.
-                weight_decay=self.options.decay(n_seen) / WEIGHTED_TO_BALANCED,
-                batch_size=self.options.batch_size,
-                observers=self.observers,
-                **choices,
-            )
-        return None
+    @property
+    def are_columns(self) -> bool:
+        """Whether a point is a vector of so few columns that each can have a say of its own."""
+        return len(self.rows.shape) == 1 and self.rows.shape[0] <= self.options.network_columns
 
-    def betters(
-        self, weighted: ImportanceWeightedFit[EnergyModel] | None, flow: AbstractDistribution
-    ) -> bool:
-        """Whether an energy was fitted that is better on validation points than the flow."""
-        if weighted is None:
-            return False
-        nll = self.mean(-log_probs(flow, self.validation)).value
-        return float(weighted.outcome.state.best_nll) < float(nll)
+    def key(self, stage: str) -> PRNGKeyArray:
+        """The key of a stage, whatever stages there are beside it."""
+        return jr.fold_in(self.root, zlib.crc32(stage.encode()))
 
-    def gains(self, tried: ImportanceWeightedFit[EnergyModel], start: EnergyModel) -> bool:
-        """Whether validation points are more likely by more than one standard error than at the
-        start.
+    def seed(self, stage: str) -> int:
+        """The seed of a stage that NumPy computes."""
+        return int(jr.randint(self.key(stage), (), 0, jnp.iinfo(jnp.int32).max))
 
-        Of few points that have nothing to tell, every other set is pleased by the first step.
-        """
-        tilts = (_tilts(model.tilt, self.validation) for model in (tried.model, start))
-        state, stderr = tried.outcome.state, self.mean(jnp.subtract(*tilts)).stderr
-        return tried.ess >= TRUSTED_ESS and float(state.first_nll - state.best_nll) > float(stderr)
+    def left(self, share: float = 1.0) -> float | None:
+        """Seconds left, or that share of the budget if it is less."""
+        if self.time_budget is None:
+            return None
+        left = self.time_budget - (time.monotonic() - self.started)
+        return max(0.0, min(left, share * self.time_budget))
 
-    def balance(
+    def out_of_time(self, reserve: float = 0.0) -> bool:
+        """Whether no more than that share of the budget is left."""
+        left = self.left()
+        return left is not None and left <= reserve * cast(float, self.time_budget)
+
+    def mixtures(self) -> Iterator[Candidate]:
+        """Mixtures of Gaussians, of the columns and of their marginal transforms."""
+        if not self.are_columns or any(self.circular or ()):
+            return
+        # Networks and the tilt have their time left: a mixture is seldom the last word.
+        yield from self._mixture("mixture", self.points, self.rows.validation, None)
+        points, _ = transformed(self.marginals, jnp.asarray(self.points, float))
+        validation, _ = transformed(self.marginals, self.rows.validation)
+        yield from self._mixture(
+            "mixture of transforms", points, validation, lambda q: behind(q, self.marginals)
+        )
+
+    def _mixture(
         self,
-        keys: tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray],
-        model: EnergyModel,
-        proposal: DefensiveMixture,
-        fallback: AbstractEnergyModel | None,
-        pools: Pools | None,
-        limits: Limits,
-    ) -> tuple[BalancedFit, Normaliser]:
-        """Balanced training, or what it started from if that has the lower NLL.
+        name: str,
+        points: ArrayLike,
+        validation: ArrayLike,
+        wrap: Callable[[AbstractDistribution], AbstractDistribution] | None,
+    ) -> Iterator[Candidate]:
+        if self.out_of_time(0.6) or not self.options.most_gaussians:
+            return
+        fitted = fit_mixture(
+            self.seed(name),
+            np.asarray(points, np.float64),
+            np.asarray(validation, np.float64),
+            most_components=self.options.most_gaussians,
+            out_of_time=lambda: self.out_of_time(0.6),
+        )
+        density = fitted.mixture if wrap is None else wrap(fitted.mixture)
+        yield Candidate.of(f"{name} of {fitted.components}", density, self.rows)
 
-        Args:
-            keys: Of the chains, of training and of log Z.
-            model: The model to train.
-            proposal: Its proposal.
-            fallback: What it started from; `None` if that is no model to return.
-            pools: Draws of the proposal, if there are any.
-            limits: When it ends.
+    def best(self, candidates: Sequence[Candidate]) -> Candidate:
+        """The candidate of the highest mean log-density of validation points."""
+        return max(candidates, key=lambda c: float(self.rows.mean(c.log_prob).value))
 
-        Returns:
-            The fit, with the history of this stage, and its log-normaliser.
-        """
-        fit, before = self._balanced(keys[:2], model, proposal, fallback, limits)
-        fit, normaliser = self._better(keys[2], fit, before)
-        if fit is before:
-            pool = draw_pool(keys[0], proposal, N_EVALUATION) if pools is None else pools.held_out
-            chains = resample(keys[0], fit.model, pool, self.options.n_chains)
-            fit = fit._replace(chains=chains)
-        return fit, normaliser
+    def active_subspace(
+        self, gaussian: AbstractDistribution, candidates: Sequence[Candidate]
+    ) -> tuple[Relevance | None, int | None]:
+        """The directions along which the best candidate, rightly, is not Gaussian, if few are."""
+        d = prod(self.rows.shape)
+        if d < self.options.subspace_columns or self.out_of_time(0.5) or len(candidates) < 2:
+            return None, None
+        if any(self.circular or ()):
+            return None, None
+        rows_key, noise_key = jr.split(self.key("subspace"))
+        held_out = self.rows.validation
+        if self.rows.weights is not None:
+            held_out = held_out[rows_in_proportion(self.rows.weights.validation)]
+        chosen = jr.permutation(rows_key, len(self.points))[:N_DIRECTIONS]
+        relevance = relevant_directions(
+            noise_key,
+            self.best(candidates).density.log_prob,
+            cast(Transformed, gaussian),
+            jnp.asarray(self.points, float)[chosen].reshape(-1, *self.rows.shape),
+            held_out,
+        )
+        active = max(1, int(relevance.n_relevant))
+        return relevance, active if active <= d // 2 else None
 
-    def leave(
+    def of_subspace(
+        self, relevance: Relevance | None, active: int | None
+    ) -> Iterator[Candidate]:
+        """A mixture of Gaussians of the active subspace, with a Gaussian of the rest."""
+        if relevance is None or active is None:
+            return
+        turn = _turn(relevance.change, active)
+        points = jnp.asarray(self.points, float).reshape(-1, *self.rows.shape)
+        yield from self._mixture(
+            f"{SUBSPACE} mixture",
+            turn(points),
+            turn(self.rows.validation),
+            lambda density: SubspaceDensity(density, relevance.change),
+        )
+
+    def networks(
         self,
-        keys: tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray],
-        model: EnergyModel,
-        proposal: DefensiveMixture,
-        pools: Pools | None,
-        stop_reason: str,
-    ) -> tuple[BalancedFit, Normaliser]:
-        """A model that is not balanced any further, as a fit of no iterations.
+        candidates: Sequence[Candidate],
+        relevance: Relevance | None,
+        active: int | None,
+    ) -> Iterator[Candidate]:
+        """Autoregressive networks of the columns, while each gains something for the stack.
 
-        Args:
-            keys: Of the chains, and of two pools where there are none yet.
-            model: The model.
-            proposal: Its proposal.
-            pools: Draws of the proposal, if there are any.
-            stop_reason: Why this is all.
-
-        Returns:
-            The fit, and its log-normaliser by draws that have chosen nothing.
+        Of the active subspace's coordinates alone, where a mixture of these is the best so far.
         """
-        if pools is None:
-            pool, unseen = (draw_pool(key, proposal, N_EVALUATION) for key in keys[1:])
-        else:
-            _, pool, unseen = pools
-        chains = resample(keys[0], model, pool, self.options.n_chains)
-        fit = BalancedFit(model, proposal, chains, stop_reason, [])
-        return fit, Normaliser.of(lambda: log_partition_of_pool(model, unseen))
+        options, rows, marginals = self.options, self.rows, self.marginals
+        if not self.are_columns or len(rows.train) < options.network_rows:
+            return
+        change = None
+        if active is not None and relevance is not None:
+            if self.best(candidates).name.startswith(SUBSPACE):
+                change, turn = relevance.change, _turn(relevance.change, active)
+                rows = Rows(turn(rows.train), turn(rows.validation), rows.weights)
+                marginals = fit_marginals(rows.in_proportion())
+        found = list(candidates)
+        before = stack(self.seed("stack"), found, self.rows)
+        for number in range(options.networks):
+            if self.out_of_time(0.2):
+                return
+            name = f"network-{number + 1}"
+            with suppress(TrainingDiverged):
+                network = fit_network(
+                    self.key(name),
+                    rows,
+                    _order(number, rows.shape[0]),
+                    cast(Marginals, marginals),
+                    options=options.network,
+                    circular=self.circular,
+                    max_steps=self.max_steps,
+                    time_budget=self.left(0.3 if number == 0 else 0.2),
+                    stage=name,
+                    observers=self.observers,
+                )
+                if change is not None:
+                    density = SubspaceDensity(network.density, change)
+                    network = Candidate.of(name, density, self.rows, network.history)
+                yield network
+                found.append(network)
+            after = stack(self.seed("stack"), found, self.rows)
+            if rows.shape[0] == 1 or gain(after, before, self.rows)[0] < options.worthwhile:
+                return
+            before = after
 
-    def _balanced(
+    def tilt(
+        self, network: Callable[[Array], Scalar], base: Candidate
+    ) -> tuple[TiltFit | None, Draws]:
+        """The base with the tilt that gains on validation points; none if no tilt does."""
+        options, best = self.options, None
+        n = options.n_draws
+        draws = draw(self.key("draws"), base.density, n, n // 4, n)
+        steps = options.tilt_steps if self.max_steps is None else self.max_steps
+        for bound in options.bounds:
+            if self.out_of_time(0.05):
+                break
+            with suppress(TrainingDiverged):
+                tilted = fit_tilt(
+                    self.key("tilt"),
+                    BoundedTilt(network, bound),
+                    base,
+                    draws,
+                    self.rows,
+                    learning_rate=options.learning_rate,
+                    weight_decay=options.weight_decay,
+                    batch_size=options.batch_size,
+                    max_steps=min(steps, options.tilt_steps),
+                    time_budget=self.left(0.2),
+                    stage=f"tilt-{bound:g}",
+                    observers=self.observers,
+                )
+                simple = base if best is None else best.candidate
+                if better_of(simple, tilted.candidate, self.rows) is tilted.candidate:
+                    best = tilted
+                if tilted.saturated < SATURATED:
+                    break
+        return best, draws
+
+    def result(
         self,
-        keys: tuple[PRNGKeyArray, PRNGKeyArray],
-        model: EnergyModel,
-        proposal: DefensiveMixture,
-        fallback: AbstractEnergyModel | None,
-        limits: Limits,
-    ) -> tuple[BalancedFit, BalancedFit | None]:
-        """Balanced training and its fallback, which alone is left where it diverges.
+        base: Candidate,
+        tilted: TiltFit | None,
+        draws: Draws,
+        candidates: Sequence[Candidate],
+        relevance: Relevance | None,
+        active: int | None,
+        sentences: list[str],
+    ) -> JointFitResult:
+        r"""The fit with $\log Z$ from draws that had no part in it."""
+        history = [row for c in candidates for row in c.history]
+        log_z, bound, chains = LogPartition.exact(0.0), None, draws.unseen
+        tilt: Callable[[Array], Scalar] = NoTilt()
+        if tilted is not None:
+            tilt, history = tilted.tilt, history + list(tilted.candidate.history)
+            bound = float(tilted.tilt.bound.tree)
+            log_weights = -tilts(tilt, draws.unseen)
+            log_z = LogPartition.from_log_weights(log_weights)
+            # Exact draws of the model, by rejection.
+            kept = jnp.log(jr.uniform(self.key("chains"), log_weights.shape)) < log_weights - bound
+            chains = draws.unseen[np.flatnonzero(kept)]
+        return JointFitResult(
+            model=EnergyModel(tilt, paramax.non_trainable(base.density)),
+            flow=base.density,
+            log_partition=log_z,
+            chains=chains[: self.options.n_chains],
+            history=history,
+            stop_reason="all stages done" if not self.out_of_time() else "time budget spent",
+            warnings=tuple(sentences),
+            components=base.name,
+            candidates={c.name: -float(self.rows.mean(c.log_prob).value) for c in candidates},
+            active=active,
+            relevance=relevance,
+            bound=bound,
+            hidden_mass=0.0
+            if bound is None
+            else min(1.0, exp(2 * bound) * log(20) / len(draws.unseen)),
+        )
 
-        Returns:
-            The fit, and the fallback with its proposal, or `None`; one and the same object where
-            there is nothing but the fallback.
-        """
-        try:
-            fit = balance(
-                keys,
-                model,
-                proposal,
-                self.data,
-                self.validation,
-                weights=self.weights,
-                options=self.options,
-                limits=limits,
-                observers=self.observers,
-            )
-        except TrainingDiverged as error:
-            if fallback is None:
-                raise
-            self.observers.warn(
-                f"Balanced training is given up ({str(error).rstrip('.')}): the energy is that of "
-                "the stage before it."
-            )
-            # Without chains: they are drawn for whatever is kept of earlier stages.
-            fit = BalancedFit(fallback, proposal, self.data[:0], "training diverged", [])
-            return fit, fit
-        if fallback is None:
-            return fit, None
-        # A flow as base is covered best by the proposal that began as it.
-        is_base = fallback is model
-        return fit, fit._replace(model=fallback, flow=proposal if is_base else fit.flow)
 
-    def _better(
-        self, key: PRNGKeyArray, fit: BalancedFit, before: BalancedFit | None
-    ) -> tuple[BalancedFit, Normaliser]:
-        r"""Balanced training's fit, or what it started from if that has the lower NLL.
+def _order(number: int, d: int) -> Int[np.ndarray, " d"]:
+    """Ranks of the columns: as they are, the other way round, then at random."""
+    if number < 2:
+        return np.arange(d) if number == 0 else np.arange(d)[::-1].copy()
+    return np.random.default_rng(number).permutation(d)
 
-        Each is judged by its NLL with $\log Z$ one standard error up: a flow's is known exactly,
-        and is not given up for an energy of which it is only a guess. Where one flow proposes for
-        both, both $\log Z$ are of the same draws: by draws of its own for either the two could
-        not be told apart. A budget that ends soon after balanced training has begun leaves it worse
-        than its start, and so do rows that are too few for a flow to follow the energy.
 
-        Args:
-            key: Random key of the draws.
-            fit: Of balanced training.
-            before: What it started from; `None` if that is no model to return.
-
-        Returns:
-            The better fit, and its log-normaliser.
-        """
-
-        def normaliser(of: BalancedFit) -> Normaliser:
-            return Normaliser.of(lambda: log_partition(key, of.model, of.flow))
-
-        def highest_nll(of: BalancedFit, normaliser: Normaliser) -> float:
-            log_z = normaliser.log_partition
-            energies = _energies(of.model, self.validation)
-            return float(self.mean(energies).value) + log_z.value + log_z.stderr
-
-        fits = [fit] if before is None or before is fit else [fit, before]
-        return min(((of, normaliser(of)) for of in fits), key=lambda pair: highest_nll(*pair))
+def _turn(change: LinearChange, k: int) -> Callable[[Array], Array]:
+    """The first coordinates of points, one a row, under the change."""
+    return jax.vmap(lambda x: change.inverse(x).ravel()[:k])

@@ -10,8 +10,6 @@ import optax.contrib
 from jaxtyping import Array, PyTree
 from optax.contrib import MuonDimensionNumbers
 
-from flowebm.models.relevant import ShrunkWeight
-
 #: Learning rates of hidden layers and of those beside them, in units of all other parameters'.
 HIDDEN_RATE, OUTER_RATE = 10.0, 2.0
 
@@ -82,8 +80,7 @@ def roles(params: PyTree[Array]) -> PyTree[str]:
     Returns:
         The same form: `hidden` at the weights of `Linear` layers behind the first that have several
         outputs, `outer` at all else of such layers, `other` elsewhere. Layers whose weights are
-        stacked, as those of flows, or constrained do not count, nor does a single one. Layers
-        that are shrunken along some directions, as a first one may be, count and are `outer`.
+        stacked, as those of flows, or constrained do not count, nor does a single one.
     """
     nodes, form = jax.tree.flatten(params, is_leaf=_is_free_linear)
     n_layers = sum(map(_is_free_linear, nodes))
@@ -94,7 +91,7 @@ def roles(params: PyTree[Array]) -> PyTree[str]:
             role.append(jax.tree.map(lambda _: "other", node))
             continue
         layer = jax.tree.map(lambda _: "outer", node)
-        if n_before and not isinstance(node.weight, ShrunkWeight) and min(node.weight.shape) > 1:
+        if n_before and min(node.weight.shape) > 1:
             layer = eqx.tree_at(lambda linear: linear.weight, layer, "hidden")
         role.append(layer)
         n_before += 1
@@ -106,6 +103,4 @@ def _is_free_linear(node: object) -> bool:
     if not isinstance(node, eqx.nn.Linear):
         return False
     weight: object = node.weight
-    if isinstance(weight, ShrunkWeight):
-        weight = weight.weight
     return getattr(weight, "ndim", 0) == 2

@@ -1,0 +1,149 @@
+"""Columns one by one towards a normal distribution, by monotone splines."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flowjax.bijections import AbstractBijection
+from jaxtyping import Array, Float, Scalar
+
+#: Most knots of a column's spline; with fewer rows there are about as many as their cube root.
+MOST_KNOTS, LEAST_KNOTS = 24, 4
+
+#: Rows beyond the outermost knots on either side, at least.
+ROWS_BEYOND = 20
+
+#: Least distance of two knots, in units of the normal scores between them. A pile of equal values
+#: has less, and would have slopes without bound.
+LEAST_DISTANCE = 0.01
+
+
+class Marginals(AbstractBijection):
+    r"""Monotone rational-quadratic splines $z_i = f_i(x_i)$, straight lines outside their knots.
+
+    Slopes are continuous everywhere. For transforms that are fitted to quantiles and stay as they
+    are (`paramax.non_trainable`).
+
+    Args:
+        x: Knots of each column, rising; shape `(d, knots)`.
+        z: Their images, rising.
+        slopes: Slopes there, positive.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Source: Gregory and Delbourgo (1982), *Piecewise rational quadratic interpolation to monotonic
+    data*.
+    """
+
+    x: Float[Array, "d knots"]
+    z: Float[Array, "d knots"]
+    slopes: Float[Array, "d knots"]
+    cond_shape: ClassVar[None] = None
+
+    def __check_init__(self):
+        if not self.x.shape == self.z.shape == self.slopes.shape:
+            raise ValueError("Knots, images and slopes must have one shape.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.x.shape[0],)
+
+    def transform_and_log_det(self, x: Array, condition: Array | None = None):
+        z, log_slope = jax.vmap(_spline)(x, self.x, self.z, self.slopes)
+        return z, log_slope.sum()
+
+    def inverse_and_log_det(self, y: Array, condition: Array | None = None):
+        x = jax.vmap(_inverse)(y, self.x, self.z, self.slopes)
+        return x, -jax.vmap(_spline)(x, self.x, self.z, self.slopes)[1].sum()
+
+
+def _bin(value: Scalar, ends: Array, x: Array, z: Array, slopes: Array):
+    """Both ends of the bin that a value lies in, among `ends`."""
+    k = jnp.sum(value > ends[1:-1])
+    return (jax.lax.dynamic_slice(values, (k,), (2,)) for values in (x, z, slopes))
+
+
+def _spline(value: Scalar, x: Array, z: Array, slopes: Array) -> tuple[Scalar, Scalar]:
+    """The spline at a value, and the logarithm of its slope."""
+    inside = jnp.clip(value, x[0], x[-1])
+    (x0, x1), (z0, z1), (d0, d1) = _bin(inside, x, x, z, slopes)
+    mean_slope = (z1 - z0) / (x1 - x0)
+    xi = (inside - x0) / (x1 - x0)
+    between = xi * (1 - xi)
+    denominator = mean_slope + (d0 + d1 - 2 * mean_slope) * between
+    y = z0 + (z1 - z0) * (mean_slope * xi**2 + d0 * between) / denominator
+    numerator = d1 * xi**2 + 2 * mean_slope * between + d0 * (1 - xi) ** 2
+    slope = mean_slope**2 * numerator / denominator**2
+    # At the outermost knots this slope is that of the line beyond.
+    return y + (value - inside) * slope, jnp.log(slope)
+
+
+def _inverse(value: Scalar, x: Array, z: Array, slopes: Array) -> Scalar:
+    inside = jnp.clip(value, z[0], z[-1])
+    (x0, x1), (z0, z1), (d0, d1) = _bin(inside, z, x, z, slopes)
+    mean_slope = (z1 - z0) / (x1 - x0)
+    term = (inside - z0) * (d0 + d1 - 2 * mean_slope)
+    a = (z1 - z0) * (mean_slope - d0) + term
+    b = (z1 - z0) * d0 - term
+    c = -mean_slope * (inside - z0)
+    xi = 2 * c / (-b - jnp.sqrt(jnp.maximum(b**2 - 4 * a * c, 0.0)))
+    beyond = jnp.where(value > inside, (value - inside) / slopes[-1], (value - inside) / slopes[0])
+    return x0 + xi * (x1 - x0) + beyond
+
+
+def fit_marginals(
+    points: Float[np.ndarray, "n d"], fixed: tuple[bool, ...] | None = None
+) -> Marginals:
+    """Splines through the columns' quantiles at even normal scores.
+
+    Args:
+        points: Points, one a row.
+        fixed: Columns that stay as they are, as circular ones must; none by default.
+
+    Returns:
+        The transform of points.
+
+    Source: Fritsch and Butland (1984), *A method for constructing local monotone piecewise cubic
+    interpolants*, for the slopes.
+    """
+    from scipy.stats import norm
+
+    points = np.asarray(points, np.float64)
+    n, d = points.shape
+    knots = int(np.clip(round(n ** (1 / 3)), LEAST_KNOTS, MOST_KNOTS))
+    beyond = min(ROWS_BEYOND / n, 0.1)
+    scores = np.linspace(norm.ppf(beyond), -norm.ppf(beyond), knots)
+    quantiles = np.quantile(points, norm.cdf(scores), axis=0)
+    columns = []
+    for j in range(d):
+        x, z = _apart(quantiles[:, j], scores)
+        if len(x) < 3 or (fixed is not None and fixed[j]):
+            x = z = np.linspace(-1.0, 1.0, knots)
+        # Columns with piles of equal values have fewer knots: others between them change nothing
+        # but the array's shape.
+        while len(x) < knots:
+            widest = int(np.argmax(np.diff(x)))
+            x = np.insert(x, widest + 1, x[widest : widest + 2].mean())
+            z = np.insert(z, widest + 1, z[widest : widest + 2].mean())
+        columns.append((x, z, _slopes(x, z)))
+    return Marginals(*(jnp.asarray(np.stack(part), jnp.float32) for part in zip(*columns)))
+
+
+def _apart(x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The knots without those that lie too close to the one before."""
+    kept = [0]
+    for i in range(1, len(x)):
+        if x[i] - x[kept[-1]] > LEAST_DISTANCE * (z[i] - z[kept[-1]]):
+            kept.append(i)
+    return x[kept], z[kept]
+
+
+def _slopes(x: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Weighted harmonic means of the slopes on either side of a knot."""
+    widths = np.diff(x)
+    secants = np.diff(z) / widths
+    left, right = 2 * widths[1:] + widths[:-1], widths[1:] + 2 * widths[:-1]
+    inner = (left + right) / (left / secants[:-1] + right / secants[1:])
+    return np.concatenate([secants[:1], inner, secants[-1:]])

@@ -1,0 +1,198 @@
+"""How components are built: plain values that a file can hold, and the way back from them."""
+
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+
+from flowebm.models.activations import ACTIVATIONS
+
+Class = TypeVar("Class", bound=type)
+
+#: Classes that models are made of, by name: modules whose fields are arrays, plain values,
+#: activation functions, or modules of this table themselves.
+KINDS: dict[str, type] = {"NonTrainable": paramax.NonTrainable}
+
+#: Functions that build a component which holds functions of its own, by name.
+BUILDERS: dict[str, Callable[..., Any]] = {}
+
+
+def register(cls: Class) -> Class:
+    """Let models that contain modules of a class be saved and loaded; a class decorator.
+
+    Nothing of a class is executed when a model is loaded but its `__check_init__`, so that its
+    fields must be all that there is to a module: arrays, plain values, activation functions of
+    `flowebm.models.activations`, tuples of these, and other registered modules.
+
+    Args:
+        cls: A subclass of `equinox.Module`.
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: If another class of that name is registered.
+    """
+    if KINDS.setdefault(cls.__name__, cls) is not cls:
+        raise ValueError(f"Another class named {cls.__name__} is registered: rename one of them.")
+    return cls
+
+
+def describe(tree: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """A model as plain values, and its arrays by name.
+
+    Args:
+        tree: Modules of registered classes.
+
+    Returns:
+        Values that JSON can hold, and the arrays.
+
+    Raises:
+        ValueError: If the tree holds something that is neither an array, nor plain, nor registered.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    return _describe(tree, "", arrays), arrays
+
+
+def build(recipe: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The model that `describe` described.
+
+    Args:
+        recipe: Plain values, from a file that is not trusted.
+        arrays: The arrays by name.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If the values do not describe a model, or the arrays are not exactly its own.
+    """
+    unused = dict(arrays)
+    try:
+        tree = _build(recipe, "", unused)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"its recipe is not one of a model ({error!r})") from error
+    if unused:
+        raise ValueError(f"it has an array {sorted(unused)[0]} too many")
+    return tree
+
+
+def _describe(node: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(node, jax.Array | np.ndarray):
+        name = path.lstrip(".") or "value"
+        arrays[name] = np.asarray(node)
+        return {"array": name}
+    if isinstance(node, float) and not math.isfinite(node):
+        raise ValueError(f"{path} is not finite")
+    if node is None or isinstance(node, bool | int | float | str):
+        return node
+    if isinstance(node, tuple | list):
+        return [_describe(child, f"{path}.{i}", arrays) for i, child in enumerate(node)]
+    built_from = getattr(node, "built_from", None)
+    if built_from is not None:
+        return _describe_built(node, built_from, path, arrays)
+    if type(node).__name__ in KINDS and KINDS[type(node).__name__] is type(node):
+        described = {
+            field.name: _describe(getattr(node, field.name), f"{path}.{field.name}", arrays)
+            for field in fields(node)
+        }
+        return {"kind": type(node).__name__, "fields": described}
+    for name, function in ACTIVATIONS.items():
+        if node is function:
+            return {"activation": name}
+    raise ValueError(
+        f"{path.lstrip('.') or 'the model'} is a {type(node).__name__}, which no file can hold: "
+        "decorate its class with flowebm.models.register"
+    )
+
+
+def _describe_built(
+    node: Any, built_from: tuple, path: str, arrays: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    is_frozen = any(isinstance(leaf, paramax.NonTrainable) for leaf in _leaves(node))
+    for name, leaf in _named(_thawed(node)).items():
+        if eqx.is_array(leaf):
+            arrays[f"{path}.{name}".lstrip(".")] = np.asarray(leaf)
+    return {"built": list(built_from), "frozen": is_frozen}
+
+
+def _build(recipe: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+    if recipe is None or isinstance(recipe, bool | int | float | str):
+        return recipe
+    if isinstance(recipe, list):
+        return tuple(_build(child, f"{path}.{i}", arrays) for i, child in enumerate(recipe))
+    if "array" in recipe:
+        return _array(arrays, path.lstrip(".") or "value")
+    if "activation" in recipe:
+        return ACTIVATIONS[recipe["activation"]]
+    if "built" in recipe:
+        return _build_from(recipe, path, arrays)
+    cls = KINDS[recipe["kind"]]
+    names, described = [field.name for field in fields(cls)], recipe["fields"]
+    if set(names) != set(described):
+        raise ValueError(f"a {recipe['kind']} has the fields {', '.join(names)}")
+    node = object.__new__(cls)
+    for name in names:
+        object.__setattr__(node, name, _build(described[name], f"{path}.{name}", arrays))
+    if hasattr(node, "__check_init__"):
+        node.__check_init__()
+    return node
+
+
+def _build_from(recipe: dict[str, Any], path: str, arrays: dict[str, np.ndarray]) -> Any:
+    builder, *parameters = (_build(part, "", {}) for part in recipe["built"])
+    entries = sum(array.size for array in arrays.values())
+    counts = [v for v in jax.tree.leaves(parameters) if type(v) is int]
+    if any(not 0 < count <= max(entries, 1000) for count in counts):
+        raise ValueError("it describes a larger model than its arrays can fill")
+    fresh = BUILDERS[builder](*parameters)
+    leaves = []
+    for name, leaf in _named(fresh).items():
+        if eqx.is_array(leaf):
+            found = _array(arrays, f"{path}.{name}".lstrip("."))
+            if found.shape != leaf.shape:
+                raise ValueError(f"{name} has shape {found.shape} where {leaf.shape} is needed")
+            leaf = found.astype(leaf.dtype)
+        leaves.append(leaf)
+    node = jax.tree.unflatten(jax.tree.structure(fresh), leaves)
+    return paramax.non_trainable(node) if recipe["frozen"] else node
+
+
+def _array(arrays: dict[str, np.ndarray], name: str) -> jax.Array:
+    if name not in arrays:
+        raise ValueError(f"it has no array {name}")
+    array = arrays.pop(name)
+    if array.dtype.kind not in "fi" or array.dtype == np.float16:
+        raise ValueError(f"{name} is of type {array.dtype}")
+    if array.dtype == np.float64 and jnp.zeros(0).dtype == np.float32:
+        raise ValueError(f"{name} is in double precision: switch jax_enable_x64 on to use it")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} has values that are not finite")
+    return jnp.asarray(array)
+
+
+def _is_frozen(node: Any) -> bool:
+    return isinstance(node, paramax.NonTrainable)
+
+
+def _leaves(tree: Any) -> list[Any]:
+    return jax.tree.leaves(tree, is_leaf=_is_frozen)
+
+
+def _thawed(tree: Any) -> Any:
+    """The tree with arrays in the place of frozen ones."""
+    return jax.tree.map(lambda x: x.tree if _is_frozen(x) else x, tree, is_leaf=_is_frozen)
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """The leaves by their path in the tree."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }

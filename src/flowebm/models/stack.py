@@ -1,0 +1,119 @@
+"""A stack of densities: their mixture in shares that held-out points choose."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+
+#: Draws of a component made at once: one program a component serves any number.
+AT_ONCE = 4096
+
+
+class Stack(AbstractDistribution):
+    r"""$p(x) = \sum_j s_j\, q_j(x)$ of densities that were fitted apart.
+
+    It is normalised, sampled as easily as its parts are, and covers what any of them covers.
+
+    Args:
+        components: The densities $q_j$, over points of one shape.
+        log_shares: $\log s_j$, adding up to one.
+
+    Raises:
+        ValueError: If there are no components, or they differ in shape or in number from the
+            shares.
+
+    Source: Smyth and Wolpert (1999), *Linearly combining density estimators via stacking*.
+    """
+
+    components: tuple[AbstractDistribution, ...]
+    log_shares: Float[Array, " components"]
+    cond_shape = None
+
+    # Written out because type checkers take the abstract attributes for the first fields.
+    def __init__(self, components: Sequence[AbstractDistribution], log_shares: Array):
+        self.components = tuple(components)
+        self.log_shares = log_shares
+
+    def __check_init__(self):
+        if not self.components or len(self.components) != self.log_shares.shape[0]:
+            raise ValueError("A stack needs as many shares as components, and one at least.")
+        if len({component.shape for component in self.components}) != 1:
+            raise ValueError("The components of a stack must be over points of one shape.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.components[0].shape
+
+    def _log_prob(self, x: Array, condition: Array | None = None) -> Scalar:
+        of_each = jnp.stack([component._log_prob(x) for component in self.components])
+        return jax.nn.logsumexp(self.log_shares + of_each)
+
+    def _sample(self, key: PRNGKeyArray, condition: Array | None = None) -> Array:
+        choice_key, *keys = jr.split(key, len(self.components) + 1)
+        of_each = [c._sample(k) for c, k in zip(self.components, keys, strict=True)]
+        return jnp.stack(of_each)[jr.categorical(choice_key, self.log_shares)]
+
+    def draw(self, key: PRNGKeyArray, n: int) -> Float[Array, "n *shape"]:
+        """Independent draws, of which each costs one draw of one component.
+
+        Args:
+            key: Random key.
+            n: Number of draws.
+
+        Returns:
+            Points, one a row, in random order.
+        """
+        count_key, order_key, *keys = jr.split(key, len(self.components) + 2)
+        seed = int(jr.randint(count_key, (), 0, jnp.iinfo(jnp.int32).max))
+        shares = np.exp(np.asarray(self.log_shares, np.float64))
+        counts = np.random.default_rng(seed).multinomial(n, shares / shares.sum())
+        parts = [
+            draw_batches(k, component, int(count))
+            for k, component, count in zip(keys, self.components, counts, strict=True)
+            if count
+        ]
+        order = np.random.default_rng(seed + 1).permutation(n)
+        return jnp.asarray(np.concatenate(parts)[order])
+
+
+def draw_batches(
+    key: PRNGKeyArray, density: AbstractDistribution, n: int
+) -> Float[np.ndarray, "n *shape"]:
+    """Independent draws of a density, some thousands at a time.
+
+    Args:
+        key: Random key.
+        density: The distribution.
+        n: Number of draws.
+
+    Returns:
+        Points, one a row.
+    """
+    keys = jr.split(key, -(-n // AT_ONCE))
+    return np.concatenate([np.asarray(_draws(k, density)) for k in keys])[:n]
+
+
+@eqx.filter_jit
+def _draws(key: PRNGKeyArray, density: AbstractDistribution) -> Array:
+    return density.sample(key, (AT_ONCE,))
+
+
+@eqx.filter_jit
+def log_probs(
+    density: AbstractDistribution, points: Float[Array, "m *shape"]
+) -> Float[Array, " m"]:
+    """The log-density of every point, nats.
+
+    Args:
+        density: The distribution.
+        points: One a row.
+    """
+    # Of a mixture of a hundred Gaussians all points at once would take gigabytes.
+    n = points.shape[0]
+    padded = jnp.pad(points, ((0, -n % AT_ONCE), *[(0, 0)] * (points.ndim - 1)), mode="edge")
+    return jax.lax.map(density.log_prob, padded, batch_size=min(AT_ONCE, 512))[:n]
