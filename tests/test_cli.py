@@ -398,7 +398,7 @@ def test_a_table_that_cannot_be_fitted_is_refused_where_it_is_wrong(
         (["--data", "mixture", "--learning-rate", "nan"], "--learning-rate must be a finite"),
         (["--data", "mixture", "--flow-layers", "0"], "--flow-layers must be 1 or more"),
         (["--data", "mixture", "--base", "uniform"], "--base"),
-        (["--data", "mixture", "--activation", "relu"], "choose one of silu"),
+        (["--data", "mixture", "--activation", "relu"], "--activation"),
         (["--data", "mixture", "--point-shape", "1", "2", "2"], "point_shape"),
         (["--data", "mixture", "--n-chains", "many"], "--n-chains"),
         (["--data", "mixture", "--n-chians", "9"], "--n-chains"),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -46,6 +46,7 @@ from flowebm.models.pickled import from_bytes, to_bytes
 from flowebm.models.preprocessed import PreprocessedModel
 from flowebm.models.saved import SavedModel, load_model, save_model
 from flowebm.models.tilted import EnergyModel
+from flowebm.options import Count, Positive, Range, Share, check_options
 from flowebm.samplers.imputed_rows import impute_rows
 from flowebm.samplers.model_samples import sample_model
 from flowebm.samplers.normalised import NormalisedModel
@@ -53,7 +54,11 @@ from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Observers
 from flowebm.training.fit_balanced import fit_balanced
 from flowebm.training.fit_joint import fit_joint
-from flowebm.training.fit_score_matching import ScoreMatchingOptions, fit_score_matching
+from flowebm.training.fit_score_matching import (
+    ObjectiveName,
+    ScoreMatchingOptions,
+    fit_score_matching,
+)
 from flowebm.training.progress import OnProgress
 from flowebm.training.result import FitResult
 from flowebm.training.row_weights import rows_in_proportion
@@ -124,15 +129,15 @@ class FlowEBM(DensityMixin, BaseEstimator):
         self,
         method: Literal["joint", "balanced", "ebflow"] = "joint",
         *,
-        objective: str | None = None,
-        max_steps: int | None = None,
-        time_budget: float | None = None,
-        patience: int | None = None,
+        objective: ObjectiveName | None = None,
+        max_steps: Count | None = None,
+        time_budget: Positive | None = None,
+        patience: Count | None = None,
         architecture: Architecture | EBFlowArchitecture | None = None,
         options: BalancedOptions | ScoreMatchingOptions | None = None,
         point_shape: tuple[int, ...] | None = None,
-        pixel_levels: int | None = None,
-        validation_fraction: float = 0.1,
+        pixel_levels: Annotated[int, Range(least=2)] | None = None,
+        validation_fraction: Share = 0.1,
         observers: Observers | None = None,
         random_state: int | np.random.RandomState | None = None,
     ):
@@ -167,11 +172,6 @@ class FlowEBM(DensityMixin, BaseEstimator):
             TrainingDiverged: If training diverges again and again.
         """
         fit = self._fit_of_the_method()
-        if not self.validation_fraction > 0:
-            raise ValueError(
-                f"validation_fraction must be above 0; got {self.validation_fraction}: without "
-                "validation rows nothing tells when to stop."
-            )
         table = read_table(X)
         values, weights = _rows_that_count(table, sample_weight)
         check_table(
@@ -211,13 +211,12 @@ class FlowEBM(DensityMixin, BaseEstimator):
 
     def _fit_of_the_method(self) -> Callable[..., "_Fitted"]:
         """The function that fits by `method`; refuses choices that belong to another."""
+        check_options(self)
         methods = {
             "joint": (self._fit_joint, Architecture, BalancedOptions),
             "balanced": (self._fit_balanced, Architecture, BalancedOptions),
             "ebflow": (self._fit_ebflow, EBFlowArchitecture, ScoreMatchingOptions),
         }
-        if self.method not in methods:
-            raise ValueError(f"Unknown method {self.method!r}: choose one of {', '.join(methods)}.")
         fit, *kinds = methods[self.method]
         for name, kind in zip(("architecture", "options"), kinds, strict=True):
             value = getattr(self, name)

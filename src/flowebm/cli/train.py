@@ -18,7 +18,7 @@ import pandas as pd
 from rich.console import Console
 
 from flowebm.atomic_write import CannotWrite
-from flowebm.cli.arguments import parse
+from flowebm.cli.arguments import flag, parse
 from flowebm.cli.measure import measure
 from flowebm.cli.points import Points, hold_out, read_points
 from flowebm.cli.stop_signals import Stopped, StopSignals, stop_signals
@@ -28,7 +28,6 @@ from flowebm.cli.train_options import (
     TrainBalanced,
     TrainEBFlow,
     check,
-    flag,
     options_of,
 )
 from flowebm.data import check_table

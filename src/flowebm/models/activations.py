@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 from types import MappingProxyType
+from typing import Literal
 
 import jax
 from jaxtyping import Array
+
+#: Their names.
+Activation = Literal["silu", "softplus", "gelu", "tanh"]
 
 #: Energies are differentiated twice (a gradient of a score), so only smooth functions serve.
 ACTIVATIONS = MappingProxyType(

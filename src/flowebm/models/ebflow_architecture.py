@@ -12,6 +12,7 @@ from flowebm.models.ebflow_architectures import (
     fully_connected_ebflow,
     glow_ebflow,
 )
+from flowebm.options import Count, check_options
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,14 @@ class EBFlowArchitecture:
     """
 
     architecture: Literal["auto", "coupling", "fc", "cnn", "glow"] = "auto"
-    n_blocks: int | None = None
+    n_blocks: Count | None = None
     linear: Literal["full", "lower", "upper", "lu"] = "full"
     transformer: Literal["affine", "spline", "logistic-mixture"] = "affine"
     whiten: bool = True
-    conditioner_width: int | None = None
+    conditioner_width: Count | None = None
+
+    def __post_init__(self):
+        check_options(self)
 
 
 def build_ebflow(
@@ -89,12 +93,8 @@ def build_ebflow(
         )
     if kind == "cnn":
         return convolutional_ebflow(shape, whiten=architecture.whiten, **_given(n_blocks=blocks))
-    if kind == "glow":
-        return glow_ebflow(
-            key, shape, whiten=architecture.whiten, **_given(n_steps=blocks, width=width)
-        )
-    raise ValueError(
-        f"Unknown architecture {kind!r}: choose one of auto, coupling, fc, cnn and glow."
+    return glow_ebflow(
+        key, shape, whiten=architecture.whiten, **_given(n_steps=blocks, width=width)
     )
 
 

@@ -1,6 +1,7 @@
 """Normalizing flows from flowjax, set up as proposals and as bases for points of any shape."""
 
 from math import prod
+from typing import Literal, get_args
 
 import equinox as eqx
 import jax
@@ -15,7 +16,8 @@ from flowebm.models.scalar_spline import ScalarSpline
 from flowebm.models.shared_static import share_static
 
 #: The kinds of flow that `make_flow` builds.
-FLOW_KINDS = ("spline-coupling", "affine-coupling", "spline-autoregressive")
+FlowKind = Literal["spline-coupling", "affine-coupling", "spline-autoregressive"]
+FLOW_KINDS: tuple[str, ...] = get_args(FlowKind)
 
 
 def make_flow(
