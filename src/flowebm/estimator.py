@@ -47,6 +47,7 @@ from flowebm.models.preprocessed import PreprocessedModel
 from flowebm.models.saved import SavedModel, load_model, save_model
 from flowebm.models.tilted import EnergyModel
 from flowebm.options import Count, Positive, Range, Share, check_options
+from flowebm.refusal import Refused
 from flowebm.samplers.imputed_rows import impute_rows
 from flowebm.samplers.model_samples import sample_model
 from flowebm.samplers.normalised import NormalisedModel
@@ -228,7 +229,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         if self.method != "ebflow":
             for name in ("objective", "pixel_levels"):
                 if getattr(self, name) is not None:
-                    raise ValueError(
+                    raise Refused(
                         f"{name} is for the method 'ebflow'; leave it out for {self.method!r}."
                     )
         return fit
@@ -236,7 +237,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
     def _warn_of_few_rows(self, rows: float) -> tuple[str, ...]:
         """Refuse or warn of too little data: a number of rows, or what weighted rows are worth."""
         if rows < 2:
-            raise ValueError(
+            raise Refused(
                 f"The weighted rows are worth {rows:.2f} rows of even weight, which have no spread "
                 "to fit: give less extreme weights."
             )
@@ -265,7 +266,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         architecture = self._architecture()
         for name in ("relevant", "base_fraction"):
             if getattr(architecture, name) is not None:
-                raise ValueError(f"{name} is for the method 'joint'; leave it out for 'balanced'.")
+                raise Refused(f"{name} is for the method 'joint'; leave it out for 'balanced'.")
         if architecture.base == "auto":
             architecture = replace(architecture, base="gaussian")
         # Gaussians are fitted to the distribution that the weights make of the data.
@@ -466,7 +467,10 @@ class FlowEBM(DensityMixin, BaseEstimator):
             columns = pd.DataFrame(table.values, columns=table.names) if known else table.values
         elif not hasattr(X, "columns"):
             columns = table.values
-        validate_data(self, columns, reset=False, skip_check_array=True)
+        try:
+            validate_data(self, columns, reset=False, skip_check_array=True)
+        except ValueError as error:
+            raise Refused(str(error)) from error
 
     def sample(
         self,
@@ -649,7 +653,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             return (width,)
         shape = tuple(self.point_shape)
         if int(np.prod(shape)) != width:
-            raise ValueError(
+            raise Refused(
                 f"point_shape={shape} has {int(np.prod(shape))} values, the data's rows have "
                 f"{width}: they must agree."
             )
@@ -716,7 +720,7 @@ def _pixels(rows: Float[np.ndarray, "n *shape"], levels: int) -> jax.Array:
     """Whole-number pixels in as few bytes as they take."""
     _check_pixels(rows, levels)
     if (rows != np.floor(rows)).any():
-        raise ValueError(
+        raise Refused(
             "With pixel_levels the data must be whole numbers, which the fit makes continuous by "
             "itself; these are not: leave the noise out, or pixel_levels."
         )
@@ -725,7 +729,7 @@ def _pixels(rows: Float[np.ndarray, "n *shape"], levels: int) -> jax.Array:
 
 def _check_pixels(rows: Float[np.ndarray, "n *shape"], levels: int) -> None:
     if rows.min() < 0 or rows.max() >= levels:
-        raise ValueError(
+        raise Refused(
             f"Pixels of {levels} levels lie from 0 to {levels - 1}; these go from {rows.min():g} "
             f"to {rows.max():g}: give the right number of levels."
         )

@@ -20,6 +20,7 @@ from flowebm.cli.rows import check_output, write_draws
 from flowebm.data import check_table, read_table
 from flowebm.data.tables import SUFFIXES
 from flowebm.options import Count, Range, Seed
+from flowebm.refusal import Refused
 from flowebm.report.plots.figure import save_figure
 from flowebm.report.plots.images import image_grid
 from flowebm.run import plain
@@ -89,7 +90,7 @@ def run(arguments: Sequence[str]) -> None:
         missing |= masked(command.mask, shape).ravel()
     if not missing.any():
         mask = " or give --mask" if picture else ""
-        raise ValueError(
+        raise Refused(
             f"No entry is missing in {command.data}: leave the entries to be imputed empty or "
             f"NaN{mask}."
         )
@@ -140,7 +141,7 @@ def _picture_path(command: Impute, shape: tuple[int, ...]) -> Path | None:
         return None
     path = command.output.with_suffix(".png")
     if path.exists() and not command.overwrite:
-        raise ValueError(f"{path} exists: give another name, or --overwrite to replace it.")
+        raise Refused(f"{path} exists: give another name. (--overwrite would replace it.)")
     return path
 
 
@@ -169,7 +170,7 @@ def _check_draw_column(command: Impute, names: Sequence[str]) -> None:
         and "draw" in names
         and command.output.suffix.lower() in (".csv", ".parquet")
     ):
-        raise ValueError(
+        raise Refused(
             f"{command.data} has a column 'draw' of its own, which would name the draws in "
             f"{command.output}: rename it, or write a .npy or .npz file."
         )

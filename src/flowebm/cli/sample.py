@@ -14,6 +14,7 @@ from flowebm.cli.arguments import parse
 from flowebm.cli.fitted import load_fitted
 from flowebm.cli.rows import check_output, write_rows
 from flowebm.options import Count, Seed
+from flowebm.refusal import Refused
 from flowebm.report.plots.figure import save_figure
 from flowebm.report.plots.images import image_grid
 from flowebm.training.progress import progress_counter
@@ -57,7 +58,7 @@ def run(arguments: Sequence[str]) -> None:
     shape = estimator.saved_.shape
     is_picture = command.output.suffix.lower() == ".png"
     if is_picture and (len(shape) != 3 or shape[0] not in (1, 3)):
-        raise ValueError(
+        raise Refused(
             f"The run in {command.run} is not of images, which a page could show: give a .csv, "
             ".parquet, .npy or .npz file."
         )

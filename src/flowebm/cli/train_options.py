@@ -10,6 +10,7 @@ import tyro
 from flowebm.models.architecture import Architecture
 from flowebm.models.ebflow_architecture import EBFlowArchitecture
 from flowebm.options import Count, Positive, Range, Seed, Share
+from flowebm.refusal import Refused
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.fit_score_matching import ScoreMatchingOptions
 
@@ -153,9 +154,9 @@ def check(command: TrainBalanced | TrainEBFlow) -> None:
         ValueError: If two of them do.
     """
     if command.accept_changed_data and not command.resume:
-        raise ValueError("--accept-changed-data goes with --resume: give both, or neither.")
+        raise Refused("--accept-changed-data goes with --resume: give both, or neither.")
     if command.distributed and command.devices != 1:
-        raise ValueError(
+        raise Refused(
             "--devices is for one process; with --distributed a job uses all devices of its "
             "processes: leave --devices out."
         )

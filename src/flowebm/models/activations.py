@@ -7,6 +7,8 @@ from typing import Literal
 import jax
 from jaxtyping import Array
 
+from flowebm.refusal import Refused
+
 #: Their names.
 Activation = Literal["silu", "softplus", "gelu", "tanh"]
 
@@ -28,5 +30,5 @@ def activation(name: str) -> Callable[[Array], Array]:
         ValueError: If there is none of that name.
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"Unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}.")
+        raise Refused(f"Unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]

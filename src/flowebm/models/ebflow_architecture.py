@@ -13,6 +13,7 @@ from flowebm.models.ebflow_architectures import (
     glow_ebflow,
 )
 from flowebm.options import Count, check_options
+from flowebm.refusal import Refused
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,14 @@ def build_ebflow(
     if kind == "auto":
         kind = "coupling" if len(shape) == 1 and shape[0] > 1 else "fc"
     if kind in ("cnn", "glow") and len(shape) != 3:
-        raise ValueError(
+        raise Refused(
             f"The architecture {kind} is for images of shape (channels, height, width); points "
             f"here have shape {shape}: choose coupling or fc, or give the shape of an image."
         )
     blocks, width = architecture.n_blocks, architecture.conditioner_width
     if kind == "coupling":
         if len(shape) != 1 or shape[0] < 2:
-            raise ValueError(
+            raise Refused(
                 f"The architecture coupling is for points of two columns or more; got {shape}: "
                 "choose fc."
             )

@@ -14,6 +14,7 @@ from jaxtyping import PRNGKeyArray
 
 from flowebm.models.scalar_spline import ScalarSpline
 from flowebm.models.shared_static import share_static
+from flowebm.refusal import Refused
 
 #: The kinds of flow that `make_flow` builds.
 FlowKind = Literal["spline-coupling", "affine-coupling", "spline-autoregressive"]
@@ -65,7 +66,7 @@ def make_flow(
     Papamakarios et al. (2017) for autoregressive flows.
     """
     if kind not in FLOW_KINDS:
-        raise ValueError(f"Unknown flow {kind!r}: choose one of {', '.join(FLOW_KINDS)}.")
+        raise Refused(f"Unknown flow {kind!r}: choose one of {', '.join(FLOW_KINDS)}.")
     dimension = prod(shape)
     transformer = (
         None if kind == "affine-coupling" else ScalarSpline(knots=knots, interval=interval)

@@ -9,6 +9,7 @@ from flowebm.data.logit_pixels import LogitPixels
 from flowebm.models.architecture import Architecture, FoundArchitecture
 from flowebm.models.ebflow_architecture import EBFlowArchitecture
 from flowebm.options import RefusedOption
+from flowebm.refusal import Refused
 
 #: Raised whenever an older reader would misread a newer file.
 FORMAT_VERSION = 2
@@ -31,11 +32,11 @@ def parse_values(path: Path, content: bytes) -> dict[str, Any]:
         ValueError: If the content is not JSON, of another format version, or lacks a value.
     """
 
-    def refuse(what: str) -> ValueError:
-        return ValueError(f"{path} {what}: give a folder that flowebm wrote.")
+    def refuse(what: str) -> Refused:
+        return Refused(f"{path} {what}: give a folder that flowebm wrote.")
 
     def refuse_constant(name: str) -> None:
-        raise ValueError(f"{name} is not a JSON value")
+        raise Refused(f"{name} is not a JSON value")
 
     try:
         values = json.loads(content, parse_constant=refuse_constant)
@@ -44,7 +45,7 @@ def parse_values(path: Path, content: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise refuse("is not a JSON object")
     if values.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
+        raise Refused(
             f"{path} has format version {values.get('format_version')!r}, and this flowebm reads "
             f"{FORMAT_VERSION}: use the version of flowebm that wrote it."
         )
@@ -87,20 +88,20 @@ def parse_architecture(
         architecture = FoundArchitecture
     advice = "use the version of flowebm that wrote it."
     for name in values.keys() - get_type_hints(architecture).keys():
-        raise ValueError(
+        raise Refused(
             f"{path} has the architecture field {name!r}, which this flowebm does not know: "
             f"{advice}"
         )
     for name, value in values.items():
         if isinstance(value, int) and not isinstance(value, bool) and not _is_count(value):
-            raise ValueError(
+            raise Refused(
                 f"{path} has {value!r} for the architecture field {name!r}, which is too large: "
                 f"{advice}"
             )
     try:
         return architecture(**values)
     except RefusedOption as error:
-        raise ValueError(
+        raise Refused(
             f"{path} has an architecture whose {str(error).rstrip('.')}: {advice}"
         ) from error
 
@@ -125,7 +126,7 @@ def parse_preprocessing(
             raise TypeError("its choices are numbers")
         return LogitPixels(shape, **values)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise Refused(
             f"{path} has no valid 'preprocessing' ({error}): give a folder that flowebm wrote."
         ) from error
 

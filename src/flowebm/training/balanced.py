@@ -26,6 +26,7 @@ from flowebm.options import (
     Range,
     check_options,
 )
+from flowebm.refusal import Refused
 from flowebm.samplers import step_size
 from flowebm.samplers.population import GlobalMove, global_move, local_moves
 from flowebm.training import online
@@ -114,7 +115,7 @@ class BalancedOptions:
     def __post_init__(self):
         check_options(self)
         if self.gradient == "recycled" and self.global_kernel == "none":
-            raise ValueError(
+            raise Refused(
                 "The recycled gradient needs the proposals of a flow-assisted kernel: choose "
                 "global_kernel 'imh' or 'isir', or gradient 'chains'."
             )

@@ -24,6 +24,7 @@ from flowebm.layers.whitening import Whitening
 from flowebm.models.ebflow import EBFlow
 from flowebm.objectives import Objective, dsm, exact, fdssm, ml, sml, ssm
 from flowebm.options import Count, Fraction, NotNegative, Positive, Range, check_options
+from flowebm.refusal import Refused
 from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.objective import ObjectiveTrainer
 from flowebm.training.result import FitResult, collect_warnings
@@ -193,7 +194,7 @@ def fit_score_matching(
         train, held_out = np.asarray(data), np.asarray(validation)
     for points, whose in ((train, "data's"), (held_out, "validation")):
         if points.shape[1:] != model.shape:
-            raise ValueError(
+            raise Refused(
                 f"The {whose} points have shape {points.shape[1:]}, the model's {model.shape}: "
                 "they must be the same."
             )
