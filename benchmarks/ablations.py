@@ -50,13 +50,13 @@ def measure(data: str, variant: str, key: str) -> dict:
     import jax.numpy as jnp
     import paramax
     from balanced import covering_log_partition
+    from flowebm.training.importance_weighted import fit_importance_weighted
     from flowjax.distributions import Transformed
 
     from flowebm.data import Standardise, load
     from flowebm.evaluation import kl_divergence
     from flowebm.models import Architecture, EnergyModel, build
     from flowebm.training import BalancedOptions, fit_balanced
-    from flowebm.training.importance_weighted import fit_importance_weighted
 
     name, _, dim = data.partition("-")
     dataset = load(name, dim=int(dim) if dim else None, seed=1000 + int(key))

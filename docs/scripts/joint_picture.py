@@ -11,12 +11,12 @@ from pathlib import Path
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from flowebm.training.exploration import explore
 
 from flowebm.data import Standardise, load
 from flowebm.models.bases import gaussian_base
 from flowebm.report import save_figure
 from flowebm.report.plots.figure import BLUE, GREY, INK, new_figure, style
-from flowebm.training.exploration import explore
 
 PICTURE = Path(__file__).parents[1] / "images" / "joint.png"
 

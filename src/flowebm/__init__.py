@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from flowebm.samplers.model_samples import sample_model as sample_model
     from flowebm.training import BalancedOptions as BalancedOptions
     from flowebm.training import FitResult as FitResult
+    from flowebm.training import JointOptions as JointOptions
     from flowebm.training import SamplingOptions as SamplingOptions
     from flowebm.training import SamplingResult as SamplingResult
     from flowebm.training import ScoreMatchingOptions as ScoreMatchingOptions
@@ -59,6 +60,7 @@ _ORIGINS = {
     "FitResult": "flowebm.training",
     "FlowEBM": "flowebm.estimator",
     "Imputation": "flowebm.samplers",
+    "JointOptions": "flowebm.training",
     "LogDensity": "flowebm.models",
     "NearestMode": "flowebm.evaluation",
     "Refused": "flowebm.refusal",
@@ -110,6 +112,7 @@ __all__ = [
     "FitResult",
     "FlowEBM",
     "Imputation",
+    "JointOptions",
     "LogDensity",
     "NearestMode",
     "Refused",

@@ -2,8 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
@@ -34,12 +33,10 @@ from flowebm.data import (
 from flowebm.evaluation.estimate import EstimateWarning
 from flowebm.models.architecture import (
     Architecture,
-    FoundArchitecture,
     build,
     build_flow,
     build_model,
 )
-from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.ebflow import EBFlow
 from flowebm.models.ebflow_architecture import EBFlowArchitecture, build_ebflow
 from flowebm.models.pickled import from_bytes, to_bytes
@@ -60,6 +57,7 @@ from flowebm.training.fit_score_matching import (
     ScoreMatchingOptions,
     fit_score_matching,
 )
+from flowebm.training.joint_options import JointOptions
 from flowebm.training.progress import OnProgress
 from flowebm.training.result import FitResult
 from flowebm.training.row_weights import rows_in_proportion
@@ -71,7 +69,7 @@ MIN_ROWS = 8
 FEW_ROWS = 50
 
 #: Iterations of a fit where neither steps nor a time budget are given.
-DEFAULT_STEPS = {"joint": 1000, "balanced": 1000, "ebflow": 3000}
+DEFAULT_STEPS = {"joint": None, "balanced": 1000, "ebflow": 3000}
 
 #: Evaluations without improvement before a fit stops, where none are given.
 DEFAULT_PATIENCE = {"joint": None, "balanced": None, "ebflow": 20}
@@ -82,6 +80,20 @@ DEFAULT_PATIENCE = {"joint": None, "balanced": None, "ebflow": 20}
 BATCH_SIZE, SMALL_BATCH_SIZE = 4096, 256
 
 
+#: Choices of an architecture that joint training makes for itself.
+_OF_BALANCED = (
+    "base",
+    "base_flow",
+    "train_base",
+    "flow",
+    "flow_layers",
+    "flow_width",
+    "flow_depth",
+    "flow_knots",
+    "defensive_fraction",
+)
+
+
 class FlowEBM(DensityMixin, BaseEstimator):
     r"""A normalised density fitted to a table, with its mass in the right modes.
 
@@ -89,10 +101,10 @@ class FlowEBM(DensityMixin, BaseEstimator):
     log-determinant are part of $E$, and $\log Z$ comes with a standard error.
 
     Args:
-        method: How the model is fitted; `"joint"`: a flow finds the directions in which the data
-            are not Gaussian, and an energy model is fitted from there by flow-assisted maximum
-            likelihood; `"balanced"`: by that alone; `"ebflow"`: an energy-based flow by score
-            matching.
+        method: How the model is fitted; `"joint"`: mixtures of Gaussians and autoregressive
+            networks by maximum likelihood, a stack of them, and a bounded tilt of the stack;
+            `"balanced"`: an energy model by flow-assisted maximum likelihood; `"ebflow"`: an
+            energy-based flow by score matching.
         objective: What `"ebflow"` minimises: `"ml"`, `"sml"`, `"exact"`, `"ssm"`, `"dsm"` or
             `"fdssm"`; short for that choice in `options`, which tells the default.
         max_steps: Iterations at most; where no time budget is given 1000, and 3000 for
@@ -103,7 +115,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
             is, and for `"ebflow"` is 20. The best model is kept in any case.
         architecture: What the model is made of; an `Architecture`, or for `"ebflow"` an
             `EBFlowArchitecture`.
-        options: Choices of the method; a `BalancedOptions`, or a `ScoreMatchingOptions`.
+        options: Choices of the method; a `JointOptions`, `BalancedOptions` or
+            `ScoreMatchingOptions`.
         point_shape: Shape of one point where rows are flattened images; `None` for a table.
         pixel_levels: Number of levels (256) where the data are whole-number pixels. They are
             made continuous by noise and taken to the line by a logit; densities are then those
@@ -135,7 +148,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         time_budget: Positive | None = None,
         patience: Count | None = None,
         architecture: Architecture | EBFlowArchitecture | None = None,
-        options: BalancedOptions | ScoreMatchingOptions | None = None,
+        options: JointOptions | BalancedOptions | ScoreMatchingOptions | None = None,
         point_shape: tuple[int, ...] | None = None,
         pixel_levels: Annotated[int, Range(least=2)] | None = None,
         validation_fraction: Share = 0.1,
@@ -197,7 +210,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         self._set_fitted(
             SavedModel(
                 model=cast(EnergyModel | EBFlow, result.model),
-                proposal=cast(DefensiveMixture | EBFlow, result.flow),
+                proposal=result.flow,
                 preprocessing=preprocessing,
                 log_partition=result.log_partition.value,
                 log_partition_stderr=result.log_partition.stderr,
@@ -214,7 +227,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         """The function that fits by `method`; refuses choices that belong to another."""
         check_options(self)
         methods = {
-            "joint": (self._fit_joint, Architecture, BalancedOptions),
+            "joint": (self._fit_joint, Architecture, JointOptions),
             "balanced": (self._fit_balanced, Architecture, BalancedOptions),
             "ebflow": (self._fit_ebflow, EBFlowArchitecture, ScoreMatchingOptions),
         }
@@ -264,11 +277,6 @@ class FlowEBM(DensityMixin, BaseEstimator):
         shape = parts.train.shape[1:]
         standardise, train, validation = self._standardised(parts, weights)
         architecture = self._architecture()
-        for name in ("relevant", "base_fraction"):
-            if getattr(architecture, name) is not None:
-                raise Refused(f"{name} is for the method 'joint'; leave it out for 'balanced'.")
-        if architecture.base == "auto":
-            architecture = replace(architecture, base="gaussian")
         # Gaussians are fitted to the distribution that the weights make of the data.
         as_weighted = train if weights is None else train[rows_in_proportion(weights.train)]
         components = build(architecture, shape, data=as_weighted, key=build_key)
@@ -299,45 +307,28 @@ class FlowEBM(DensityMixin, BaseEstimator):
     ):
         standardise, train, validation = self._standardised(parts, weights)
         architecture = self._architecture()
-        whole = replace(architecture, relevant=None, base="gaussian")
+        for field in fields(Architecture):
+            if field.name in _OF_BALANCED and getattr(architecture, field.name) != field.default:
+                raise Refused(
+                    f"{field.name} is for the method 'balanced'; leave it out for 'joint'."
+                )
         as_weighted = train if weights is None else train[rows_in_proportion(weights.train)]
-        model = build_model(whole, train.shape[1:], data=as_weighted, key=build_key)
+        limits = self._limits()
+        del limits["patience"]
         result = fit_joint(
             fit_key,
-            model,
+            build_model(architecture, train.shape[1:], data=as_weighted, key=build_key),
             train,
             validation=validation,
             **_weights_of(weights),
-            make_flow=partial(_flow_of, whole),
-            defensive_fraction=architecture.defensive_fraction,
-            base=architecture.base,
-            base_fraction=architecture.base_fraction,
-            train_base=architecture.train_base,
-            relevant=architecture.relevant,
-            options=cast(BalancedOptions | None, self.options),
-            **self._limits(),
-        )
-        found = {
-            "base": result.base,
-            # The base is the flow that the proposal began as.
-            "base_flow": architecture.flow,
-            "base_fraction": result.base_fraction,
-            "relevant": result.relevant,
-        }
-        architecture = FoundArchitecture(
-            **vars(architecture) | found,
-            known=result.known,
-            mixture_components=result.mixture_components,
-            mixture_fraction=result.mixture_fraction,
+            options=cast(JointOptions | None, self.options),
+            **limits,
         )
         return _Fitted(result, standardise, architecture)
 
     def _architecture(self) -> Architecture:
         """What was chosen, or the default."""
-        architecture = cast(Architecture, self.architecture or Architecture())
-        if isinstance(architecture, FoundArchitecture):
-            raise TypeError("A FoundArchitecture is that of a fit: choose an Architecture.")
-        return architecture
+        return cast(Architecture, self.architecture or Architecture())
 
     def _standardised(self, parts: Split, weights: Split | None):
         """The standardisation, and the training and validation rows under it."""
@@ -392,7 +383,9 @@ class FlowEBM(DensityMixin, BaseEstimator):
         steps = self.max_steps
         if steps is None:
             # A time budget ends the run; the bound on steps is then out of its way.
-            steps = DEFAULT_STEPS[self.method] if self.time_budget is None else 1_000_000
+            steps = DEFAULT_STEPS[self.method]
+            if self.time_budget is not None and steps is not None:
+                steps = 1_000_000
         return {
             "max_steps": steps,
             "time_budget": self.time_budget,
@@ -584,8 +577,6 @@ class FlowEBM(DensityMixin, BaseEstimator):
         """
         saved = load_model(directory)
         architecture = saved.architecture
-        if isinstance(architecture, FoundArchitecture):
-            architecture = architecture.choices
         estimator = cls(
             saved.metadata.get("method", "balanced"),
             architecture=architecture,
@@ -658,12 +649,6 @@ class FlowEBM(DensityMixin, BaseEstimator):
                 f"{width}: they must agree."
             )
         return shape
-
-
-def _flow_of(
-    architecture: Architecture, key: PRNGKeyArray, shape: tuple[int, ...]
-) -> AbstractDistribution:
-    return build_flow(architecture, architecture.flow, shape, key=key)
 
 
 class _Fitted(NamedTuple):

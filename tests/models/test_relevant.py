@@ -7,11 +7,11 @@ import jax.random as jr
 import numpy as np
 import paramax
 import pytest
+from flowebm.models.relevant import IDLE_SCALE, relevant_flow, shrink_idle
 from jax.scipy.stats import norm
 
 from flowebm.models import MLPTilt, make_flow, partition_trainable
 from flowebm.models.linear_change import LinearChange
-from flowebm.models.relevant import IDLE_SCALE, relevant_flow, shrink_idle
 
 MATRIX = jr.normal(jr.key(0), (5, 5)) + 2 * jnp.eye(5)
 OFFSET = jnp.arange(5.0)

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import paramax
 import pytest
+from flowebm.models.relevant import in_front
 from safetensors.numpy import load, save
 
 from flowebm.data import Standardise
 from flowebm.models.architecture import Architecture, FoundArchitecture, build, build_flow
 from flowebm.models.gaussian_mixture import gaussian_mixture_of
-from flowebm.models.relevant import in_front
 from flowebm.models.saved import SavedModel, load_model, save_model
 
 ARCHITECTURE = Architecture(width=4, depth=1, flow_layers=1, flow_width=4, flow_depth=1)

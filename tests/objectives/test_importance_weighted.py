@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flowebm.objectives.importance_weighted import importance_weighted_likelihood
 from jax.scipy.special import logsumexp
 
 from flowebm.models.energy import LogDensity
-from flowebm.objectives.importance_weighted import importance_weighted_likelihood
 
 PRECISION = np.array([[2.0, 0.5], [0.5, 1.0]])
 HALF_WIDTH, CELLS = 9.0, 120

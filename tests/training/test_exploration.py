@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 import jax.random as jr
 import pytest
+from flowebm.training.exploration import explore
 from flowjax.bijections import Affine
 from flowjax.distributions import Normal, Transformed
 
 from flowebm.evaluation.relevance import Relevance
 from flowebm.models import gaussian_base
 from flowebm.training import exploration
-from flowebm.training.exploration import explore
 
 N_COORDINATES = 5
 DATA = jr.normal(jr.key(0), (400, N_COORDINATES))

@@ -11,16 +11,16 @@ import jax.random as jr
 import numpy as np
 import paramax
 import pytest
+from flowebm.training.exploration import Explored
+from flowebm.training.importance_weighted import ImportanceWeightedFit, Pool, Pools
 from jax.scipy.stats import norm
 
 from flowebm.evaluation import EstimateWarning, log_mean_exp, log_partition
 from flowebm.models import EnergyModel, MLPTilt, gaussian_base, make_flow
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Outcome, TrainingDiverged
-from flowebm.training.exploration import Explored
 from flowebm.training.fit_balanced import BalancedFit
 from flowebm.training.fit_joint import default_base, fit_joint
-from flowebm.training.importance_weighted import ImportanceWeightedFit, Pool, Pools
 
 SMALL = BalancedOptions(
     batch_size=256, n_chains=128, flow_batch=128, n_evaluation=512, learning_rate=1e-2

@@ -5,11 +5,11 @@ import jax.random as jr
 import numpy as np
 import paramax
 import pytest
+from flowebm.training.gaussian_mixture import fit_gaussian_mixture, share_of_mixture
 from flowjax.distributions import Normal
 from scipy.integrate import quad
 
 from flowebm.training import gaussian_mixture
-from flowebm.training.gaussian_mixture import fit_gaussian_mixture, share_of_mixture
 
 
 def rows_of(n, centres, sd=0.3, seed=0):

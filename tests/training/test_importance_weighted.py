@@ -7,10 +7,6 @@ import jax.random as jr
 import numpy as np
 import paramax
 import pytest
-from jax.scipy.stats import norm
-
-from flowebm.models import DefensiveMixture, EnergyModel, MLPTilt, gaussian_base
-from flowebm.training import importance_weighted
 from flowebm.training.importance_weighted import (
     N_EVALUATION,
     draw_pool,
@@ -18,6 +14,10 @@ from flowebm.training.importance_weighted import (
     quasi_random_pools,
     resample,
 )
+from jax.scipy.stats import norm
+
+from flowebm.models import DefensiveMixture, EnergyModel, MLPTilt, gaussian_base
+from flowebm.training import importance_weighted
 from flowebm.training.row_weights import RowWeights
 
 SHARES, CENTRES, SD = np.array([0.8, 0.2]), np.array([1.0, -2.0]), 0.5

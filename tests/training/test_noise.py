@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from flowebm.training.noise import NO_NOISE, Noise, NormalNoise
 from flowjax.distributions import Normal
 
 from flowebm.training.flow import fit_flow
-from flowebm.training.noise import NO_NOISE, Noise, NormalNoise
 from flowebm.training.row_weights import RowWeights
 
 ROWS = jr.normal(jr.key(0), (40, 3)) @ jnp.array([[2.0, 0.3, 0.0], [0, 0.5, 0], [1, 0, 0.01]])

@@ -7,10 +7,10 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from flowebm.models.relevant import shrink_idle
 
 from flowebm.models import ConvTilt, EnergyModel, MLPTilt, gaussian_base, make_flow
 from flowebm.models.linear_change import LinearChange
-from flowebm.models.relevant import shrink_idle
 from flowebm.models.trainable import partition_trainable
 from flowebm.training.balanced import MOST_DECAY, BalancedOptions
 from flowebm.training.optimizers import HIDDEN_RATE, OUTER_RATE, clipped_muon, roles

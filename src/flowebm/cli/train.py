@@ -27,6 +27,7 @@ from flowebm.cli.train_options import (
     NOT_THE_RUNS,
     TrainBalanced,
     TrainEBFlow,
+    TrainJoint,
     check,
     options_of,
 )
@@ -43,7 +44,7 @@ from flowebm.training.processes import all_or_none, is_first, of_every_process
 from flowebm.training.progress import progress_counter, progress_observer
 from flowebm.training.tensorboard import tensorboard_observer
 
-Command = TrainBalanced | TrainEBFlow
+Command = TrainJoint | TrainBalanced | TrainEBFlow
 
 #: Points and samples that plots show.
 SHOWN = 4000

@@ -13,6 +13,7 @@ from flowebm.options import Count, Positive, Range, Seed, Share
 from flowebm.refusal import Refused
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.fit_score_matching import ScoreMatchingOptions
+from flowebm.training.joint_options import JointOptions
 
 #: Options that may change from a run to its resumption.
 NOT_THE_RUNS = (
@@ -45,11 +46,11 @@ class Train:
         out: The run directory.
         data_dir: The folder of the files of mnist, fashion-mnist, kmnist or cifar-10.
         download: Fetch files that the folder lacks.
-        method: How the model is fitted: "joint", a flow finds the directions in which the data are
-            not Gaussian, and an energy model is fitted from there by flow-assisted maximum
-            likelihood; "balanced", by that alone; "ebflow", an energy-based flow by score
-            matching.
-        max_steps: Iterations at most; where no time budget is given 1000, and 3000 for ebflow.
+        method: How the model is fitted: "joint", mixtures of Gaussians and autoregressive networks,
+            a stack of them, and a bounded tilt of the stack; "balanced", an energy model by
+            flow-assisted maximum likelihood; "ebflow", an energy-based flow by score matching.
+        max_steps: Iterations of any training at most; where no time budget is given 1000 for
+            balanced and 3000 for ebflow.
         time_budget: Seconds at most, compilation included; a resumed run counts those that it
             had taken at the checkpoint.
         patience: Evaluations (one every 50 iterations) without a better validation NLL before
@@ -101,6 +102,20 @@ class Train:
 
 
 @dataclass(frozen=True)
+class TrainJoint(Train):
+    __doc__ = (
+        (Train.__doc__ or "").rstrip()
+        + """
+        architecture: The tilt's network.
+        training: The method.
+    """
+    )
+
+    architecture: Architecture = field(default_factory=Architecture)
+    training: JointOptions = field(default_factory=JointOptions)
+
+
+@dataclass(frozen=True)
 class TrainBalanced(Train):
     __doc__ = (
         (Train.__doc__ or "").rstrip()
@@ -110,6 +125,7 @@ class TrainBalanced(Train):
     """
     )
 
+    method: Literal["joint", "balanced", "ebflow"] = "balanced"
     architecture: Architecture = field(default_factory=Architecture)
     training: BalancedOptions = field(default_factory=BalancedOptions)
 
@@ -132,7 +148,9 @@ class TrainEBFlow(Train):
     training: ScoreMatchingOptions = field(default_factory=ScoreMatchingOptions)
 
 
-def options_of(arguments: Sequence[str]) -> type[TrainBalanced] | type[TrainEBFlow]:
+def options_of(
+    arguments: Sequence[str],
+) -> type[TrainJoint] | type[TrainBalanced] | type[TrainEBFlow]:
     """The options of the method that the arguments name."""
     method = "joint"
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
@@ -141,10 +159,10 @@ def options_of(arguments: Sequence[str]) -> type[TrainBalanced] | type[TrainEBFl
         elif argument.startswith("--method="):
             method = argument.removeprefix("--method=")
     # A method that is not known is the parser's to refuse.
-    return TrainEBFlow if method == "ebflow" else TrainBalanced
+    return {"ebflow": TrainEBFlow, "balanced": TrainBalanced}.get(method, TrainJoint)
 
 
-def check(command: TrainBalanced | TrainEBFlow) -> None:
+def check(command: TrainJoint | TrainBalanced | TrainEBFlow) -> None:
     """Refuse options that exclude each other.
 
     Args:

@@ -2,7 +2,6 @@
 
 from flowebm.models.architecture import Architecture as Architecture
 from flowebm.models.architecture import Components as Components
-from flowebm.models.architecture import FoundArchitecture as FoundArchitecture
 from flowebm.models.architecture import build as build
 from flowebm.models.architecture import build_flow as build_flow
 from flowebm.models.architecture import build_model as build_model
@@ -24,6 +23,7 @@ from flowebm.models.gaussian_mixture import gaussian_mixture_of as gaussian_mixt
 from flowebm.models.numpyro_density import NumpyroDensity as NumpyroDensity
 from flowebm.models.numpyro_density import numpyro_density as numpyro_density
 from flowebm.models.preprocessed import PreprocessedModel as PreprocessedModel
+from flowebm.models.recipe import register as register
 from flowebm.models.saved import SavedModel as SavedModel
 from flowebm.models.saved import load_model as load_model
 from flowebm.models.saved import save_model as save_model

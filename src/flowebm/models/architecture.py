@@ -1,6 +1,6 @@
 """What a model is made of, as plain values: enough to rebuild it without running anything saved."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import jax
@@ -12,12 +12,9 @@ from flowebm.models.activations import Activation
 from flowebm.models.bases import gaussian_base
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.flows import FlowKind, make_flow
-from flowebm.models.gaussian_mixture import stacked, standard_mixture
-from flowebm.models.linear_change import LinearChange
-from flowebm.models.relevant import in_front, relevant_flow, shrink_idle
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import ConvTilt, MLPTilt
-from flowebm.options import Count, Fraction, Share, check_options
+from flowebm.options import Count, Share, check_options
 
 
 @dataclass(frozen=True)
@@ -31,12 +28,9 @@ class Architecture:
         activation: Smooth activation function of the tilt.
         residual: Whether the tilt's hidden layers are residual blocks (`mlp`).
         spectral_normalization: Whether the tilt's layers have Lipschitz constant at most one.
-        base: Base density: a Gaussian fitted to the data, or a flow fitted to it first; `auto`
-            leaves it to the method.
+        base: Base density: a Gaussian fitted to the data, or a flow fitted to it first.
         base_flow: Kind of flow, where the base is one; of the proposal's own kind, the two
             start as the same fitted flow.
-        base_fraction: Weight of a wide Gaussian in a flow as base, for outliers. Joint training
-            finds it itself, where it is `None`. In a fitted model `None` stands for none.
         train_base: Whether the base is trained along with the tilt.
         flow: Kind of the proposal flow.
         flow_layers: Transformations of a flow.
@@ -44,10 +38,6 @@ class Architecture:
         flow_depth: Hidden layers of a flow's conditioner.
         flow_knots: Inner knots of a spline.
         defensive_fraction: Weight of the wide Gaussian in the proposal.
-        relevant: Directions, found in the data, along which flows act and which the tilt (`mlp`)
-            sees at full scale; the others are taken for Gaussian until the tilt learns otherwise.
-            Joint training finds their number itself, where it is `None`. In a fitted model
-            `None` stands for all.
     """
 
     tilt: Literal["mlp", "conv"] = "mlp"
@@ -56,9 +46,8 @@ class Architecture:
     activation: Activation = "silu"
     residual: bool = False
     spectral_normalization: bool = False
-    base: Literal["auto", "gaussian", "flow"] = "auto"
+    base: Literal["gaussian", "flow"] = "gaussian"
     base_flow: FlowKind = "spline-coupling"
-    base_fraction: Fraction | None = None
     train_base: bool = False
     flow: FlowKind = "spline-coupling"
     flow_layers: Count = 4
@@ -66,32 +55,9 @@ class Architecture:
     flow_depth: Count = 2
     flow_knots: Count = 8
     defensive_fraction: Share = 0.05
-    relevant: Count | None = None
 
     def __post_init__(self):
         check_options(self)
-
-
-@dataclass(frozen=True)
-class FoundArchitecture(Architecture):
-    """An architecture of which joint training found more than anyone can choose.
-
-    Attributes:
-        known: Relevant directions of a flow in front of which another one, of all coordinates, was
-            fitted; `None` where there is none.
-        mixture_components: Gaussians of a mixture that shares points with a flow, in the base and
-            in the proposal; `None` where there is none.
-        mixture_fraction: The mixture's share.
-    """
-
-    known: Count | None = None
-    mixture_components: Count | None = None
-    mixture_fraction: Share | None = None
-
-    @property
-    def choices(self) -> Architecture:
-        """What of it can be chosen, for another fit."""
-        return Architecture(**{f.name: getattr(self, f.name) for f in fields(Architecture)})
 
 
 class Components(NamedTuple):
@@ -177,12 +143,8 @@ def build_model(
             spectral_normalization=architecture.spectral_normalization,
             key=tilt_key,
         )
-    if architecture.relevant is not None and isinstance(tilt, MLPTilt):
-        tilt = shrink_idle(tilt, LinearChange.identity(shape), architecture.relevant)
     if architecture.base == "flow":
         base = build_flow(architecture, architecture.base_flow, shape, key=base_key)
-        if architecture.base_fraction:
-            base = DefensiveMixture(base, _wide(data, shape), architecture.base_fraction)
     else:
         base = gaussian_base(data, shape)
     if not architecture.train_base:
@@ -203,9 +165,6 @@ def build_flow(
 ) -> AbstractDistribution:
     """A flow of the architecture's size, unfitted: close to the standard normal.
 
-    Where only some directions are relevant, it acts on the first coordinates alone. In front of
-    such a flow another may stand, of all coordinates, and a mixture of Gaussians beside it.
-
     Args:
         architecture: The flow's size.
         kind: Its kind.
@@ -218,23 +177,6 @@ def build_flow(
     Raises:
         ValueError: If the kind is unknown.
     """
-    if isinstance(architecture, FoundArchitecture):
-        components, fraction = architecture.mixture_components, architecture.mixture_fraction
-        if components is not None and fraction is not None:
-            alone = replace(architecture, mixture_components=None)
-            flow = build_flow(alone, kind, shape, key=key)
-            return stacked(flow, standard_mixture(components, shape), fraction)
-        if architecture.known is not None:
-            keys = jax.random.split(key)
-            whole = replace(architecture, known=None, relevant=None)
-            parts = (whole, replace(whole, relevant=architecture.known))
-            return in_front(
-                *(build_flow(a, kind, shape, key=k) for a, k in zip(parts, keys, strict=True))
-            )
-    if architecture.relevant is not None:
-        whole = replace(architecture, relevant=None)
-        flow = build_flow(whole, kind, (architecture.relevant,), key=key)
-        return relevant_flow(flow, LinearChange.identity(shape))
     return make_flow(
         kind,
         shape,

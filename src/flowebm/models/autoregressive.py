@@ -10,6 +10,8 @@ import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
+from flowebm.models.recipe import register
+
 #: Least scale of a logistic distribution, in units of the coordinate.
 LEAST_SCALE = 1e-5
 
@@ -34,6 +36,7 @@ class Conditional(NamedTuple):
     log_scales: Float[Array, "*d k"]
 
 
+@register
 class AutoregressiveMixture(AbstractDistribution):
     r"""$p(x) = \prod_i \sum_k w_{ik}\, \mathrm{Logistic}(x_i; \mu_{ik}, s_{ik})$.
 
@@ -153,9 +156,7 @@ class AutoregressiveMixture(AbstractDistribution):
 
     @staticmethod
     def _conditional(out: Float[Array, "*d 3 k"], shift: Float[Array, "*d"]) -> Conditional:
-        log_scales = jnp.log(LEAST_SCALE) + jax.nn.softplus(
-            out[..., 2, :] - jnp.log(LEAST_SCALE)
-        )
+        log_scales = jnp.log(LEAST_SCALE) + jax.nn.softplus(out[..., 2, :] - jnp.log(LEAST_SCALE))
         log_weights = jax.nn.log_softmax(out[..., 0, :], axis=-1)
         return Conditional(log_weights, out[..., 1, :] + shift[..., None], log_scales)
 

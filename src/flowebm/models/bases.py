@@ -5,9 +5,11 @@ from math import prod
 import jax.numpy as jnp
 import numpy as np
 from flowjax.bijections import Invert, Reshape, TriangularAffine
-from flowjax.distributions import StandardNormal, Transformed
+from flowjax.distributions import StandardNormal
 from jaxtyping import Array, Float
 
+from flowebm.models.flows import Flow
+from flowebm.models.recipe import builder
 from flowebm.models.shared_static import share_static
 from flowebm.refusal import Refused
 
@@ -17,7 +19,7 @@ def gaussian_base(
     shape: tuple[int, ...] | None = None,
     *,
     inflation: float = 1.0,
-) -> Transformed:
+) -> Flow:
     r"""The Gaussian fitted to data, $b = \mathcal N(\hat\mu, c\,\hat\Sigma)$.
 
     A base that is too wide or too narrow in idle directions would cost the tilt its effort.
@@ -50,7 +52,7 @@ def gaussian_base(
 
 def gaussian_of(
     mean: Float[Array, " d"], covariance: Float[Array, "d d"], shape: tuple[int, ...]
-) -> Transformed:
+) -> Flow:
     r"""The Gaussian of a mean and a covariance, in the form of `gaussian_base`.
 
     Args:
@@ -65,8 +67,13 @@ def gaussian_of(
     """
     inverse_factor = jnp.tril(jnp.linalg.inv(jnp.linalg.cholesky(covariance)))
     whitening = Reshape(TriangularAffine(-inverse_factor @ mean, inverse_factor), shape)
-    gaussian = Transformed(StandardNormal(shape), Invert(whitening))
-    return share_static(gaussian, ("gaussian", shape))
+    built_from = ("gaussian", shape)
+    return share_static(Flow(StandardNormal(shape), Invert(whitening), built_from), built_from)
+
+
+@builder("gaussian")
+def _standard_gaussian(shape: tuple[int, ...]) -> Flow:
+    return gaussian_base(None, shape)
 
 
 def _moments(

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
+from flowebm.models.recipe import register
 
+
+@register
 class BoundedTilt(eqx.Module):
     r"""$U(x) = B \tanh(u(x) / B)$, so that $|U| < B$ for any network $u$.
 
@@ -34,8 +38,15 @@ class BoundedTilt(eqx.Module):
         return bound * jnp.tanh(self.tilt(x) / bound)
 
 
+@register
 class NoTilt(eqx.Module):
     """The tilt that is zero everywhere: the model is its base."""
 
     def __call__(self, x: Float[Array, "..."]) -> Scalar:
         return jnp.zeros(())
+
+
+@eqx.filter_jit
+def tilts(tilt: Callable[[Array], Scalar], points: Float[Array, "n *shape"]) -> Float[Array, " n"]:
+    """The tilt at every point, nats."""
+    return jax.lax.map(tilt, points, batch_size=4096)

@@ -6,9 +6,11 @@ import jax.random as jr
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from flowebm.models.recipe import register
 from flowebm.refusal import Refused
 
 
+@register
 class DefensiveMixture(AbstractDistribution):
     r"""A flow mixed with a wide base, $q(x) = (1 - \delta)\, q_\alpha(x) + \delta\, b(x)$.
 

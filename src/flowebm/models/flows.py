@@ -7,14 +7,43 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flowjax.bijections import Permute, Reshape
-from flowjax.distributions import StandardNormal, Transformed
+from flowjax.bijections import AbstractBijection, Permute, Reshape
+from flowjax.distributions import (
+    AbstractDistribution,
+    AbstractTransformed,
+    StandardNormal,
+    Transformed,
+)
 from flowjax.flows import coupling_flow, masked_autoregressive_flow
 from jaxtyping import PRNGKeyArray
 
+from flowebm.models.recipe import builder
 from flowebm.models.scalar_spline import ScalarSpline
 from flowebm.models.shared_static import share_static
 from flowebm.refusal import Refused
+
+
+class Flow(AbstractTransformed):
+    """A transformed distribution that knows how it was built.
+
+    Attributes:
+        base_dist: The distribution of latents.
+        bijection: From latents to points.
+        built_from: The name of a builder (`flowebm.models.recipe`) and its arguments.
+    """
+
+    base_dist: AbstractDistribution
+    bijection: AbstractBijection
+    built_from: tuple = eqx.field(static=True)
+
+    # Written out because type checkers take the abstract attributes for the first fields.
+    def __init__(
+        self, base_dist: AbstractDistribution, bijection: AbstractBijection, built_from: tuple
+    ):
+        self.base_dist = base_dist
+        self.bijection = bijection
+        self.built_from = built_from
+
 
 #: The kinds of flow that `make_flow` builds.
 FlowKind = Literal["spline-coupling", "affine-coupling", "spline-autoregressive"]
@@ -31,7 +60,7 @@ def make_flow(
     knots: int = 8,
     interval: float = 5.0,
     key: PRNGKeyArray,
-) -> Transformed:
+) -> Flow:
     """A normalizing flow over standardised points, from a standard normal.
 
     - `"spline-coupling"`: rational-quadratic spline couplings; one pass to sample and one to
@@ -56,7 +85,7 @@ def make_flow(
         key: Random key of the initial weights.
 
     Returns:
-        A flowjax distribution; evaluation (`log_prob`) is its fast direction where the two
+        A distribution; evaluation (`log_prob`) is its fast direction where the two
         directions differ.
 
     Raises:
@@ -84,7 +113,7 @@ def make_flow(
     flow = _nearly_identity(flow if autoregressive else _in_pairs(flow))
     bijection = flow.bijection if len(shape) == 1 else Reshape(flow.bijection, shape)
     built_from = ("flow", kind, shape, layers, width, depth, knots, interval)
-    return share_static(Transformed(StandardNormal(shape), bijection), built_from)
+    return share_static(Flow(StandardNormal(shape), bijection, built_from), built_from)
 
 
 def _in_pairs(flow: Transformed) -> Transformed:
@@ -133,3 +162,17 @@ def _nearly_identity(flow: Transformed) -> Transformed:
         return eqx.tree_at(lambda mlp: mlp.layers[-1], node, last)
 
     return jax.tree.map(shrink, flow, is_leaf=is_mlp)
+
+
+@builder("flow")
+def _flow(kind, shape, layers, width, depth, knots, interval) -> Flow:
+    return make_flow(
+        kind,
+        shape,
+        layers=layers,
+        width=width,
+        depth=depth,
+        knots=knots,
+        interval=interval,
+        key=jax.random.key(0),
+    )

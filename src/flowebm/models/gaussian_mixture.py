@@ -7,7 +7,10 @@ import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
+from flowebm.models.recipe import register
 
+
+@register
 class GaussianMixture(AbstractDistribution):
     r"""$p(x) = \sum_k w_k\, \mathcal N(x; \mu_k, L_k L_k^\top)$, fitted in closed form.
 
@@ -26,9 +29,17 @@ class GaussianMixture(AbstractDistribution):
     inverse_factors: Float[Array, "k d d"]
     cond_shape = None
 
+    # Written out because type checkers take the abstract attributes for the first fields.
+    def __init__(self, log_weights: Array, means: Array, factors: Array, inverse_factors: Array):
+        self.log_weights = log_weights
+        self.means = means
+        self.factors = factors
+        self.inverse_factors = inverse_factors
+
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.means.shape[1:]
+        # Wrapped where it is not trained.
+        return jax.tree.leaves(self.means)[0].shape[1:]
 
     def _log_prob(self, x: Array, condition: Array | None = None) -> Scalar:
         z = jnp.einsum("kij,kj->ki", self.inverse_factors, x - self.means)

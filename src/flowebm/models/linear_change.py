@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, Scalar
 
+from flowebm.models.recipe import register
 from flowebm.refusal import Refused
 
 
+@register
 class LinearChange(AbstractBijection):
     r"""The change of coordinates $x = M z + m$ of a flattened point, with its inverse kept.
 

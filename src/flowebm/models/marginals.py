@@ -8,6 +8,8 @@ import numpy as np
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, Scalar
 
+from flowebm.models.recipe import register
+
 #: Most knots of a column's spline; with fewer rows there are about as many as their cube root.
 MOST_KNOTS, LEAST_KNOTS = 24, 4
 
@@ -19,6 +21,7 @@ ROWS_BEYOND = 20
 LEAST_DISTANCE = 0.01
 
 
+@register
 class Marginals(AbstractBijection):
     r"""Monotone rational-quadratic splines $z_i = f_i(x_i)$, straight lines outside their knots.
 
@@ -42,13 +45,20 @@ class Marginals(AbstractBijection):
     slopes: Float[Array, "d knots"]
     cond_shape: ClassVar[None] = None
 
+    # Written out because type checkers take the abstract attributes for the first fields.
+    def __init__(self, x: Array, z: Array, slopes: Array):
+        self.x = x
+        self.z = z
+        self.slopes = slopes
+
     def __check_init__(self):
-        if not self.x.shape == self.z.shape == self.slopes.shape:
+        if len({leaf.shape for leaf in jax.tree.leaves((self.x, self.z, self.slopes))}) > 1:
             raise ValueError("Knots, images and slopes must have one shape.")
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.x.shape[0],)
+        # Wrapped where it is not trained.
+        return jax.tree.leaves(self.x)[0].shape[:1]
 
     def transform_and_log_det(self, x: Array, condition: Array | None = None):
         z, log_slope = jax.vmap(_spline)(x, self.x, self.z, self.slopes)
@@ -128,7 +138,9 @@ def fit_marginals(
             x = np.insert(x, widest + 1, x[widest : widest + 2].mean())
             z = np.insert(z, widest + 1, z[widest : widest + 2].mean())
         columns.append((x, z, _slopes(x, z)))
-    return Marginals(*(jnp.asarray(np.stack(part), jnp.float32) for part in zip(*columns)))
+    return Marginals(
+        *(jnp.asarray(np.stack(part), jnp.float32) for part in zip(*columns, strict=True))
+    )
 
 
 def _apart(x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
+from flowjax.bijections import Invert
+from flowjax.distributions import Transformed
 
 from flowebm.models.activations import ACTIVATIONS
 
@@ -17,7 +19,10 @@ Class = TypeVar("Class", bound=type)
 
 #: Classes that models are made of, by name: modules whose fields are arrays, plain values,
 #: activation functions, or modules of this table themselves.
-KINDS: dict[str, type] = {"NonTrainable": paramax.NonTrainable}
+KINDS: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (paramax.NonTrainable, Transformed, Invert, eqx.nn.Linear, eqx.nn.Conv2d)
+}
 
 #: Functions that build a component which holds functions of its own, by name.
 BUILDERS: dict[str, Callable[..., Any]] = {}
@@ -42,6 +47,21 @@ def register(cls: Class) -> Class:
     if KINDS.setdefault(cls.__name__, cls) is not cls:
         raise ValueError(f"Another class named {cls.__name__} is registered: rename one of them.")
     return cls
+
+
+def builder(name: str) -> Callable[[Callable], Callable]:
+    """Let components with `built_from = (name, *arguments)` be saved; a function decorator.
+
+    Args:
+        name: The builder's name. The function it decorates takes the arguments and returns a
+            component of the same structure, with any arrays.
+    """
+
+    def add(function: Callable) -> Callable:
+        BUILDERS[name] = function
+        return function
+
+    return add
 
 
 def describe(tree: Any) -> tuple[Any, dict[str, np.ndarray]]:
@@ -92,6 +112,8 @@ def _describe(node: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
         raise ValueError(f"{path} is not finite")
     if node is None or isinstance(node, bool | int | float | str):
         return node
+    if isinstance(node, dict):
+        return {name: _describe(child, f"{path}.{name}", arrays) for name, child in node.items()}
     if isinstance(node, tuple | list):
         return [_describe(child, f"{path}.{i}", arrays) for i, child in enumerate(node)]
     built_from = getattr(node, "built_from", None)
@@ -116,9 +138,8 @@ def _describe_built(
     node: Any, built_from: tuple, path: str, arrays: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     is_frozen = any(isinstance(leaf, paramax.NonTrainable) for leaf in _leaves(node))
-    for name, leaf in _named(_thawed(node)).items():
-        if eqx.is_array(leaf):
-            arrays[f"{path}.{name}".lstrip(".")] = np.asarray(leaf)
+    for name, leaf in arrays_of(thawed(node)).items():
+        arrays[f"{path}.{name}".lstrip(".")] = np.asarray(leaf)
     return {"built": list(built_from), "frozen": is_frozen}
 
 
@@ -127,6 +148,8 @@ def _build(recipe: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
         return recipe
     if isinstance(recipe, list):
         return tuple(_build(child, f"{path}.{i}", arrays) for i, child in enumerate(recipe))
+    if not {"array", "activation", "built", "kind"} & recipe.keys():
+        return {name: _build(child, f"{path}.{name}", arrays) for name, child in recipe.items()}
     if "array" in recipe:
         return _array(arrays, path.lstrip(".") or "value")
     if "activation" in recipe:
@@ -147,21 +170,47 @@ def _build(recipe: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
 
 def _build_from(recipe: dict[str, Any], path: str, arrays: dict[str, np.ndarray]) -> Any:
     builder, *parameters = (_build(part, "", {}) for part in recipe["built"])
+    check_counts(jax.tree.leaves(parameters), arrays)
+    node = filled(BUILDERS[builder](*parameters), path, arrays)
+    return paramax.non_trainable(node) if recipe["frozen"] else node
+
+
+def check_counts(values: list[Any], arrays: dict[str, np.ndarray]) -> None:
+    """Refuse whole numbers that would build a component far beyond what the arrays can fill.
+
+    Args:
+        values: The numbers, among other things.
+        arrays: The arrays.
+
+    Raises:
+        ValueError: If a number is too large.
+    """
     entries = sum(array.size for array in arrays.values())
-    counts = [v for v in jax.tree.leaves(parameters) if type(v) is int]
-    if any(not 0 < count <= max(entries, 1000) for count in counts):
+    if any(type(value) is int and value > max(entries, 1000) for value in values):
         raise ValueError("it describes a larger model than its arrays can fill")
-    fresh = BUILDERS[builder](*parameters)
+
+
+def filled(fresh: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+    """A component with arrays from a file in the place of its own.
+
+    Args:
+        fresh: The component.
+        path: How the names of its arrays begin.
+        arrays: The arrays by name, from which those of the component are taken.
+
+    Raises:
+        ValueError: If one is missing or does not fit.
+    """
     leaves = []
-    for name, leaf in _named(fresh).items():
+    for name, leaf in named(fresh).items():
         if eqx.is_array(leaf):
             found = _array(arrays, f"{path}.{name}".lstrip("."))
             if found.shape != leaf.shape:
                 raise ValueError(f"{name} has shape {found.shape} where {leaf.shape} is needed")
-            leaf = found.astype(leaf.dtype)
+            # The file decides between single and double precision; indices have the process's type.
+            leaf = found if found.dtype.kind == leaf.dtype.kind == "f" else found.astype(leaf.dtype)
         leaves.append(leaf)
-    node = jax.tree.unflatten(jax.tree.structure(fresh), leaves)
-    return paramax.non_trainable(node) if recipe["frozen"] else node
+    return jax.tree.unflatten(jax.tree.structure(fresh), leaves)
 
 
 def _array(arrays: dict[str, np.ndarray], name: str) -> jax.Array:
@@ -185,13 +234,30 @@ def _leaves(tree: Any) -> list[Any]:
     return jax.tree.leaves(tree, is_leaf=_is_frozen)
 
 
-def _thawed(tree: Any) -> Any:
-    """The tree with arrays in the place of frozen ones."""
+def thawed(tree: Any) -> Any:
+    """A tree with arrays in the place of those that are not trained.
+
+    Args:
+        tree: Any tree.
+    """
     return jax.tree.map(lambda x: x.tree if _is_frozen(x) else x, tree, is_leaf=_is_frozen)
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    """The leaves by their path in the tree."""
+def arrays_of(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree by their path in it.
+
+    Args:
+        tree: Any tree.
+    """
+    return {name: leaf for name, leaf in named(tree).items() if eqx.is_array(leaf)}
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their path in it.
+
+    Args:
+        tree: Any tree.
+    """
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

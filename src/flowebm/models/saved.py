@@ -7,23 +7,30 @@ import math
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from flowjax.distributions import AbstractDistribution
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from flowebm.atomic_write import atomic_write, writing
 from flowebm.data.logit_pixels import LogitPixels
 from flowebm.data.standardise import Standardise
-from flowebm.models.architecture import Architecture, build
-from flowebm.models.defensive import DefensiveMixture
+from flowebm.models.architecture import Architecture
 from flowebm.models.ebflow import EBFlow
 from flowebm.models.ebflow_architecture import EBFlowArchitecture, build_ebflow
+from flowebm.models.recipe import (
+    arrays_of,
+    build,
+    check_counts,
+    describe,
+    filled,
+    named,
+)
 from flowebm.models.saved_values import (
     FORMAT_VERSION,
     parse_architecture,
@@ -53,7 +60,7 @@ class SavedModel:
     """
 
     model: EnergyModel | EBFlow
-    proposal: DefensiveMixture | EBFlow
+    proposal: AbstractDistribution
     preprocessing: Standardise | LogitPixels
     log_partition: float
     log_partition_stderr: float
@@ -85,18 +92,27 @@ def save_model(directory: str | Path, saved: SavedModel) -> None:
     """
     directory = Path(directory)
     pixels = _plain(saved.preprocessing) if isinstance(saved.preprocessing, LogitPixels) else None
-    scaling = saved.preprocessing if isinstance(saved.preprocessing, Standardise) else None
-    # An EBFlow is its own proposal, and is saved once.
-    proposal = None if isinstance(saved.proposal, EBFlow) else saved.proposal
-    tree = _Arrays(saved.model, proposal, scaling)
-    arrays = {name: np.asarray(leaf) for name, leaf in _named(tree).items() if _is_array(leaf)}
-    skeleton = _skeleton(saved.architecture, saved.shape, standardises=scaling is not None)
-    _check(arrays, _named(skeleton), "The model to save")
+    try:
+        recipe, arrays = _describe(saved)
+    except ValueError as error:
+        raise Refused(f"The model cannot be saved: {error}.") from error
+    if isinstance(saved.preprocessing, Standardise):
+        arrays |= {
+            f"preprocessing.{name}": np.asarray(leaf)
+            for name, leaf in named(saved.preprocessing).items()
+        }
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise Refused(
+                f"The model to save has values in {name} that are not finite: the training that "
+                "made it diverged, so train again with a lower learning rate."
+            )
     stderr = float(saved.log_partition_stderr)
     values = {
         "format_version": FORMAT_VERSION,
         "arrays_sha256": "",
         "model": type(saved.model).__name__,
+        "recipe": recipe,
         "architecture": dataclasses.asdict(saved.architecture),
         "preprocessing": pixels,
         "shape": list(saved.shape),
@@ -152,19 +168,26 @@ def load_model(directory: str | Path) -> SavedModel:
         ) from error
     architecture = parse_architecture(values_path, values["model"], values["architecture"])
     shape = tuple(values["shape"])
-    _check_size(values_path, architecture, shape, arrays)
     preprocessing = parse_preprocessing(values_path, values["preprocessing"], shape)
     try:
-        skeleton = _skeleton(architecture, shape, standardises=preprocessing is None)
-        _check(arrays, _named(skeleton), str(arrays_path))
-        tree = _filled(architecture, shape, arrays, standardises=preprocessing is None)
-    except Refused as error:
-        raise Refused(f"The model in {directory} is refused: {error}") from error
+        if preprocessing is None:
+            scaling = [name for name in arrays if name.startswith("preprocessing.")]
+            # Made by its constructor, which refuses what is no scaling.
+            preprocessing = Standardise(
+                **{name.split(".")[1]: jnp.asarray(arrays.pop(name)) for name in scaling}
+            )
+        model, proposal = _build(values["recipe"], architecture, shape, arrays)
+        _check_shapes((model, proposal, preprocessing), shape)
+    except (ValueError, TypeError) as error:
+        raise Refused(
+            f"The model in {directory} is refused ({error}): its two files do not belong together, "
+            "or another version wrote them, so copy both again or save the model again."
+        ) from error
     stderr, columns = values["log_partition_stderr"], values["columns"]
     return SavedModel(
-        model=tree.model,
-        proposal=tree.model if isinstance(tree.model, EBFlow) else cast(Any, tree.proposal),
-        preprocessing=preprocessing or cast(Standardise, tree.preprocessing),
+        model=model,
+        proposal=proposal,
+        preprocessing=preprocessing,
         log_partition=values["log_partition"],
         log_partition_stderr=math.inf if stderr is None else stderr,
         architecture=architecture,
@@ -173,136 +196,60 @@ def load_model(directory: str | Path) -> SavedModel:
     )
 
 
-class _Arrays(eqx.Module):
-    """What is saved array by array; field names are the first part of the arrays' names."""
-
-    model: EnergyModel | EBFlow
-    proposal: DefensiveMixture | None
-    preprocessing: Standardise | None
+#: In the place of a proposal's recipe, where the proposal is the model's base or the model itself.
+_BASE, _MODEL = "base", "model"
 
 
-def _untrained(
-    architecture: Architecture | EBFlowArchitecture, shape: tuple[int, ...], key: PRNGKeyArray
-) -> tuple[EnergyModel | EBFlow, DefensiveMixture | None]:
-    """A model and, if it has one, its proposal."""
-    if isinstance(architecture, EBFlowArchitecture):
-        return build_ebflow(architecture, shape, key=key), None
-    return build(architecture, shape, key=key)
+def _describe(saved: SavedModel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Recipes of model and proposal, and their arrays."""
+    if isinstance(saved.model, EBFlow):
+        # Its architecture is its recipe.
+        arrays = {
+            f"model.{name}": np.asarray(leaf) for name, leaf in arrays_of(saved.model).items()
+        }
+        return {"model": None, "proposal": _MODEL}, arrays
+    recipe, arrays = describe({"model": saved.model})
+    if saved.model.is_based_on(saved.proposal):
+        return recipe | {"proposal": _BASE}, arrays
+    of_proposal, more = describe({"proposal": saved.proposal})
+    return recipe | of_proposal, arrays | more
 
 
-def _skeleton(
-    architecture: Architecture | EBFlowArchitecture, shape: tuple[int, ...], *, standardises: bool
-) -> _Arrays:
-    """The tree of an architecture, with shapes and types in the place of arrays.
-
-    For comparison only: flowjax's flows hold functions that remember arrays of their making,
-    which here are none.
-    """
-    model, proposal = eqx.filter_eval_shape(_untrained, architecture, shape, jax.random.key(0))
-    if not standardises:
-        return _Arrays(model, proposal, None)
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf,
-        Standardise(jnp.zeros(shape), jnp.ones(shape)),
-    )
-    return _Arrays(model, proposal, abstract)
-
-
-def _filled(
+def _build(
+    recipe: dict[str, Any],
     architecture: Architecture | EBFlowArchitecture,
     shape: tuple[int, ...],
     arrays: dict[str, np.ndarray],
-    *,
-    standardises: bool,
-) -> _Arrays:
-    """The saved arrays in the place of those that a fresh model begins with."""
-    # Made by its constructor, which refuses what is no scaling.
-    scaling = {
-        name.split(".")[1]: jnp.asarray(array)
-        for name, array in arrays.items()
-        if name.startswith("preprocessing.")
-    }
-    model, proposal = _untrained(architecture, shape, jax.random.key(0))
-    fresh = _Arrays(model, proposal, Standardise(**scaling) if standardises else None)
-    leaves = [
-        # The file decides between single and double precision; indices have the process's type.
-        jnp.asarray(arrays[name], None if _is_float(leaf) else leaf.dtype)
-        if _is_array(leaf)
-        else leaf
-        for name, leaf in _named(fresh).items()
-    ]
-    return jax.tree.unflatten(jax.tree.structure(fresh), leaves)
+) -> tuple[EnergyModel | EBFlow, Any]:
+    """Model and proposal from their recipes and arrays."""
+    if isinstance(architecture, EBFlowArchitecture):
+        check_counts([*vars(architecture).values(), math.prod(shape)], arrays)
+        fresh = build_ebflow(architecture, shape, key=jax.random.key(0))
+        model = filled(fresh, "model", arrays)
+        if arrays:
+            raise ValueError(f"it has an array {sorted(arrays)[0]} too many")
+        return model, model
+    proposal = recipe["proposal"]
+    built = build({k: v for k, v in recipe.items() if not isinstance(v, str)}, arrays)
+    model = built["model"]
+    if not isinstance(model, EnergyModel):
+        raise ValueError("it is not an EnergyModel")
+    return model, model.base if proposal == _BASE else built["proposal"]
+
+
+def _check_shapes(parts: tuple[Any, ...], shape: tuple[int, ...]) -> None:
+    """Refuse parts that are not of points of that shape, or arrays that do not fit together."""
+    model, proposal, preprocessing = parts
+    if not tuple(model.shape) == tuple(proposal.shape) == tuple(preprocessing.shape) == shape:
+        raise ValueError(f"its parts are not all of points of shape {shape}")
+    point = jax.ShapeDtypeStruct(shape, float)
+    for function in (model.energy, proposal.log_prob):
+        if eqx.filter_eval_shape(function, point).shape != ():
+            raise ValueError("its densities are not of single points")
 
 
 def _plain(preprocessing: LogitPixels) -> dict[str, Any]:
     return {name: getattr(preprocessing, name) for name in ("levels", "smoothness", "margin")}
-
-
-def _named(tree: Any) -> dict[str, Any]:
-    """The leaves by their path in the tree."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray)
-
-
-def _is_abstract(leaf: Any) -> bool:
-    return isinstance(leaf, jax.ShapeDtypeStruct)
-
-
-def _is_float(array: Any) -> bool:
-    return np.dtype(array.dtype).kind == "f"
-
-
-def _check(arrays: dict[str, np.ndarray], skeleton: dict[str, Any], where: str) -> None:
-    """Refuse arrays that are not those of the skeleton, or that are not finite."""
-    expected = {name: leaf for name, leaf in skeleton.items() if _is_abstract(leaf)}
-    advice = "the arrays and the architecture do not belong together, so save the model again"
-    for name in sorted(expected.keys() | arrays.keys()):
-        if name not in arrays:
-            raise Refused(f"{where} has no array {name}: {advice}.")
-        if name not in expected:
-            raise Refused(f"{where} has an array {name} too many: {advice}.")
-        found, leaf = arrays[name], expected[name]
-        if found.shape != leaf.shape:
-            raise Refused(
-                f"{where} has {name} in shape {found.shape} where its architecture needs "
-                f"{leaf.shape}: {advice}."
-            )
-        if found.dtype.kind != np.dtype(leaf.dtype).kind or found.dtype == np.float16:
-            raise Refused(
-                f"{where} has {name} in type {found.dtype} where its architecture needs "
-                f"{leaf.dtype}: {advice}."
-            )
-        if found.dtype == np.float64 and jnp.zeros(0).dtype == np.float32:
-            raise Refused(
-                f"{where} has {name} in double precision: switch jax_enable_x64 on to use it."
-            )
-        if _is_float(found) and not np.isfinite(found).all():
-            raise Refused(
-                f"{where} has values in {name} that are not finite: the training that made it "
-                "diverged, so train again with a lower learning rate."
-            )
-
-
-def _check_size(
-    path: Path,
-    architecture: Architecture | EBFlowArchitecture,
-    shape: tuple[int, ...],
-    arrays: dict[str, np.ndarray],
-) -> None:
-    """Refuse numbers that would build a model far beyond what the file can fill."""
-    entries = sum(array.size for array in arrays.values())
-    counts = [v for v in vars(architecture).values() if type(v) is int]
-    if math.prod(shape) > entries or max(counts, default=0) > max(entries, 1000):
-        raise Refused(
-            f"{path} describes a larger model than the {entries:,} numbers beside it can fill: "
-            "save the model again."
-        )
 
 
 def _read(path: Path) -> bytes:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from flowebm.data.logit_pixels import LogitPixels
-from flowebm.models.architecture import Architecture, FoundArchitecture
+from flowebm.models.architecture import Architecture
 from flowebm.models.ebflow_architecture import EBFlowArchitecture
 from flowebm.options import RefusedOption
 from flowebm.refusal import Refused
 
 #: Raised whenever an older reader would misread a newer file.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 #: What each kind of model is made from.
 _ARCHITECTURES = {"EnergyModel": Architecture, "EBFlow": EBFlowArchitecture}
@@ -53,6 +53,7 @@ def parse_values(path: Path, content: bytes) -> dict[str, Any]:
     valid = {
         "arrays_sha256": isinstance(values.get("arrays_sha256"), str),
         "model": isinstance(values.get("model"), str) and values["model"] in _ARCHITECTURES,
+        "recipe": isinstance(values.get("recipe"), dict) and "proposal" in values["recipe"],
         "architecture": isinstance(values.get("architecture"), dict),
         "preprocessing": "preprocessing" in values
         and (values["preprocessing"] is None or isinstance(values["preprocessing"], dict)),
@@ -84,8 +85,6 @@ def parse_architecture(
         ValueError: If a choice or its value is unknown.
     """
     architecture = _ARCHITECTURES[model]
-    if architecture is Architecture and values.keys() - get_type_hints(Architecture).keys():
-        architecture = FoundArchitecture
     advice = "use the version of flowebm that wrote it."
     for name in values.keys() - get_type_hints(architecture).keys():
         raise Refused(

@@ -5,7 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from paramax import AbstractUnwrappable
 
+from flowebm.models.recipe import register
 
+
+@register
 class SpectralNormalization(AbstractUnwrappable[Array]):
     r"""A weight whose largest singular value is at most one, $W / \max(1, \sigma(W))$.
 

@@ -7,13 +7,17 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import paramax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+
+from flowebm.models.recipe import register
 
 #: Draws of a component made at once: one program a component serves any number.
 AT_ONCE = 4096
 
 
+@register
 class Stack(AbstractDistribution):
     r"""$p(x) = \sum_j s_j\, q_j(x)$ of densities that were fitted apart.
 
@@ -40,7 +44,7 @@ class Stack(AbstractDistribution):
         self.log_shares = log_shares
 
     def __check_init__(self):
-        if not self.components or len(self.components) != self.log_shares.shape[0]:
+        if not self.components or len(self.components) != jax.tree.leaves(self.log_shares)[0].size:
             raise ValueError("A stack needs as many shares as components, and one at least.")
         if len({component.shape for component in self.components}) != 1:
             raise ValueError("The components of a stack must be over points of one shape.")
@@ -68,9 +72,9 @@ class Stack(AbstractDistribution):
         Returns:
             Points, one a row, in random order.
         """
-        count_key, order_key, *keys = jr.split(key, len(self.components) + 2)
-        seed = int(jr.randint(count_key, (), 0, jnp.iinfo(jnp.int32).max))
-        shares = np.exp(np.asarray(self.log_shares, np.float64))
+        count_key, *keys = jr.split(key, len(self.components) + 1)
+        seed = seed_of(count_key)
+        shares = np.exp(np.asarray(paramax.unwrap(self.log_shares), np.float64))
         counts = np.random.default_rng(seed).multinomial(n, shares / shares.sum())
         parts = [
             draw_batches(k, component, int(count))
@@ -79,6 +83,27 @@ class Stack(AbstractDistribution):
         ]
         order = np.random.default_rng(seed + 1).permutation(n)
         return jnp.asarray(np.concatenate(parts)[order])
+
+
+def seed_of(key: PRNGKeyArray) -> int:
+    """A seed for NumPy from a random key."""
+    return int(jr.randint(key, (), 0, jnp.iinfo(jnp.int32).max))
+
+
+def draw(key: PRNGKeyArray, density: AbstractDistribution, n: int) -> Float[Array, "n *shape"]:
+    """Independent draws of a density, some thousands at a time.
+
+    Args:
+        key: Random key.
+        density: The distribution.
+        n: Number of draws.
+
+    Returns:
+        Points, one a row.
+    """
+    if isinstance(density, Stack):
+        return density.draw(key, n)
+    return jnp.asarray(draw_batches(key, density, n))
 
 
 def draw_batches(
@@ -100,7 +125,7 @@ def draw_batches(
 
 @eqx.filter_jit
 def _draws(key: PRNGKeyArray, density: AbstractDistribution) -> Array:
-    return density.sample(key, (AT_ONCE,))
+    return paramax.unwrap(density).sample(key, (AT_ONCE,))
 
 
 @eqx.filter_jit

@@ -11,9 +11,11 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.models.linear_change import LinearChange
+from flowebm.models.recipe import register
 from flowebm.models.tilts import MLPTilt
 
 
+@register
 class SubspaceDensity(AbstractDistribution):
     r"""A density of the first coordinates of $z = M^{-1}(x - m)$ times a normal of the others.
 
@@ -28,6 +30,7 @@ class SubspaceDensity(AbstractDistribution):
     change: LinearChange
     cond_shape = None
 
+    # Written out because type checkers take the abstract attributes for the first fields.
     def __init__(self, active: AbstractDistribution, change: LinearChange):
         self.active = active
         self.change = change
@@ -48,6 +51,7 @@ class SubspaceDensity(AbstractDistribution):
         return self.change.transform(z.reshape(self.shape))
 
 
+@register
 class SubspaceTilt(eqx.Module):
     """A tilt that sees the first coordinates of $z = M^{-1}(x - m)$ alone.
 

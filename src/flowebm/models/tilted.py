@@ -1,15 +1,19 @@
 """The library's standard energy-based model: a network that tilts a proper base density."""
 
 from collections.abc import Callable
+from itertools import zip_longest
 
+import jax
 import paramax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.models.recipe import register
 from flowebm.refusal import Refused
 
 
+@register
 class EnergyModel(AbstractEnergyModel):
     r"""A tilted base, $E(x) = U(x) - \log b(x)$.
 
@@ -42,6 +46,15 @@ class EnergyModel(AbstractEnergyModel):
     @property
     def shape(self) -> tuple[int, ...]:
         return self.base.shape
+
+    def is_based_on(self, proposal: AbstractDistribution) -> bool:
+        """Whether a proposal is the base itself, array by array.
+
+        Args:
+            proposal: A distribution.
+        """
+        leaves = (jax.tree.leaves(part) for part in (self.base, proposal))
+        return all(a is b for a, b in zip_longest(*leaves))
 
     def energy(self, x: Float[Array, "..."]) -> Scalar:
         model = paramax.unwrap(self)

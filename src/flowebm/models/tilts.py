@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.layers.canonical_convolution import canonical_convolution
 from flowebm.models.activations import activation
+from flowebm.models.recipe import register
 from flowebm.models.spectral import SpectralNormalization
 from flowebm.refusal import Refused
 
@@ -42,6 +43,7 @@ def _spectrally_normalized(layer):
     return eqx.tree_at(lambda linear: linear.weight, layer, replace_fn=SpectralNormalization)
 
 
+@register
 class MLPTilt(eqx.Module):
     r"""A multilayer perceptron tilt, $U(x) = w^\top h_L(\dots h_1(x))$, zero at the start.
 
@@ -100,6 +102,7 @@ class MLPTilt(eqx.Module):
         return self.readout(hidden)
 
 
+@register
 class ConvTilt(eqx.Module):
     r"""A convolutional tilt for images, zero at the start.
 

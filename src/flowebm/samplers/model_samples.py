@@ -1,16 +1,22 @@
 """Independent samples of a fitted model: draws of its flow, made exact by a few moves."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from math import exp
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
+import paramax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
+from flowebm.models.bounded import BoundedTilt, NoTilt, tilts
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.models.stack import draw, seed_of
+from flowebm.models.tilted import EnergyModel
 from flowebm.refusal import Refused
 from flowebm.samplers import step_size as step_sizes
 from flowebm.samplers.population import global_move, local_moves
@@ -43,7 +49,9 @@ def sample_model(
     batch_size: int = 2048,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ModelSamples:
-    r"""Draw samples of a model by short chains that start from its flow.
+    r"""Draw samples of a model: exact ones, or by short chains that start from its flow.
+
+    A bounded tilt of the proposal itself is sampled by rejection, without error.
 
     Every chain gives one sample, so that samples are independent but for the step size that
     a batch shares. Each of the `n_moves` moves is one of flow independence Metropolis and
@@ -71,6 +79,9 @@ def sample_model(
     """
     if n < 1:
         raise Refused(f"The number of samples must be 1 or more; got {n}.")
+    tilt = getattr(model, "tilt", None)
+    if isinstance(tilt, NoTilt | BoundedTilt) and cast(EnergyModel, model).is_based_on(proposal):
+        return _by_rejection(key, tilt, proposal, n, on_progress)
     batch_size = min(batch_size, n)
     batches = []
     for batch_key in jr.split(key, -(-n // batch_size)):
@@ -84,6 +95,34 @@ def sample_model(
         jnp.concatenate(positions)[:n],
         jnp.mean(jnp.stack(global_rates)),
         jnp.mean(jnp.stack(local_rates)),
+    )
+
+
+def _by_rejection(
+    key: PRNGKeyArray,
+    tilt: NoTilt | BoundedTilt,
+    base: AbstractDistribution,
+    n: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> ModelSamples:
+    r"""Exact samples of $b(x) e^{-U(x)}$ with $|U| \le B$: draws of $b$, kept with $e^{-U - B}$.
+
+    Source: von Neumann (1951), *Various techniques used in connection with random digits*.
+    """
+    kept, n_kept, n_drawn = [], 0, 0
+    bound = 0.0 if isinstance(tilt, NoTilt) else float(paramax.unwrap(tilt.bound))
+    while n_kept < n:
+        draw_key, accept_key = jr.split(jr.fold_in(key, n_drawn))
+        rate = n_kept / n_drawn if n_kept else exp(-bound)
+        points = draw(draw_key, base, int(1.1 * (n - n_kept) / rate) + 16)
+        log_rate = -tilts(tilt, points) - bound
+        accepted = np.log(np.random.default_rng(seed_of(accept_key)).random(len(points)))
+        kept.append(np.asarray(points)[accepted < np.asarray(log_rate)])
+        n_drawn, n_kept = n_drawn + len(points), n_kept + len(kept[-1])
+        if on_progress is not None:
+            on_progress(min(n_kept, n), n)
+    return ModelSamples(
+        jnp.asarray(np.concatenate(kept)[:n]), jnp.asarray(n_kept / n_drawn), jnp.array(1.0)
     )
 
 

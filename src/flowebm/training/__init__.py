@@ -18,6 +18,7 @@ from flowebm.training.fit_joint import fit_joint as fit_joint
 from flowebm.training.fit_score_matching import ScoreMatchingOptions as ScoreMatchingOptions
 from flowebm.training.fit_score_matching import fit_score_matching as fit_score_matching
 from flowebm.training.flow import fit_flow as fit_flow
+from flowebm.training.joint_options import JointOptions as JointOptions
 from flowebm.training.metrics import MetricsFile as MetricsFile
 from flowebm.training.metrics import read_metrics as read_metrics
 from flowebm.training.progress import progress_observer as progress_observer

@@ -18,70 +18,36 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
 
 from flowebm.evaluation.log_partition import LogPartition
 from flowebm.evaluation.relevance import Relevance, relevant_directions
-from flowebm.models.bounded import BoundedTilt, NoTilt
+from flowebm.models.bounded import BoundedTilt, NoTilt, tilts
 from flowebm.models.linear_change import LinearChange
 from flowebm.models.marginals import Marginals, fit_marginals
+from flowebm.models.stack import seed_of
 from flowebm.models.subspace import SubspaceDensity, SubspaceTilt
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import MLPTilt
 from flowebm.training.candidate import Candidate, better_of, gain
 from flowebm.training.driver import Observers, TrainingDiverged
 from flowebm.training.fit_balanced import training_and_validation
+from flowebm.training.joint_options import JointOptions
 from flowebm.training.result import FitResult, collect_warnings
 from flowebm.training.row_weights import RowWeights, rows_in_proportion
 from flowebm.training.rows import Rows
 from flowebm.training.stages.mixtures import fit_mixture
-from flowebm.training.stages.network import NetworkOptions, behind, fit_network, transformed
+from flowebm.training.stages.network import behind, fit_network, transformed
 from flowebm.training.stages.stacking import stack
-from flowebm.training.stages.tilt import Draws, TiltFit, draw, fit_tilt, tilts
+from flowebm.training.stages.tilt import Draws, TiltFit, draw_parts, fit_tilt
 
 #: Training points whose scores tell the directions of an active subspace.
 N_DIRECTIONS = 4000
+
+#: Gaussians up to which mixtures of the columns and of their transforms are compared.
+FEW_GAUSSIANS = 8
 
 #: How names of candidates begin that are densities of the active subspace.
 SUBSPACE = "subspace"
 
 #: Share of validation points at nine tenths of the tilt's bound from which a wider bound is tried.
 SATURATED = 0.01
-
-
-@dataclass(frozen=True)
-class JointOptions:
-    """Choices of joint training.
-
-    Attributes:
-        most_gaussians: Components of a mixture of Gaussians at most; no mixture at 0.
-        networks: Autoregressive networks at most, each with an order of the columns of its own;
-            another one is trained while the last has gained `worthwhile` nats.
-        network: How they are made and trained.
-        network_rows: Training rows from which there are networks.
-        network_columns: Columns up to which there are networks; beyond, a coupling flow.
-        worthwhile: Nats of validation likelihood that a further network must have gained.
-        subspace_columns: Columns from which an active subspace is looked for.
-        bounds: Bounds of the tilt that are tried, in nats: the next one only where the last was
-            reached; no tilt if empty.
-        tilt_steps: Iterations of a tilt's training.
-        n_draws: Draws of the stack that train a tilt, and as many that measure log Z.
-        n_chains: Draws of the model that the result holds as chains.
-        learning_rate: Learning rate of the tilt at its height.
-        weight_decay: Decoupled weight decay of the tilt, for 1,000 rows; less with more rows.
-        batch_size: Rows, and draws, of an iteration of the tilt.
-    """
-
-    most_gaussians: int = 128
-    networks: int = 4
-    network: NetworkOptions = field(default_factory=NetworkOptions)
-    network_rows: int = 300
-    network_columns: int = 128
-    worthwhile: float = 0.02
-    subspace_columns: int = 8
-    bounds: tuple[float, ...] = (1.0, 3.0)
-    tilt_steps: int = 1000
-    n_draws: int = 1 << 16
-    n_chains: int = 1024
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.02
-    batch_size: int = 1024
 
 
 @dataclass(frozen=True)
@@ -220,7 +186,7 @@ class _Joint:
 
     def seed(self, stage: str) -> int:
         """The seed of a stage that NumPy computes."""
-        return int(jr.randint(self.key(stage), (), 0, jnp.iinfo(jnp.int32).max))
+        return seed_of(self.key(stage))
 
     def left(self, share: float = 1.0) -> float | None:
         """Seconds left, or that share of the budget if it is less."""
@@ -239,12 +205,29 @@ class _Joint:
         if not self.are_columns or any(self.circular or ()):
             return
         # Networks and the tilt have their time left: a mixture is seldom the last word.
-        yield from self._mixture("mixture", self.points, self.rows.validation, None)
-        points, _ = transformed(self.marginals, jnp.asarray(self.points, float))
-        validation, _ = transformed(self.marginals, self.rows.validation)
-        yield from self._mixture(
-            "mixture of transforms", points, validation, lambda q: behind(q, self.marginals)
-        )
+        rows, marginals = self.rows, cast(Marginals, self.marginals)
+        spaces = {
+            "mixture": (rows.train, rows.validation, None),
+            "mixture of transforms": (
+                *(transformed(marginals, x)[0] for x in (rows.train, rows.validation)),
+                lambda density: behind(density, marginals),
+            ),
+        }
+        small = {
+            name: mixture
+            for name, space in spaces.items()
+            for mixture in self._mixture(name, *space, most=FEW_GAUSSIANS)
+        }
+        yield from (candidate for candidate, _ in small.values())
+        if not small:
+            return
+        # Many components are worth their time where few do best.
+        name = min(small, key=lambda name: self.nll(small[name][0]))
+        if small[name][1] > FEW_GAUSSIANS // 2:
+            for candidate, _ in self._mixture(
+                name, *spaces[name], least=2 * FEW_GAUSSIANS, most=self.options.most_gaussians
+            ):
+                yield candidate
 
     def _mixture(
         self,
@@ -252,22 +235,31 @@ class _Joint:
         points: ArrayLike,
         validation: ArrayLike,
         wrap: Callable[[AbstractDistribution], AbstractDistribution] | None,
-    ) -> Iterator[Candidate]:
-        if self.out_of_time(0.6) or not self.options.most_gaussians:
+        *,
+        least: int = 1,
+        most: int,
+    ) -> Iterator[tuple[Candidate, int]]:
+        """A mixture of `least` to `most` Gaussians, and their number, if there is time."""
+        if self.out_of_time(0.6) or least > most:
             return
+        weights = self.rows.weights
         fitted = fit_mixture(
             self.seed(name),
             np.asarray(points, np.float64),
             np.asarray(validation, np.float64),
-            most_components=self.options.most_gaussians,
+            weights=None if weights is None else np.asarray(weights.train),
+            validation_weights=None if weights is None else np.asarray(weights.validation),
+            least_components=least,
+            most_components=most,
             out_of_time=lambda: self.out_of_time(0.6),
         )
         density = fitted.mixture if wrap is None else wrap(fitted.mixture)
-        yield Candidate.of(f"{name} of {fitted.components}", density, self.rows)
+        name = f"{name} of {fitted.components}"
+        yield Candidate.of(name, density, self.rows), fitted.components
 
-    def best(self, candidates: Sequence[Candidate]) -> Candidate:
-        """The candidate of the highest mean log-density of validation points."""
-        return max(candidates, key=lambda c: float(self.rows.mean(c.log_prob).value))
+    def nll(self, candidate: Candidate) -> float:
+        """A candidate's NLL of validation points, nats."""
+        return -float(self.rows.mean(candidate.log_prob).value)
 
     def active_subspace(
         self, gaussian: AbstractDistribution, candidates: Sequence[Candidate]
@@ -293,20 +285,19 @@ class _Joint:
         active = max(1, int(relevance.n_relevant))
         return relevance, active if active <= d // 2 else None
 
-    def of_subspace(
-        self, relevance: Relevance | None, active: int | None
-    ) -> Iterator[Candidate]:
+    def of_subspace(self, relevance: Relevance | None, active: int | None) -> Iterator[Candidate]:
         """A mixture of Gaussians of the active subspace, with a Gaussian of the rest."""
         if relevance is None or active is None:
             return
         turn = _turn(relevance.change, active)
-        points = jnp.asarray(self.points, float).reshape(-1, *self.rows.shape)
-        yield from self._mixture(
+        for candidate, _ in self._mixture(
             f"{SUBSPACE} mixture",
-            turn(points),
+            turn(self.rows.train),
             turn(self.rows.validation),
             lambda density: SubspaceDensity(density, relevance.change),
-        )
+            most=self.options.most_gaussians,
+        ):
+            yield candidate
 
     def networks(
         self,
@@ -322,14 +313,13 @@ class _Joint:
         if not self.are_columns or len(rows.train) < options.network_rows:
             return
         change = None
-        if active is not None and relevance is not None:
-            if self.best(candidates).name.startswith(SUBSPACE):
-                change, turn = relevance.change, _turn(relevance.change, active)
-                rows = Rows(turn(rows.train), turn(rows.validation), rows.weights)
-                marginals = fit_marginals(rows.in_proportion())
+        if relevance is not None and self.best(candidates).name.startswith(SUBSPACE):
+            change, turn = relevance.change, _turn(relevance.change, cast(int, active))
+            rows = Rows(turn(rows.train), turn(rows.validation), rows.weights)
+            marginals = fit_marginals(rows.in_proportion())
         found = list(candidates)
         before = stack(self.seed("stack"), found, self.rows)
-        for number in range(options.networks):
+        for number in range(options.most_networks):
             if self.out_of_time(0.2):
                 return
             name = f"network-{number + 1}"
@@ -339,7 +329,7 @@ class _Joint:
                     rows,
                     _order(number, rows.shape[0]),
                     cast(Marginals, marginals),
-                    options=options.network,
+                    options=options,
                     circular=self.circular,
                     max_steps=self.max_steps,
                     time_budget=self.left(0.3 if number == 0 else 0.2),
@@ -362,10 +352,12 @@ class _Joint:
         """The base with the tilt that gains on validation points; none if no tilt does."""
         options, best = self.options, None
         n = options.n_draws
-        draws = draw(self.key("draws"), base.density, n, n // 4, n)
-        steps = options.tilt_steps if self.max_steps is None else self.max_steps
-        for bound in options.bounds:
-            if self.out_of_time(0.05):
+        draws = draw_parts(self.key("draws"), base.density, n, n // 4, n)
+        steps = options.tilt_steps
+        if self.max_steps is not None:
+            steps = min(steps, self.max_steps)
+        for bound in (options.first_bound, options.second_bound):
+            if self.out_of_time(0.05) or not steps:
                 break
             with suppress(TrainingDiverged):
                 tilted = fit_tilt(
@@ -377,7 +369,7 @@ class _Joint:
                     learning_rate=options.learning_rate,
                     weight_decay=options.weight_decay,
                     batch_size=options.batch_size,
-                    max_steps=min(steps, options.tilt_steps),
+                    max_steps=steps,
                     time_budget=self.left(0.2),
                     stage=f"tilt-{bound:g}",
                     observers=self.observers,
@@ -400,7 +392,12 @@ class _Joint:
         sentences: list[str],
     ) -> JointFitResult:
         r"""The fit with $\log Z$ from draws that had no part in it."""
-        history = [row for c in candidates for row in c.history]
+        # What EM fits has no blocks: a row tells how good it came out.
+        history = [
+            row
+            for c in candidates
+            for row in c.history or ({"stage": c.name, "iteration": 0, "nll": self.nll(c)},)
+        ]
         log_z, bound, chains = LogPartition.exact(0.0), None, draws.unseen
         tilt: Callable[[Array], Scalar] = NoTilt()
         if tilted is not None:
@@ -411,16 +408,18 @@ class _Joint:
             # Exact draws of the model, by rejection.
             kept = jnp.log(jr.uniform(self.key("chains"), log_weights.shape)) < log_weights - bound
             chains = draws.unseen[np.flatnonzero(kept)]
+        density = paramax.non_trainable(base.density)
         return JointFitResult(
-            model=EnergyModel(tilt, paramax.non_trainable(base.density)),
-            flow=base.density,
+            # Frozen in both places: the proposal is the base itself.
+            model=EnergyModel(tilt, density),
+            flow=density,
             log_partition=log_z,
             chains=chains[: self.options.n_chains],
             history=history,
             stop_reason="all stages done" if not self.out_of_time() else "time budget spent",
             warnings=tuple(sentences),
             components=base.name,
-            candidates={c.name: -float(self.rows.mean(c.log_prob).value) for c in candidates},
+            candidates={c.name: self.nll(c) for c in candidates},
             active=active,
             relevance=relevance,
             bound=bound,

@@ -1,7 +1,7 @@
 """Autoregressive networks of the columns, by maximum likelihood."""
 
-from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -16,44 +16,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from flowebm.models.autoregressive import AutoregressiveMixture, started_at
 from flowebm.models.marginals import Marginals
+from flowebm.objectives.objective import Objective
 from flowebm.training.candidate import Candidate
 from flowebm.training.driver import Limits, Observers, drive
+from flowebm.training.joint_options import JointOptions
 from flowebm.training.objective import ObjectiveTrainer
 from flowebm.training.rows import Rows
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """How autoregressive networks are made and trained.
-
-    Attributes:
-        width: Units of a hidden layer.
-        blocks: Residual blocks of two layers.
-        components: Components of each conditional mixture.
-        dropout: Probability with which a hidden unit is left out of a training step.
-        epochs: Passes over the training rows, between `least_steps` and `most_steps` iterations.
-        least_steps: Iterations at least, where rows are few.
-        most_steps: Iterations at most, where they are many.
-        learning_rate: Adam's learning rate at its height; it then falls along a cosine.
-        weight_decay: Decoupled weight decay.
-        batch_size: Rows of a minibatch.
-    """
-
-    width: int = 384
-    blocks: int = 2
-    components: int = 10
-    dropout: float = 0.3
-    epochs: int = 40
-    least_steps: int = 600
-    most_steps: int = 4000
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.1
-    batch_size: int = 512
-
-    def steps(self, n_rows: int) -> int:
-        """Iterations of a training on so many rows."""
-        steps = self.epochs * n_rows // self.batch_size
-        return min(max(steps, self.least_steps), self.most_steps)
 
 
 @cache
@@ -89,7 +57,7 @@ def fit_network(
     order: Int[np.ndarray, " d"],
     marginals: Marginals,
     *,
-    options: NetworkOptions,
+    options: JointOptions,
     circular: tuple[bool, ...] | None = None,
     max_steps: int | None = None,
     time_budget: float | None = None,
@@ -121,9 +89,9 @@ def fit_network(
     z_validation, validation_log_det = transformed(marginals, rows.validation)
     network = AutoregressiveMixture(
         order,
-        width=options.width,
-        blocks=options.blocks,
-        components=options.components,
+        width=options.network_width,
+        blocks=options.network_blocks,
+        components=options.network_components,
         circular=circular,
         key=make_key,
     )
@@ -133,15 +101,15 @@ def fit_network(
         validation=z_validation,
         validation_log_det=validation_log_det,
         loss_shift=jnp.mean(log_det) if rows.weights is None else rows.weights.mean(log_det),
-        objective=_DropoutLikelihood(options.dropout),
-        optimizer=clipped_adamw(options.learning_rate, options.weight_decay),
+        objective=cast(Objective, _DropoutLikelihood(options.dropout)),
+        optimizer=clipped_adamw(options.network_learning_rate, options.network_weight_decay),
         weights=rows.weights,
-        batch_size=min(options.batch_size, z.shape[0]),
+        batch_size=min(options.network_batch_size, z.shape[0]),
         schedule_name="cosine",
         loss_name="train_nll",
         stage=stage,
     )
-    steps = options.steps(z.shape[0])
+    steps = options.network_steps(z.shape[0])
     limits = Limits(steps if max_steps is None else min(steps, max_steps), time_budget)
     outcome = drive(fit_key, trainer, limits, observers)
     density = behind(trainer.with_params(outcome.state.best), marginals)

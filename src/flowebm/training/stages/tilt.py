@@ -1,7 +1,7 @@
 """A bounded tilt of a density that is easy to sample, by importance-weighted likelihood."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -13,8 +13,8 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.evaluation.importance import effective_sample_size, log_mean_exp
-from flowebm.models.bounded import BoundedTilt
-from flowebm.models.stack import Stack, draw_batches
+from flowebm.models.bounded import BoundedTilt, tilts
+from flowebm.models.stack import draw
 from flowebm.models.trainable import partition_trainable
 from flowebm.training.candidate import Candidate
 from flowebm.training.devices import over_data
@@ -133,7 +133,7 @@ class TiltFit(NamedTuple):
     saturated: float
 
 
-def draw(
+def draw_parts(
     key: PRNGKeyArray, base: AbstractDistribution, n_train: int, n_held_out: int, n_unseen: int
 ) -> Draws:
     """Draws of a base for a tilt and what follows it.
@@ -146,8 +146,7 @@ def draw(
         n_unseen: Draws for what was chosen.
     """
     n = n_train + n_held_out + n_unseen
-    points = base.draw(key, n) if isinstance(base, Stack) else draw_batches(key, base, n)
-    parts = np.split(np.asarray(points), (n_train, n_train + n_held_out))
+    parts = np.split(np.asarray(draw(key, base, n)), (n_train, n_train + n_held_out))
     return Draws(*map(jnp.asarray, parts))
 
 
@@ -207,15 +206,9 @@ def fit_tilt(
         stage=stage,
     )
     outcome = drive(key, trainer, Limits(max_steps, time_budget, patience), observers)
-    fitted = trainer.with_params(outcome.state.best)
+    fitted = cast(BoundedTilt, trainer.with_params(outcome.state.best))
     log_prob = -outcome.state.best_nll_points
     bound = float(tilt.bound.tree)
     of_validation = np.abs(np.asarray(tilts(fitted, rows.validation)))
     candidate = Candidate(stage, base.density, log_prob, tuple(outcome.history))
     return TiltFit(candidate, fitted, float(np.mean(of_validation > 0.9 * bound)))
-
-
-@eqx.filter_jit
-def tilts(tilt: Callable[[Array], Scalar], points: Float[Array, "n *shape"]) -> Float[Array, " n"]:
-    """The tilt at every point, nats."""
-    return jax.lax.map(tilt, points, batch_size=4096)

@@ -1,0 +1,71 @@
+"""The choices of joint training."""
+
+from dataclasses import dataclass
+
+from flowebm.options import Count, Fraction, NotNegative, Positive, check_options
+
+
+@dataclass(frozen=True)
+class JointOptions:
+    """Choices of joint training; defaults were chosen on the tables magic and mammography.
+
+    Attributes:
+        most_gaussians: Components of a mixture of Gaussians at most.
+        most_networks: Autoregressive networks at most, each with another order of the columns;
+            the next one is trained only where the last has gained `worthwhile`.
+        worthwhile: Nats of validation likelihood that a network must gain for another to follow.
+        network_rows: Training rows from which there are networks.
+        network_columns: Columns up to which there are networks.
+        network_width: Units of a network's hidden layer.
+        network_blocks: Residual blocks of two layers in a network.
+        network_components: Components of each conditional mixture.
+        dropout: Share of hidden units that are left out of a training step.
+        epochs: Passes over the training rows, but `least_steps` to `most_steps` iterations.
+        least_steps: Iterations of a network at least, where rows are few.
+        most_steps: Iterations of a network at most, where rows are many.
+        network_learning_rate: Adam's learning rate at its height; it falls along a cosine.
+        network_weight_decay: Decoupled weight decay of a network.
+        network_batch_size: Rows of a network's minibatch.
+        subspace_columns: Columns from which an active subspace is looked for.
+        first_bound: Bound of the tilt, in nats.
+        second_bound: The bound that is tried next where the tilt reaches the first.
+        tilt_steps: Iterations of a tilt; no tilt at 0.
+        n_draws: Draws of the stack that train a tilt, and as many that measure log Z.
+        n_chains: Draws of the model that a result holds.
+        learning_rate: Learning rate of the tilt at its height.
+        weight_decay: Decoupled weight decay of the tilt.
+        batch_size: Rows, and draws, of an iteration of the tilt.
+    """
+
+    most_gaussians: Count = 128
+    most_networks: int = 4
+    worthwhile: NotNegative = 0.02
+    network_rows: Count = 300
+    network_columns: Count = 128
+    network_width: Count = 256
+    network_blocks: Count = 2
+    network_components: Count = 10
+    dropout: Fraction = 0.2
+    epochs: Count = 24
+    least_steps: Count = 600
+    most_steps: Count = 4000
+    network_learning_rate: Positive = 8e-3
+    network_weight_decay: NotNegative = 0.1
+    network_batch_size: Count = 256
+    subspace_columns: Count = 8
+    first_bound: Positive = 1.0
+    second_bound: Positive = 3.0
+    tilt_steps: int = 1000
+    n_draws: Count = 1 << 16
+    n_chains: Count = 1024
+    learning_rate: Positive = 2e-3
+    weight_decay: NotNegative = 0.02
+    batch_size: Count = 1024
+
+    def __post_init__(self):
+        check_options(self)
+
+    def network_steps(self, n_rows: int) -> int:
+        """Iterations of a network's training on so many rows."""
+        steps = self.epochs * n_rows // min(self.network_batch_size, n_rows)
+        return min(max(steps, self.least_steps), self.most_steps)
