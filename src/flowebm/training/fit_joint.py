@@ -257,6 +257,10 @@ class _Joint:
         name = f"{name} of {fitted.components}"
         yield Candidate.of(name, density, self.rows), fitted.components
 
+    def best(self, candidates: Sequence[Candidate]) -> Candidate:
+        """The candidate of the lowest validation NLL."""
+        return min(candidates, key=self.nll)
+
     def nll(self, candidate: Candidate) -> float:
         """A candidate's NLL of validation points, nats."""
         return -float(self.rows.mean(candidate.log_prob).value)
