@@ -1,6 +1,5 @@
 """`FlowEBM`: the library behind scikit-learn's interface."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -30,7 +29,8 @@ from flowebm.data import (
     read_table,
     split,
 )
-from flowebm.evaluation.estimate import EstimateWarning
+from flowebm.evaluation.estimate import warn
+from flowebm.evaluation.log_partition import LogPartition
 from flowebm.models.architecture import (
     Architecture,
     build,
@@ -214,6 +214,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
                 preprocessing=preprocessing,
                 log_partition=result.log_partition.value,
                 log_partition_stderr=result.log_partition.stderr,
+                **_diagnostics_of(result.log_partition),
+                warnings=result.warnings,
                 architecture=architecture,
                 columns=names,
                 metadata={"method": self.method, "seed": seed},
@@ -261,10 +263,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             "choose the best model, and every number about the fit is as uncertain as that. With "
             f"fewer than {FEW_ROWS} rows a Gaussian is often the better density."
         )
-        if self.observers is None:
-            warnings.warn(sentence, EstimateWarning, stacklevel=3)
-        else:
-            self.observers.warn(sentence)
+        (self.observers or Observers()).warn(sentence)
         return (sentence,)
 
     def _fit_balanced(
@@ -572,6 +571,9 @@ class FlowEBM(DensityMixin, BaseEstimator):
         Returns:
             A fitted estimator, without the history of its fit.
 
+        Warns:
+            EstimateWarning: With each sentence that the fit had to say about itself.
+
         Raises:
             ValueError: If the folder holds no model that this version can read.
         """
@@ -584,6 +586,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
             pixel_levels=getattr(saved.preprocessing, "levels", None),
         )
         estimator._set_fitted(saved)
+        for sentence in saved.warnings:
+            warn(sentence)
         return estimator
 
     def __getstate__(self) -> dict[str, Any]:
@@ -657,6 +661,13 @@ class _Fitted(NamedTuple):
     result: FitResult
     preprocessing: Standardise | LogitPixels
     architecture: Architecture | EBFlowArchitecture
+
+
+def _diagnostics_of(log_z: LogPartition) -> dict[str, Any]:
+    """How good the estimate of log Z is, as a saved model has it; of one that is exact nothing."""
+    if log_z.n == 0:
+        return {}
+    return {"ess": log_z.ess, "khat": log_z.khat, "n_draws": log_z.n}
 
 
 def _rows_that_count(

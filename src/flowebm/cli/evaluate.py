@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> None:
         ValueError: If the run or the data are refused.
     """
     command = parse(Evaluate, "evaluate", arguments)
-    estimator, config = load_fitted(command.run)
+    estimator, config = load_fitted(command.run, tells=False)
     options = config["options"]
     points = read_points_of_width(
         command.data,
@@ -80,9 +80,10 @@ def run(arguments: Sequence[str]) -> None:
             target=points.dataset.target,
             on_progress=on_progress,
         )
+    sentences = list(dict.fromkeys([*estimator.saved_.warnings, *measures.warnings]))
     if command.json:
         values = {"run": command.run, "data": command.data, **measures.values}
-        json.dump(plain({**values, "warnings": measures.warnings}), sys.stdout)
+        json.dump(plain({**values, "warnings": sentences}), sys.stdout)
         print()
     else:
-        print_measures(measures.values, measures.warnings, title=title)
+        print_measures(measures.values, sentences, title=title)

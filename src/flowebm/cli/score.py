@@ -84,6 +84,7 @@ def run(arguments: Sequence[str]) -> None:
             "log_partition_stderr": estimator.log_partition_stderr_,
             "rows": len(log_density),
             "mean": log_density.mean(),
+            "warnings": estimator.saved_.warnings,
         }
         if "bits_per_dimension" in columns:
             values["mean_bits_per_dimension"] = columns["bits_per_dimension"].mean()

@@ -316,7 +316,6 @@ def _measured(
             on_progress=on_progress,
         )
     last = result.history[-1]
-    seconds = {row["stage"]: row["seconds"] for row in result.history}
     values = {
         **measures.values,
         "fresh_test_points": points.dataset.target is not None,
@@ -325,7 +324,7 @@ def _measured(
         "local_acceptance": last.get("local_acceptance"),
         "iterations": last["iteration"],
         "stop_reason": result.stop_reason,
-        "seconds": sum(seconds.values()),
+        "seconds": last["seconds"],
     }
     return values, [*result.warnings, *measures.warnings]
 

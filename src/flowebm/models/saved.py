@@ -40,6 +40,9 @@ from flowebm.models.saved_values import (
 from flowebm.models.tilted import EnergyModel
 from flowebm.refusal import Refused
 
+#: The largest Pareto shape in a file, for those that are infinite.
+MOST_KHAT = 1e3
+
 _ARRAYS_NAME = "model.safetensors"
 _VALUES_NAME = "model.json"
 
@@ -56,6 +59,10 @@ class SavedModel:
         log_partition_stderr: Its standard error (nats); infinite where it is not known.
         architecture: What the model and the proposal are made of.
         columns: The columns' names, or `None`.
+        ess: Effective number of the draws behind log Z; `None` for one that is exact.
+        khat: Pareto shape of their importance weights, likewise.
+        n_draws: Their number, likewise.
+        warnings: What the fit had to say about itself, one sentence each.
         metadata: Anything else, as plain values.
     """
 
@@ -66,6 +73,10 @@ class SavedModel:
     log_partition_stderr: float
     architecture: Architecture | EBFlowArchitecture
     columns: tuple[str, ...] | None = None
+    ess: float | None = None
+    khat: float | None = None
+    n_draws: int | None = None
+    warnings: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -119,6 +130,11 @@ def save_model(directory: str | Path, saved: SavedModel) -> None:
         "columns": None if saved.columns is None else list(saved.columns),
         "log_partition": float(saved.log_partition),
         "log_partition_stderr": stderr if math.isfinite(stderr) else None,
+        # Of draws without a tail that can be fitted k̂ is infinite, which JSON cannot say.
+        "log_partition_ess": saved.ess,
+        "log_partition_khat": None if saved.khat is None else float(min(saved.khat, MOST_KHAT)),
+        "log_partition_draws": saved.n_draws,
+        "warnings": list(saved.warnings),
         "versions": {name: version(name) for name in ("flowebm", "jax")},
         "metadata": saved.metadata,
     }
@@ -192,6 +208,10 @@ def load_model(directory: str | Path) -> SavedModel:
         log_partition_stderr=math.inf if stderr is None else stderr,
         architecture=architecture,
         columns=None if columns is None else tuple(columns),
+        ess=values.get("log_partition_ess"),
+        khat=values.get("log_partition_khat"),
+        n_draws=values.get("log_partition_draws"),
+        warnings=tuple(values.get("warnings", ())),
         metadata=values["metadata"],
     )
 

@@ -63,6 +63,13 @@ def parse_values(path: Path, content: bytes) -> dict[str, Any]:
         "log_partition": _is_number(values.get("log_partition")),
         "log_partition_stderr": "log_partition_stderr" in values
         and (values["log_partition_stderr"] is None or _is_number(values["log_partition_stderr"])),
+        **{
+            # Files of version 0.1 have none of them.
+            name: values.get(name) is None or _is_number(values[name])
+            for name in ("log_partition_ess", "log_partition_khat", "log_partition_draws")
+        },
+        "warnings": isinstance(values.get("warnings", []), list)
+        and _all_texts(values.get("warnings", [])),
         "metadata": isinstance(values.get("metadata"), dict),
     }
     for name, is_valid in valid.items():
