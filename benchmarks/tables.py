@@ -213,7 +213,7 @@ def main() -> None:
         for split in range(arguments.splits)
         for data in arguments.only
         for method in arguments.methods
-        if is_there and (arguments.tables / f"{data}.parquet").exists()
+        if (arguments.tables / f"{data}.parquet").exists()
     ]
     cells.main(
         arguments,
