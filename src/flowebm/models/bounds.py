@@ -98,7 +98,7 @@ class Between(AbstractBijection):
 
 
 class Beyond(AbstractBijection):
-    r"""$x = l + s \tan(\frac\pi2 \Phi(\operatorname{sign}(s)\, z))$, on the side of $l$ that $s$ has.
+    r"""$x = l + s \tan(\frac\pi2 \Phi(z))$, with $-z$ below an upper bound.
 
     Args:
         bound: $l$, of shape `(m,)`.
@@ -142,7 +142,7 @@ def _log_sine(z):
 
 
 class Rotation(AbstractBijection):
-    r"""$x \mapsto l + (x - l + a) mod P$: another seam of circular coordinates.
+    r"""$x \mapsto l + (x - l + a) \bmod P$: another seam of circular coordinates.
 
     Args:
         low: $l$, of shape `(d,)`.

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -49,12 +50,15 @@ class EllipticalMixture(AbstractDistribution):
         tail_fraction: float = 0.0,
         tail_scale: float = 1.5,
     ):
-        weights = jnp.asarray(weights, float)
-        self.log_weights = jnp.log(weights) - jnp.log(weights.sum())
-        self.means = jnp.asarray(means, float)
-        self.factors = jnp.asarray(factors, float)
-        inverse = (lambda f: 1 / f) if self.factors.ndim == 2 else jnp.linalg.inv
-        self.inverse_factors = inverse(self.factors)
+        # On the host: each of these would be a program of its own to compile.
+        with np.errstate(divide="ignore"):
+            weights = np.asarray(weights, float)
+            self.log_weights = jnp.asarray(np.log(weights / weights.sum()), jnp.float32)
+        self.means = jnp.asarray(np.asarray(means), jnp.float32)
+        factors = np.asarray(factors, float)
+        self.factors = jnp.asarray(factors, jnp.float32)
+        inverse = 1 / factors if factors.ndim == 2 else np.linalg.inv(factors)
+        self.inverse_factors = jnp.asarray(inverse, jnp.float32)
         self.tail_fraction = tail_fraction
         self.tail_scale = tail_scale
         self.shape = (self.means.shape[1],)

@@ -5,10 +5,12 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jax.scipy.stats import norm
 from jax.scipy.stats import t as student_t
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from scipy.special import logsumexp
 
 #: Scales of the normals, in units of the start's, and their weights.
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -41,7 +43,9 @@ class WideStart(AbstractDistribution):
     cond_shape: ClassVar[None] = None
 
     def __init__(self, centre: Array, scale: Array, known: Array):
-        self.centre, self.scale, self.known = map(jnp.asarray, (centre, scale, known))
+        self.centre = jnp.asarray(np.asarray(centre), jnp.float32)
+        self.scale = jnp.asarray(np.asarray(scale), jnp.float32)
+        self.known = jnp.asarray(np.asarray(known))
         self.shape = self.centre.shape
 
     def _scales(self) -> Float[Array, "k d"]:
@@ -62,3 +66,30 @@ class WideStart(AbstractDistribution):
         apart = jnp.where(self.known, self.scale, self.scale / jnp.abs(tail))
         is_apart = jr.bernoulli(choice_key, INDEPENDENT)
         return self.centre + jnp.where(is_apart, apart, self._scales()[k]) * normal
+
+    def on_host(
+        self, rng: np.random.Generator, n: int
+    ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"]]:
+        """Draws and their log-densities without a program to compile."""
+        centre, scale, known = map(np.asarray, (self.centre, self.scale, self.known))
+        d = centre.size
+        factors = np.where(known, 1.0, np.asarray(FACTORS)[:, None])
+        normal = rng.standard_normal((n, d))
+        tail = np.where(known, 1.0, 1 / np.abs(rng.standard_normal((n, d))))
+        k = rng.choice(len(FACTORS), n, p=WEIGHTS)
+        is_apart = rng.random(n) < INDEPENDENT
+        x = centre + scale * np.where(is_apart[:, None], tail, factors[k]) * normal
+        x = x.astype(np.float32)
+        standard = (x - centre) / scale
+        constant = -0.5 * np.log(2 * np.pi)
+        together = [
+            np.log(weight)
+            + np.sum(constant - 0.5 * (standard / factor) ** 2 - np.log(factor), axis=1)
+            for weight, factor in zip(WEIGHTS, factors, strict=True)
+        ]
+        cauchy = -np.log(np.pi) - np.log1p(standard**2)
+        apart = np.sum(np.where(known, constant - 0.5 * standard**2, cauchy), axis=1)
+        log_prob = np.logaddexp(
+            np.log(1 - INDEPENDENT) + logsumexp(together, axis=0), np.log(INDEPENDENT) + apart
+        )
+        return x, log_prob - np.log(scale).sum()

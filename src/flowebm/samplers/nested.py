@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar, UInt32
 from scipy.special import logsumexp
 
 from flowebm.models.energy import AbstractEnergyModel
@@ -60,7 +60,7 @@ def evaluate(
 
 @eqx.filter_jit
 def halve(
-    key: PRNGKeyArray,
+    seed: UInt32[Array, "4"],
     model: AbstractEnergyModel,
     start: AbstractDistribution,
     live: Live,
@@ -77,7 +77,7 @@ def halve(
     evaluate a density two to three times as often.
 
     Args:
-        key: Random key.
+        seed: Four random numbers, of which all others are made.
         model: $p$, up to a constant.
         start: $b$, normalised.
         live: The live points of the runs, with a leading axis of runs.
@@ -96,12 +96,12 @@ def halve(
     half = live.label.shape[1] // 2
     dead = jax.tree.map(lambda leaf: leaf[:, :half], live)
     best = jax.tree.map(lambda leaf: leaf[:, half:], live)
-    moved, count = _slices(key, model, start, best, dead, n_moves)
+    moved, count = _slices(seed, model, start, best, dead, n_moves)
     live = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), best, moved)
     return live, dead, count
 
 
-def _slices(key, model, start, best, dead, n_moves):
+def _slices(seed, model, start, best, dead, n_moves):
     n_runs, n, _ = best.position.shape
     floor, floor_label = dead.log_ratio[:, -1:], dead.label[:, -1:]
     neighbours = jax.vmap(_neighbours)(best.position)
@@ -121,9 +121,7 @@ def _slices(key, model, start, best, dead, n_moves):
         width = jnp.where(is_local, WIDTH_OF_NEIGHBOURS, WIDTH_OF_PAIRS)
         # A factor of the width, for directions whose scale is not that of the contour.
         width = width * jnp.where(numbers[..., 5] < 0.25, 0.2, 1.0)
-        direction = width[..., None] * (
-            pick(best.position, first) - pick(best.position, other)
-        )
+        direction = width[..., None] * (pick(best.position, first) - pick(best.position, other))
         level = log_start + jnp.log(numbers[..., 3])
         return level, direction, -numbers[..., 4], 1 - numbers[..., 4]
 
@@ -131,9 +129,8 @@ def _slices(key, model, start, best, dead, n_moves):
         return jnp.any(carry[-3] < n_moves)
 
     def propose(carry):
-        chain, level, direction, left, right, shrinks, moves, key, count = carry
-        key, number_key = jr.split(key)
-        numbers = jr.uniform(number_key, (n_runs, n, 8))
+        chain, level, direction, left, right, shrinks, moves, seed, count = carry
+        seed, numbers = _uniform(seed, (n_runs, n, 8))
         t = left + (right - left) * numbers[..., 6]
         x = chain.position + t[..., None] * direction
         log_start, ratio = jax.vmap(jax.vmap(lambda x: evaluate(model, start, x)))(x)
@@ -142,7 +139,9 @@ def _slices(key, model, start, best, dead, n_moves):
         busy = moves < n_moves
         inside = above & (log_start >= level) & busy
         chain = jax.tree.map(
-            lambda new, old: jnp.where(inside.reshape(inside.shape + (1,) * (old.ndim - 2)), new, old),
+            lambda new, old: jnp.where(
+                inside.reshape(inside.shape + (1,) * (old.ndim - 2)), new, old
+            ),
             Live(x, log_start, ratio, label),
             chain,
         )
@@ -154,14 +153,20 @@ def _slices(key, model, start, best, dead, n_moves):
         right = jnp.where(ends, fresh[3], jnp.where(t < 0, right, t))
         shrinks = jnp.where(ends, 0, shrinks + 1)
         moves = moves + (ends & busy)
-        return chain, level, direction, left, right, shrinks, moves, key, count + 1
+        return chain, level, direction, left, right, shrinks, moves, seed, count + 1
 
-    first_key, loop_key = jr.split(key)
-    numbers = jr.uniform(first_key, (n_runs, n, 8))
+    seed, numbers = _uniform(seed, (n_runs, n, 8))
     zeros = jnp.zeros((n_runs, n), int)
-    carry = (best, *brackets(numbers, best.log_start), zeros, zeros, loop_key, jnp.array(0))
+    carry = (best, *brackets(numbers, best.log_start), zeros, zeros, seed, jnp.array(0))
     moved, *_, count = jax.lax.while_loop(unfinished, propose, carry)
     return moved, count * n_runs * n
+
+
+def _uniform(seed: UInt32[Array, "4"], shape: tuple[int, ...]):
+    """Uniform numbers in (0, 1), and the next seed: much less to compile than JAX's own."""
+    seed, bits = jax.lax.rng_bit_generator(seed, shape, jnp.uint32)
+    mantissa = jax.lax.bitcast_convert_type((bits >> 9) | 0x3F800000, jnp.float32)
+    return seed, mantissa - (1 - 2**-24)
 
 
 def _neighbours(points: Float[Array, "n d"]) -> Int[Array, "n k"]:
@@ -276,10 +281,10 @@ def explore(
             bulk_volume = log_volume
         spread = np.max(ratio.max(axis=1) - np.median(ratio, axis=1))
         is_deep = bulk_volume - log_volume > DEPTH or spread < EVEN
-        is_done = bulk_volume > log_volume and is_deep or spread < FLAT
+        is_done = (bulk_volume > log_volume and is_deep) or spread < FLAT
         if is_done or level >= most_levels or out_of_time():
             break
-        step = halve(jr.fold_in(key, level), model, start, live, moves)
+        step = halve(_seed(key, level), model, start, live, moves)
         live, dead, count = jax.device_get(step)
         progress.kept.append(dead)
         progress.live[:] = live
@@ -287,6 +292,11 @@ def explore(
         on_level(level + 1, {"log_likelihood": float(np.median(live.log_ratio))})
     finished = bool(is_done)
     return _weighted(progress, n_live, n_sweep, finished)
+
+
+def _seed(key: PRNGKeyArray, level: int) -> Array:
+    entropy = [*np.asarray(jr.key_data(key)).ravel(), level]
+    return jnp.asarray(np.random.SeedSequence(entropy).generate_state(4))
 
 
 def _log_shares(kept, n_live, n_sweep):

@@ -66,9 +66,7 @@ def climb(start: np.ndarray, scale: np.ndarray, value_and_grad: ValueAndGrad) ->
     return found.x * scale
 
 
-def peak_at(
-    position: np.ndarray, scale: np.ndarray, value_and_grad: ValueAndGrad
-) -> Peak | None:
+def peak_at(position: np.ndarray, scale: np.ndarray, value_and_grad: ValueAndGrad) -> Peak | None:
     """A peak with its curvature, by central differences of the gradient; `None` of no use."""
     d = position.size
     value, gradient = value_and_grad(position)
@@ -143,7 +141,9 @@ def lookalikes(
     d = centre.size
     orders = [np.roll(np.arange(d), shift) for shift in range(1, min(d, 12))]
     pairs = [(i, j) for i in range(d) for j in range(i)]
-    for i, j in (pairs if len(pairs) < 100 else [pairs[k] for k in rng.permutation(len(pairs))[:100]]):
+    for i, j in (
+        pairs if len(pairs) < 100 else [pairs[k] for k in rng.permutation(len(pairs))[:100]]
+    ):
         order = np.arange(d)
         order[[i, j]] = j, i
         orders.append(order)

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.evaluation.importance import effective_sample_size
 from flowebm.models.defensive import DefensiveMixture
-from flowebm.models.trainable import partition_trainable
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.models.trainable import partition_trainable
 from flowebm.objectives.maximum_likelihood import maximum_likelihood
 from flowebm.samplers import preconditioner as preconditioners
 from flowebm.samplers import step_size as step_sizes

@@ -2,9 +2,7 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.special import gammaln, logsumexp
 
 from flowebm.models.elliptical_mixture import EllipticalMixture
@@ -51,21 +49,16 @@ class Mixture(NamedTuple):
 
     def components_log_prob(self, x: np.ndarray) -> np.ndarray:
         r"""$\log w_k$ and the component's log-density, of shape `(n, K)`."""
-        n, d = x.shape
-        out = np.empty((n, len(self.weights)))
+        d = x.shape[1]
         scale = TAIL_DF * TAIL_SCALE**2
         tail = gammaln((TAIL_DF + d) / 2) - gammaln(TAIL_DF / 2) - 0.5 * d * np.log(scale * np.pi)
-        for k, (weight, mean, factor) in enumerate(
-            zip(self.weights, self.means, self.factors, strict=True)
-        ):
-            squares = np.sum(solve_triangular(factor, (x - mean).T, lower=True) ** 2, axis=0)
-            out[:, k] = np.logaddexp(
-                np.log1p(-TAIL_FRACTION) - 0.5 * squares - 0.5 * d * np.log(2 * np.pi),
-                np.log(TAIL_FRACTION) + tail - 0.5 * (TAIL_DF + d) * np.log1p(squares / scale),
-            )
-            with np.errstate(divide="ignore"):
-                out[:, k] += np.log(weight) - np.log(np.abs(np.diag(factor))).sum()
-        return out
+        squares = _squares(np.asarray(x, float), self.means, self.factors)
+        log_prob = np.logaddexp(
+            np.log1p(-TAIL_FRACTION) - 0.5 * squares - 0.5 * d * np.log(2 * np.pi),
+            np.log(TAIL_FRACTION) + tail - 0.5 * (TAIL_DF + d) * np.log1p(squares / scale),
+        )
+        with np.errstate(divide="ignore"):
+            return log_prob + np.log(self.weights) - _log_dets(self.factors)
 
     def log_prob(self, x: np.ndarray) -> np.ndarray:
         return logsumexp(self.components_log_prob(x), axis=1)
@@ -78,11 +71,14 @@ class Mixture(NamedTuple):
         """The same density for compiled programs, with components of weight zero added."""
         k = len(self.weights)
         missing = next((n for n in PADDED if n >= k), k) - k
-        pad = lambda leaf, value: np.concatenate([leaf, np.repeat(value[None], missing, axis=0)])
+
+        def pad(leaf, value):
+            return np.concatenate([leaf, np.repeat(value[None], missing, axis=0)])
+
         return EllipticalMixture(
-            jnp.asarray(np.concatenate([self.weights, np.zeros(missing)])),
-            jnp.asarray(pad(self.means, self.means[0])),
-            jnp.asarray(pad(self.factors, self.factors[0])),
+            np.concatenate([self.weights, np.zeros(missing)]),
+            pad(self.means, self.means[0]),
+            pad(self.factors, self.factors[0]),
             tail_fraction=TAIL_FRACTION,
             tail_scale=TAIL_SCALE,
         )
@@ -126,65 +122,75 @@ def _fit_mode(rng, points):
     _, first = np.unique(points, axis=0, return_inverse=True)
     left_out = first.ravel() % 3 == 0
     train, held = points[~left_out], points[left_out]
-    best, best_score = 1, -np.inf
+    best, best_score = None, -np.inf
     for k in COMPONENTS:
-        if k > 1 and len(train) < 4 * k * (points.shape[1] + 1):
+        if best is not None and len(train) < 4 * k * (points.shape[1] + 1):
             break
         fitted = _em(rng, train, k)
-        score = _normals(held, *fitted)
-        score = float(np.mean(logsumexp(score, axis=1))) if len(held) else -np.inf
-        if k > 1 and score < best_score + SMALLEST_GAIN:
+        score = logsumexp(_normals(held, *fitted), axis=1).mean() if len(held) else 0.0
+        if best is not None and score < best_score + SMALLEST_GAIN:
             break
-        best, best_score = k, score
-    return _em(rng, points, best)
+        best, best_score = fitted, score
+    return best
+
+
+def _squares(x, means, factors):
+    """Squared distances of points to components, each in its own metric: shape `(n, K)`."""
+    k, d = means.shape
+    inverse = np.linalg.inv(factors)
+    standard = x @ inverse.reshape(k * d, d).T - np.einsum("kij,kj->ki", inverse, means).ravel()
+    return np.sum(standard.reshape(-1, k, d) ** 2, axis=2)
+
+
+def _log_dets(factors):
+    return np.log(np.abs(np.diagonal(factors, axis1=1, axis2=2))).sum(axis=1)
 
 
 def _normals(x, weights, means, factors):
-    d = x.shape[1]
-    columns = []
-    for weight, mean, factor in zip(weights, means, factors, strict=True):
-        squares = np.sum(solve_triangular(factor, (x - mean).T, lower=True) ** 2, axis=0)
-        log_det = np.log(np.diag(factor)).sum()
-        columns.append(np.log(weight + 1e-300) - 0.5 * squares - log_det)
-    return np.stack(columns, axis=1) - 0.5 * d * np.log(2 * np.pi)
+    constant = np.log(weights) - _log_dets(factors) - 0.5 * x.shape[1] * np.log(2 * np.pi)
+    return constant - 0.5 * _squares(x, means, factors)
 
 
 def _em(rng, x, k):
     """Weights, means and factors after EM from centres that lie apart."""
     n, d = x.shape
-    whole = np.cov(x.T, bias=True).reshape(d, d)
-    whole += np.diag(1e-9 * np.diag(whole) + 1e-30)
-    whole = _definite(whole)
-    scaled = solve_triangular(np.linalg.cholesky(whole), (x - x.mean(0)).T, lower=True).T
+    whole = _definite(np.cov(x.T, bias=True).reshape(d, d))
+    scaled = (x - x.mean(axis=0)) @ np.linalg.inv(np.linalg.cholesky(whole)).T
     # k-means++ in whitened coordinates.
-    centres = [rng.integers(n)]
-    distance = np.sum((scaled - scaled[centres[0]]) ** 2, axis=1)
+    picks = [rng.integers(n)]
+    distances = np.sum((scaled - scaled[picks[0]]) ** 2, axis=1)[None]
     for _ in range(k - 1):
-        total = distance.sum()
-        pick = rng.choice(n, p=distance / total) if total > 0 else rng.integers(n)
-        centres.append(pick)
-        distance = np.minimum(distance, np.sum((scaled - scaled[pick]) ** 2, axis=1))
-    nearest = np.argmin(
-        np.stack([np.sum((scaled - scaled[c]) ** 2, axis=1) for c in centres]), axis=0
-    )
-    resp = np.eye(k)[nearest]
+        nearest = distances.min(axis=0)
+        total = nearest.sum()
+        picks.append(rng.choice(n, p=nearest / total) if total > 0 else rng.integers(n))
+        latest = np.sum((scaled - scaled[picks[-1]]) ** 2, axis=1)
+        distances = np.concatenate([distances, latest[None]])
+    shares = np.eye(k)[np.argmin(distances, axis=0)]
+    # A little of the mode's own covariance keeps components of few points definite.
     prior = whole * k ** (-2 / d)
-    for step in range(EM_STEPS if k > 1 else 1):
-        mass = resp.sum(0) + 1e-10
+    for _ in range(EM_STEPS if k > 1 else 1):
+        mass = shares.sum(axis=0) + 1e-10
         weights = (mass + 1e-3) / (mass + 1e-3).sum()
-        means = resp.T @ x / mass[:, None]
-        factors = np.empty((k, d, d))
-        for j in range(k):
-            centred = x - means[j]
-            covariance = (centred * resp[:, j : j + 1]).T @ centred
-            # A little of the mode's own covariance keeps components of few points definite.
-            covariance = (covariance + prior) / (mass[j] + 1)
-            factors[j] = np.linalg.cholesky(_definite(covariance))
-        if k == 1:
-            break
-        log_resp = _normals(x, weights, means, factors)
-        resp = np.exp(log_resp - logsumexp(log_resp, axis=1, keepdims=True))
+        means = shares.T @ x / mass[:, None]
+        # Moments about the common mean, so that little is lost by the difference.
+        centred = x - x.mean(axis=0)
+        weighted = (shares.T[:, :, None] * centred).transpose(0, 2, 1) @ centred
+        offset = means - x.mean(axis=0)
+        weighted -= mass[:, None, None] * offset[:, :, None] * offset[:, None, :]
+        factors = _factors((weighted + prior) / (mass + 1)[:, None, None])
+        if k > 1:
+            log_shares = _normals(x, weights, means, factors)
+            log_shares -= log_shares.max(axis=1, keepdims=True)
+            shares = np.exp(log_shares)
+            shares /= shares.sum(axis=1, keepdims=True)
     return weights, means, factors
+
+
+def _factors(covariances):
+    try:
+        return np.linalg.cholesky(covariances)
+    except np.linalg.LinAlgError:
+        return np.linalg.cholesky(np.stack([_definite(c) for c in covariances]))
 
 
 def _definite(covariance):

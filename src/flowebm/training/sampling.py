@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,20 @@ from flowebm.evaluation.log_partition import LogPartition
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.elliptical_mixture import EllipticalMixture
 from flowebm.models.flows import make_flow
+from flowebm.models.unconstrained import UnconstrainedDensity
+from flowebm.models.wide_start import WideStart
 from flowebm.samplers.assisted_draws import (
     AssistedDraws,
     AssistedKernel,
+    Chains,
     assisted_draws,
-    start_chains,
 )
+from flowebm.samplers.mixture_draws import mixture_draws
 from flowebm.samplers.nested import Live, explore
 from flowebm.samplers.population import LEAPFROG_STEPS
 from flowebm.samplers.preconditioner import (
     Preconditioner,
     StandardisedDensity,
-    moments,
     preconditioner,
 )
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer
@@ -57,7 +60,12 @@ from flowebm.training.sampling_proposal import (
     fit_proposal,
 )
 from flowebm.training.sampling_result import SampledMode, SamplingResult
-from flowebm.training.sampling_target import SamplingTarget, StartPoints, sampling_target, turned
+from flowebm.training.sampling_target import (
+    SamplingTarget,
+    StartPoints,
+    sampling_target,
+    turned,
+)
 
 #: Coordinates up to which nested sampling explores; annealing with a flow does beyond.
 MOST_NESTED = 40
@@ -289,13 +297,15 @@ def _sampled(work: _Work, n_chains: int, n_draws: int, thin: int) -> SamplingRes
     found = _explored(work)
     rng = work.rng("fit")
     population = found.population
+    no_gradient = _without_gradient(work, population, rng)
+    if no_gradient:
+        work.calls.has_gradient = False
     starts = np.asarray(work.target.points)
     modes = find_modes(rng, work.calls, population, found.tops, starts)
     centre, reach = np.asarray(work.target.centre), np.asarray(work.target.scale)
-    proposal = fit_proposal(
-        rng, work.calls, population, modes, centre, reach, work.out_of_time
-    )
-    if proposal.ess < FLOW_BELOW and found.proposal is None and not work.out_of_time():
+    proposal = fit_proposal(rng, work.calls, population, modes, centre, reach, work.out_of_time)
+    may_train = work.calls.has_gradient and found.proposal is None and not work.out_of_time()
+    if proposal.ess < FLOW_BELOW and may_train:
         trained = _trained_flow(work, proposal)
         found.coordinates, found.proposal = trained.coordinates, trained.proposal
         found.step_size = trained.step_size
@@ -305,10 +315,10 @@ def _sampled(work: _Work, n_chains: int, n_draws: int, thin: int) -> SamplingRes
     weighed = _weighed(work, kernel, coordinates, proposal)
     positions = _chain_starts(rng, weighed, population, n_chains)
     drawn, kernel, n_chain_evaluations = _drawn(
-        work, kernel, coordinates.standardise(jnp.asarray(positions)), n_draws, thin
+        work, kernel, proposal, coordinates, positions, n_draws, thin
     )
     return _result(
-        work, found, proposal, kernel, coordinates, weighed, drawn, n_chain_evaluations
+        work, found, proposal, kernel, coordinates, weighed, drawn, n_chain_evaluations, no_gradient
     )
 
 
@@ -317,8 +327,7 @@ def _explored(work: _Work) -> _Found:
         return _annealed(work)
     target, options, calls = work.target, work.options, work.calls
     n_live = max(8, options.n_particles // 4 * 2)
-    x, log_start = _start_draws(work.keys["sweep"], target.start, 2 * SWEEP * n_live)
-    x, log_start = np.asarray(x), np.asarray(log_start)
+    x, log_start = _start_draws(work, 2 * SWEEP * n_live)
     log_density = calls.values(x)
     if not np.any(np.isfinite(log_density)):
         raise ValueError(
@@ -335,7 +344,9 @@ def _explored(work: _Work) -> _Found:
     progress = work.saved.progress()
 
     def on_level(level, row):
-        history.append({"stage": "exploration", "iteration": level, "seconds": work.seconds(), **row})
+        history.append(
+            {"stage": "exploration", "iteration": level, "seconds": work.seconds(), **row}
+        )
         work.on_block("exploration", history[-1], work.max_steps)
         work.saved.save_progress(progress)
 
@@ -373,7 +384,9 @@ def _explored(work: _Work) -> _Found:
     error = max(found.stderr, gap / 2**0.5) / 2**0.5
     value = logsumexp(found.log_partitions) - np.log(2)
     turned_target = turned(
-        target, jax.vmap(target.model.bijection.transform)(jnp.asarray(population.position)), population.shares()
+        target,
+        jax.vmap(target.model.bijection.transform)(jnp.asarray(population.position)),
+        population.shares(),
     )
     tops = found.top
     if turned_target is not target:
@@ -383,8 +396,12 @@ def _explored(work: _Work) -> _Found:
         calls.model = turned_target.model
     reason = "the top of the density was reached" if found.finished else "max_steps or time"
     return _Found(
-        population, tops, [Opinion("exploration by nested sampling", float(value), error)],
-        sentences, reason, history,
+        population,
+        tops,
+        [Opinion("exploration by nested sampling", float(value), error)],
+        sentences,
+        reason,
+        history,
     )
 
 
@@ -411,8 +428,15 @@ def _moved(population: Population, old: SamplingTarget, new: SamplingTarget) -> 
     )
 
 
+def _start_draws(work: _Work, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws of the start, and their log-densities."""
+    if isinstance(work.target.start, WideStart):
+        return work.target.start.on_host(work.rng("sweep"), n)
+    return tuple(map(np.asarray, _density_draws(work.keys["sweep"], work.target.start, n)))
+
+
 @eqx.filter_jit
-def _start_draws(key: PRNGKeyArray, start: AbstractDistribution, n: int):
+def _density_draws(key: PRNGKeyArray, start: AbstractDistribution, n: int):
     x = start.sample(key, (n,))
     return x, start.log_prob(x)
 
@@ -465,7 +489,7 @@ def _tempered_opinion(work: _Work, start: AbstractDistribution) -> list[Opinion]
 
 
 def _trained_flow(work: _Work, proposal: Proposal) -> _Found:
-    """A flow for what the mixture covers badly: trained on chains that start from weighted draws."""
+    """A flow for what the mixture covers badly, trained on chains from weighted draws."""
     rows = proposal.draws.rows(work.rng("flow"), work.options.n_particles)
     data = jnp.asarray(proposal.draws.position[rows])
     start = paramax.unwrap(Normal(data.mean(axis=0), data.std(axis=0) + 1e-6))
@@ -513,9 +537,7 @@ def _driven(work: _Work, key: PRNGKeyArray, trainer: AdaptiveSamplingTrainer) ->
     position = np.asarray(state.positions)
     n = len(position)
     return _Found(
-        population=Population(
-            position, work.calls.values(position), np.zeros(n), np.zeros(n, int)
-        ),
+        population=Population(position, work.calls.values(position), np.zeros(n), np.zeros(n, int)),
         tops=position,
         opinions=[],
         sentences=[],
@@ -584,17 +606,28 @@ def _within_modes(rng: np.random.Generator, proposal: Proposal) -> Preconditione
     draws = proposal.draws
     points = draws.position[draws.rows(rng, 4000)].astype(float)
     labels = proposal.mixture.modes_of(points)
-    centred = points.copy()
+    mean = points.mean(axis=0)
     for mode in np.unique(labels):
-        centred[labels == mode] -= points[labels == mode].mean(axis=0)
+        points[labels == mode] -= points[labels == mode].mean(axis=0)
+    # On the host: each step would be a program to compile.
+    sd = points.std(axis=0) + 1e-12
     n = max(2.0, min(draws.effective(), 4000.0))
-    within = moments(jnp.asarray(centred, jnp.float32), n)
-    return preconditioner(within._replace(mean=jnp.asarray(points.mean(axis=0), jnp.float32)))
+    correlation = np.corrcoef((points / sd).T).reshape(len(sd), len(sd))
+    off_diagonal = correlation - np.diag(np.diag(correlation))
+    noise = np.sum((1 - off_diagonal**2) ** 2) / n
+    # Schäfer and Strimmer (2005), as `preconditioner` has it.
+    shrinkage = np.clip(noise / max(np.sum(off_diagonal**2), noise), 1e-4, 1.0)
+    factor = sd[:, None] * np.linalg.cholesky(np.eye(len(sd)) + (1 - shrinkage) * off_diagonal)
+    leaves = (mean, factor, np.linalg.inv(factor))
+    return Preconditioner(*(jnp.asarray(leaf, jnp.float32) for leaf in leaves))
 
 
 def _standard_mixture(proposal: Proposal, coordinates: Preconditioner) -> EllipticalMixture:
     mixture = proposal.mixture
-    mean, inverse = np.asarray(coordinates.mean, float), np.asarray(coordinates.inverse_factor, float)
+    mean, inverse = (
+        np.asarray(coordinates.mean, float),
+        np.asarray(coordinates.inverse_factor, float),
+    )
     return mixture._replace(
         means=(mixture.means - mean) @ inverse.T, factors=inverse @ mixture.factors
     ).distribution()
@@ -648,45 +681,100 @@ def _chain_starts(
 
 
 def _drawn(
-    work: _Work, kernel: AssistedKernel, positions: Array, n_draws: int, thin: int
+    work: _Work,
+    kernel: AssistedKernel,
+    proposal: Proposal,
+    coordinates: Preconditioner,
+    positions: np.ndarray,
+    n_draws: int,
+    thin: int,
 ) -> tuple[AssistedDraws, AssistedKernel, int | None]:
     """Blocks of draws, until there are enough or the time is up; and how often they evaluated."""
     # Blocks of one length, of which one program is compiled; what is too much is dropped.
     length = max(4, -(-n_draws // DRAW_BLOCKS))
-    key = work.keys["chains"]
     started = time.monotonic()
-    chains = start_chains(kernel.model, positions)
     state = work.saved.chains()
     blocks: list[AssistedDraws] = []
     n_adapting = ADAPTING_BLOCKS
+    run = partial(_block, work, proposal, coordinates, length=length, thin=thin)
     if state is not None:
         chains, blocks, step_size = state
         kernel = eqx.tree_at(lambda k: k.step_size, kernel, jnp.asarray(step_size))
     else:
+        chains = _chains_at(work, coordinates, positions)
         wanted = TARGET_ACCEPTANCE[kernel.local_kernel]
+        step_size = float(kernel.step_size)
         for block in range(ADAPTING_BLOCKS):
             n_adapting = block + 1
-            step_key = jr.fold_in(key, 10_000 + block)
-            chains, drawn = assisted_draws(step_key, kernel, chains, length, thin)
+            chains, drawn = run(10_000 + block, kernel, chains)
             accepted = float(np.mean(np.asarray(drawn.local_acceptance)))
-            step_size = kernel.step_size * math.exp(4 * (accepted - wanted) / (1 + block) ** 0.5)
-            kernel = eqx.tree_at(lambda k: k.step_size, kernel, step_size)
+            step_size *= math.exp(4 * (accepted - wanted) / (1 + block) ** 0.5)
+            kernel = eqx.tree_at(lambda k: k.step_size, kernel, jnp.asarray(step_size, jnp.float32))
             if work.out_of_time(1.0):
                 break
     n_blocks = -(-n_draws // length)
     for block in range(len(blocks), n_blocks):
-        chains, drawn = assisted_draws(jr.fold_in(key, block), kernel, chains, length, thin)
+        chains, drawn = run(block, kernel, chains)
         blocks.append(jax.device_get(drawn))
         work.saved.save_chains(chains, blocks, float(kernel.step_size))
         done = min(n_draws, length * len(blocks))
         work.on_block("draws", {"iteration": done, "seconds": time.monotonic() - started}, n_draws)
         if work.out_of_time(1.0):
             break
-    per_step = _evaluations_of_step(work.options, kernel.local_kernel)
-    n_steps = (len(blocks) + n_adapting) * length * thin
+    n_blocks = len(blocks) + n_adapting
+    n_steps, n_chains = n_blocks * length * thin, len(positions)
+    if _is_lean(kernel):
+        count = n_chains * (n_blocks + n_steps * (1 + work.options.n_local))
+    else:
+        per_step = _evaluations_of_step(work.options, kernel.local_kernel)
+        count = None if per_step is None else n_chains * n_steps * per_step
     drawn = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n_draws], *blocks)
-    n_chains = positions.shape[0]
-    return drawn, kernel, None if per_step is None else n_chains * (1 + n_steps * per_step)
+    return drawn, kernel, count
+
+
+def _is_lean(kernel: AssistedKernel) -> bool:
+    """Whether `mixture_draws` serves."""
+    return (
+        isinstance(kernel.proposal, EllipticalMixture)
+        and kernel.global_kernel == "imh"
+        and kernel.local_kernel in ("mala", "rwm")
+    )
+
+
+def _chains_at(work: _Work, coordinates: Preconditioner, positions: np.ndarray) -> Chains:
+    log_density = work.calls.values(positions) + float(coordinates.log_det)
+    inverse = np.asarray(coordinates.inverse_factor)
+    standard = (positions - np.asarray(coordinates.mean)) @ inverse.T
+    return Chains(jnp.asarray(standard, jnp.float32), jnp.asarray(log_density, jnp.float32))
+
+
+def _block(
+    work: _Work,
+    proposal: Proposal,
+    coordinates: Preconditioner,
+    block: int,
+    kernel: AssistedKernel,
+    chains: Chains,
+    *,
+    length: int,
+    thin: int,
+) -> tuple[Chains, AssistedDraws]:
+    """Some draws of all chains."""
+    key = work.keys["chains"]
+    if not _is_lean(kernel):
+        return assisted_draws(jr.fold_in(key, block), kernel, chains, length, thin)
+    rng = np.random.default_rng([*np.asarray(jr.key_data(key)).ravel(), block])
+    n_chains, d = chains.position.shape
+    n_steps = length * thin
+    moves = rng.standard_normal((n_steps, 1 + kernel.n_local, n_chains, d), np.float32)
+    fresh = proposal.mixture.draw(rng, n_steps * n_chains)
+    inverse = np.asarray(coordinates.inverse_factor)
+    fresh = (fresh - np.asarray(coordinates.mean)) @ inverse.T
+    # Draws come component by component.
+    moves[:, 0] = rng.permutation(fresh).reshape(n_steps, n_chains, d)
+    uniform = 1 - rng.random(moves.shape[:3], np.float32)
+    chains, drawn = mixture_draws(kernel, chains, jnp.asarray(moves), jnp.asarray(np.log(uniform)))
+    return chains, jax.tree.map(lambda leaf: np.asarray(leaf)[thin - 1 :: thin], drawn)
 
 
 def _evaluations_of_step(options: SamplingOptions, local_kernel: str) -> int | None:
@@ -706,21 +794,22 @@ def _result(
     weighed: _Weighed,
     drawn: AssistedDraws,
     n_chain_evaluations: int | None,
+    no_gradient: list[str],
 ) -> SamplingResult:
-    target = work.target.model
-    drawn = jax.tree.map(lambda leaf: jnp.asarray(leaf).swapaxes(0, 1), drawn)
-    z = coordinates.restore(drawn.position)
-    points, draws = target.parameters(z)
-    log_det = jnp.vectorize(
-        lambda z: target.bijection.transform_and_log_det(z)[1], signature="(d)->()"
-    )(z)
-    log_density = drawn.logdensity - coordinates.log_det
-    log_z, sentences = _log_partition(work, found, kernel, weighed, drawn)
-    modes, of_modes = _modes(work, found, proposal, weighed, np.asarray(z))
+    drawn = jax.tree.map(lambda leaf: np.asarray(leaf).swapaxes(0, 1), drawn)
+    z = _restored(coordinates, drawn.position)
+    points, draws, log_det = _in_parameters(work.target.model, jnp.asarray(z))
+    log_density = drawn.logdensity - float(coordinates.log_det) - np.asarray(log_det)
+    modes, of_modes = _modes(work, found, proposal, weighed, z)
+    # What exploration is known to have missed is no contradiction between its log Z and others.
+    missed = sum(mode.weight for mode in modes if mode.is_missed)
+    for opinion in found.opinions:
+        opinion.value -= math.log(max(1 - missed, 1e-6))
+    log_z, sentences = _log_partition(found, proposal, kernel, coordinates, weighed, drawn, z)
     diagnostics = chain_diagnostics(points)
     if (sentence := diagnostics.warning()) is not None:
         sentences = [sentence, *sentences]
-    sentences = [*found.sentences, *sentences, *of_modes, *_said_of_density(work, proposal)]
+    sentences = [*found.sentences, *sentences, *of_modes, *_said_of_density(work, no_gradient)]
     if work.interrupted():
         sentences.insert(0, "Interrupted: these are the draws that there were.")
     standardised = TriangularAffine(coordinates.mean, coordinates.factor)
@@ -729,12 +818,12 @@ def _result(
         count = work.calls.n_evaluations + n_chain_evaluations + 1
     return SamplingResult(
         draws=draws,
-        log_density=log_density - log_det,
+        log_density=log_density,
         log_partition=log_z,
         diagnostics=diagnostics,
         global_acceptance=drawn.global_acceptance,
         local_acceptance=drawn.local_acceptance,
-        flow=Transformed(kernel.proposal, Chain([standardised, target.bijection])),
+        flow=Transformed(kernel.proposal, Chain([standardised, work.target.model.bijection])),
         history=found.history,
         stop_reason=found.stop_reason,
         n_evaluations=count,
@@ -744,12 +833,26 @@ def _result(
     )
 
 
+def _restored(coordinates: Preconditioner, y: np.ndarray) -> np.ndarray:
+    return (y @ np.asarray(coordinates.factor).T + np.asarray(coordinates.mean)).astype(np.float32)
+
+
+@eqx.filter_jit
+def _in_parameters(model: UnconstrainedDensity, z: Array):
+    """Points as vectors and in the user's structure, and the bijection's log-determinants."""
+    points, draws = model.parameters(z)
+    log_det = jax.vmap(jax.vmap(lambda z: model.bijection.transform_and_log_det(z)[1]))(z)
+    return points, draws, log_det
+
+
 def _log_partition(
-    work: _Work,
     found: _Found,
+    proposal: Proposal,
     kernel: AssistedKernel,
+    coordinates: Preconditioner,
     weighed: _Weighed,
     drawn: AssistedDraws,
+    z: np.ndarray,
 ) -> tuple[LogPartition, list[str]]:
     r"""$\log Z$ by importance sampling, beside what other ways say of it."""
     if not np.any(np.isfinite(weighed.log_weights)):
@@ -762,14 +865,18 @@ def _log_partition(
         warnings.simplefilter("always", EstimateWarning)
         log_z = LogPartition.from_log_weights(jnp.asarray(weighed.log_weights, jnp.float32))
     sentences = [str(w.message) for w in caught if issubclass(w.category, EstimateWarning)]
-    of_draws = drawn.logdensity - _log_q(kernel.proposal, drawn.position)
-    of_draws = np.asarray(of_draws, float)
-    found.opinions.insert(
-        0, Opinion("importance sampling", log_z.value, log_z.stderr)
-    )
+    if isinstance(kernel.proposal, EllipticalMixture):
+        log_q = proposal.mixture.log_prob(z.reshape(-1, z.shape[-1])).reshape(z.shape[:2])
+        of_draws = drawn.logdensity - float(coordinates.log_det) - log_q
+    else:
+        of_draws = drawn.logdensity - _log_q(kernel.proposal, jnp.asarray(drawn.position))
+        of_draws = np.asarray(of_draws, float)
+    found.opinions.insert(0, Opinion("importance sampling", log_z.value, log_z.stderr))
     if np.all(np.isfinite(of_draws)):
         bridged = bridge(weighed.log_weights, of_draws)
-        found.opinions.append(Opinion("bridge sampling", float(bridged.value), float(bridged.stderr)))
+        found.opinions.append(
+            Opinion("bridge sampling", float(bridged.value), float(bridged.stderr))
+        )
     base = found.opinions[0]
     doubts = []
     for other in found.opinions[1:]:
@@ -821,7 +928,9 @@ def _modes(
             stderr = 3.0 / n_effective
         per_chain = (of_draws == mode).mean(axis=1)
         chain_weight = float(per_chain.mean())
-        chain_error = float(per_chain.std(ddof=1) / len(per_chain) ** 0.5) if len(per_chain) > 1 else math.inf
+        chain_error = (
+            float(per_chain.std(ddof=1) / len(per_chain) ** 0.5) if len(per_chain) > 1 else math.inf
+        )
         gap = abs(chain_weight - weight)
         origins = [per_chain[0::2], per_chain[1::2]]
         if min(map(len, origins)) > 3:
@@ -830,7 +939,8 @@ def _modes(
             if abs(means[0] - means[1]) > 4 * spread + 0.02:
                 sentences.append(
                     f"Chains that began at proposals have {means[0]:.3f} of their draws in mode "
-                    f"{mode}, those that began where exploration was {means[1]:.3f}: they do not mix."
+                    f"{mode}, those that began where exploration was {means[1]:.3f}: they do "
+                    "not mix."
                 )
         if gap > DISAGREE * math.hypot(stderr, chain_error) + 0.01:
             sentences.append(
@@ -839,21 +949,22 @@ def _modes(
             )
             stderr = max(stderr, gap)
         by_run = [
-            float(weights[(of_points == mode) & (run == r)].sum()) for r in range(int(run.max()) + 1)
+            float(weights[(of_points == mode) & (run == r)].sum())
+            for r in range(int(run.max()) + 1)
         ]
-        centre = np.average(weighed.position[own], axis=0, weights=shares[own]) if weight else (
-            proposal.modes.representatives()[mode][0]
+        centre = (
+            np.average(weighed.position[own], axis=0, weights=shares[own])
+            if weight
+            else (proposal.modes.representatives()[mode][0])
         )
         centre = work.target.model.bijection.transform(jnp.asarray(centre, jnp.float32))
-        missed = [r for r, w in enumerate(by_run) if w * len(by_run) < 0.02 * weight]
-        if weight > 0.02 and missed:
-            who = "neither exploration" if len(missed) == len(by_run) > 1 else "one of two explorations" if len(by_run) > 1 else "exploration"
-            verb = "found" if who == "neither exploration" else "missed"
+        missed = [w * len(by_run) < 0.02 * weight for w in by_run]
+        if weight > 0.01 and any(missed):
+            place = np.array2string(np.asarray(centre)[:6], precision=3)
+            whom = "one of two explorations" if not all(missed) else "exploration"
             sentences.append(
-                f"Mode {mode}, of weight {weight:.3f} around {np.array2string(np.asarray(centre)[:6], precision=3)}, "
-                f"{verb if verb == 'found' else 'was'} "
-                + ("by neither exploration, but by climbs and lookalikes of other modes" if verb == "found" else f"missed by {who}")
-                + ": there may be more of its kind."
+                f"Mode {mode}, of weight {weight:.3f} around {place}, was missed by {whom}"
+                f"{' and found by climbs' if all(missed) else ''}: there may be more of its kind."
             )
         own_shares = shares[own]
         modes.append(
@@ -863,6 +974,7 @@ def _modes(
                 centre=np.asarray(centre),
                 effective=float(own_shares.sum() ** 2 / np.sum(own_shares**2)) if weight else 0.0,
                 of_draws=chain_weight,
+                is_missed=all(missed),
                 of_explorations=tuple(w * len(by_run) for w in by_run),
             )
         )
@@ -870,10 +982,28 @@ def _modes(
     return tuple(modes[mode] for mode in order), sentences
 
 
-def _said_of_density(work: _Work, proposal: Proposal) -> list[str]:
+def _without_gradient(work: _Work, population: Population, rng: np.random.Generator) -> list[str]:
+    """The parameters whose gradient is not a number at points of the population."""
+    if not work.calls.has_gradient:
+        return []
+    rows = population.rows(rng, 8)
+    wrong = np.zeros(population.position.shape[1])
+    for row in rows:
+        _, gradient = work.calls.value_and_grad(population.position[row])
+        wrong += ~np.isfinite(gradient)
+    return [name for name, count in zip(work.target.names, wrong, strict=True) if count > 4]
+
+
+def _said_of_density(work: _Work, no_gradient: list[str]) -> list[str]:
     """What is wrong with the function itself."""
     sentences = []
     calls = work.calls
+    if no_gradient:
+        sentences.append(
+            f"The gradient of log_density is not a number in {', '.join(no_gradient)}: chains "
+            "move at random there, and no flow can be trained. Look for square roots of zero, "
+            "or 0/0 in an unused branch."
+        )
     if calls.n_nan:
         sentences.append(
             f"log_density was not a number at {calls.n_nan} of {calls.n_evaluations} points, "

@@ -25,7 +25,7 @@ CLIMBS, TOP_CLIMBS, LOOKALIKE_CLIMBS = 16, 6, 6
 FITTED_POINTS, ROUND = 4000, 4096
 
 #: Rounds at most; the effective share that is enough, and the gain that makes another worth while.
-MOST_ROUNDS, ENOUGH, GAIN = 8, 0.85, 1.05
+MOST_ROUNDS, ENOUGH, GAIN = 6, 0.8, 1.05
 
 #: Least share of the proposals that a mode gets, and all such shares together at most.
 MODE_SHARE, ALL_MODE_SHARES = 0.05, 0.5
@@ -160,7 +160,9 @@ def climbed(calls: DensityCalls, points: np.ndarray, scale: np.ndarray) -> list[
     found: list[Peak] = []
     for point in points.astype(float):
         top = climb(point, scale, calls.value_and_grad)
-        if any(np.all(np.abs(top - p.position) < 1e-2 * np.sqrt(np.diag(p.covariance))) for p in found):
+        if any(
+            np.all(np.abs(top - p.position) < 1e-2 * np.sqrt(np.diag(p.covariance))) for p in found
+        ):
             continue
         peak = peak_at(top, scale, calls.value_and_grad)
         if peak is not None and not any(same_place(peak, other) for other in found):
@@ -243,7 +245,7 @@ def fit_proposal(
             best = (now, mixtures[-1])
         stalled = 0 if now > GAIN * ess else stalled + 1
         ess = max(ess, now)
-        if ess > ENOUGH or stalled >= 2 or out_of_time():
+        if ess > ENOUGH or (stalled >= 1 and number >= 2) or out_of_time():
             break
         # Exploration keeps a share of the points: it may know what no proposal has reached.
         n_own = int(FITTED_POINTS * min(0.8, drawn.effective() / 2000))
@@ -275,7 +277,9 @@ def _fit(rng, points, modes: Modes, population: Population) -> Mixture:
     for mode in np.flatnonzero(mass * len(points) < 200):
         own = rows[of_rows == mode]
         if len(own) >= 20:
-            weights = np.exp(0.5 * (population.log_weights[own] - population.log_weights[own].max()))
+            weights = np.exp(
+                0.5 * (population.log_weights[own] - population.log_weights[own].max())
+            )
             pick = rng.choice(own, 400, p=weights / weights.sum())
             extra.append(population.position[pick])
             extra_labels.append(np.full(400, mode))

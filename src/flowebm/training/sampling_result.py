@@ -25,6 +25,7 @@ class SampledMode(NamedTuple):
         centre: The mean of its mass, a point as a vector.
         effective: How many independent draws of it the estimate is made of.
         of_draws: Its share of the kept draws.
+        is_missed: Whether exploration missed it, and climbs found it.
         of_explorations: Its weight by each exploration alone; zero where one missed it.
     """
 
@@ -33,6 +34,7 @@ class SampledMode(NamedTuple):
     centre: Float[np.ndarray, " d"]
     effective: float
     of_draws: float
+    is_missed: bool
     of_explorations: tuple[float, ...]
 
 

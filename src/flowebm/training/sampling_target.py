@@ -12,7 +12,7 @@ from flowjax.distributions import AbstractDistribution, Transformed
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Scalar
 
-from flowebm.models.bounds import Between, Rotation, bounds_bijection
+from flowebm.models.bounds import Rotation, bounds_bijection
 from flowebm.models.elliptical_mixture import EllipticalMixture
 from flowebm.models.unconstrained import UnconstrainedDensity
 from flowebm.models.wide_start import WideStart
