@@ -190,11 +190,11 @@ def test_every_evaluation_is_counted(choices, monkeypatch):
 
 
 def test_chains_that_have_not_mixed_are_told_of():
-    """Four draws a chain, after one iteration that is far from the target."""
+    """Four draws a chain, after one halving of the live points, far from the target."""
     with pytest.warns(EstimateWarning) as caught:
         result = run(log_density_of_mixture, 2, 2, n_draws=4, max_steps=1)
     assert len(caught) == len(result.warnings) >= 2
-    assert "temperature" in result.warnings[0]
+    assert "Exploration ended after 1 halvings" in result.warnings[0]
     assert any("R̂" in sentence or "ESS" in sentence for sentence in result.warnings)
 
 

@@ -9,6 +9,9 @@ from jax.scipy.special import log_ndtr, ndtr, ndtri
 from jax.scipy.stats import norm
 from jaxtyping import Array, ArrayLike, Float
 
+#: How near to a bound a parameter may come, in units of its range or scale.
+SMALLEST = 1e-30
+
 
 def bounds_bijection(
     lower: ArrayLike, upper: ArrayLike, dimension: int, scale: ArrayLike = 1.0
@@ -84,8 +87,13 @@ class Between(AbstractBijection):
         # From the nearer bound: beside the upper one 1 - Φ(z) would round to zero.
         width = self.high - self.low
         y = jnp.where(x < 0, self.low + width * ndtr(x), self.high - width * ndtr(-x))
-        y = jnp.clip(y, jnp.nextafter(self.low, self.high), jnp.nextafter(self.high, self.low))
+        y = jnp.clip(y, self._inside(self.low, width), -self._inside(-self.high, width))
         return y, self._log_det(x)
+
+    @staticmethod
+    def _inside(bound, width):
+        """The first number above a bound that is no denormal one, which count as zero."""
+        return jnp.maximum(jnp.nextafter(bound, jnp.inf), bound + SMALLEST * width)
 
     def inverse_and_log_det(self, y, condition=None):
         width = self.high - self.low
@@ -117,8 +125,10 @@ class Beyond(AbstractBijection):
     def transform_and_log_det(self, x, condition=None):
         z = jnp.sign(self.scale) * x
         y = self.bound + self.scale * jnp.exp(_log_sine(z) - _log_sine(-z))
-        nearest = jnp.nextafter(self.bound, jnp.sign(self.scale) * jnp.inf)
-        y = jnp.where(y == self.bound, nearest, y)
+        sign = jnp.sign(self.scale)
+        nearest = sign * jnp.nextafter(sign * self.bound, jnp.inf)
+        nearest = sign * jnp.maximum(sign * nearest, sign * (self.bound + SMALLEST * self.scale))
+        y = sign * jnp.maximum(sign * y, sign * nearest)
         return y, self._log_det(z)
 
     def inverse_and_log_det(self, y, condition=None):

@@ -28,7 +28,8 @@ class DensityCalls:
     Attributes:
         model: The density.
         n_evaluations: Points evaluated, padding included.
-        n_nan: Points where the log-density was not a number, which counts as minus infinity.
+        n_nan: Points where the log-density was not a number or plus infinity, which counts as
+            minus infinity.
     """
 
     def __init__(self, model: UnconstrainedDensity, is_numpy: bool):
@@ -48,7 +49,7 @@ class DensityCalls:
             out.append(np.asarray(_values(self.model, jnp.asarray(padded)))[: len(rows)])
             self.n_evaluations += self._batch
         values = np.concatenate(out).astype(float) if out else np.zeros(0)
-        is_nan = np.isnan(values)
+        is_nan = ~(values < np.inf)
         self.n_nan += int(is_nan.sum())
         return np.where(is_nan, -np.inf, values)
 

@@ -592,7 +592,7 @@ def _kernel(
     kernel = AssistedKernel(
         model=StandardisedDensity(work.target.model, coordinates),
         proposal=density,
-        step_size=jnp.asarray(found.step_size or d ** (-1 / 3)),
+        step_size=jnp.asarray(found.step_size or d ** (-1 / 3), jnp.float32),
         global_kernel=options.global_kernel,
         n_proposals=options.n_proposals,
         local_kernel=options.local_kernel if work.calls.has_gradient else "rwm",
@@ -699,7 +699,7 @@ def _drawn(
     run = partial(_block, work, proposal, coordinates, length=length, thin=thin)
     if state is not None:
         chains, blocks, step_size = state
-        kernel = eqx.tree_at(lambda k: k.step_size, kernel, jnp.asarray(step_size))
+        kernel = eqx.tree_at(lambda k: k.step_size, kernel, jnp.asarray(step_size, jnp.float32))
     else:
         chains = _chains_at(work, coordinates, positions)
         wanted = TARGET_ACCEPTANCE[kernel.local_kernel]

@@ -146,7 +146,36 @@ def find_modes(
             for r in rows
             if np.isfinite(population.log_density[r])
         ]
-    return Modes(peaks, joined(peaks, calls.values))
+    modes = Modes(peaks, joined(peaks, calls.values))
+    # Between peaks on a curved ridge there are others, which join them.
+    for _ in range(2):
+        if modes.n == 1 or not calls.has_gradient or len(peaks) > MOST_MODES // 2:
+            break
+        between = _midpoints(modes)
+        more = [p for p in climbed(calls, between, scale) if not _is_known(p, peaks)]
+        if not more:
+            break
+        peaks = peaks + more
+        finer = Modes(peaks, joined(peaks, calls.values))
+        if finer.n >= modes.n:
+            break
+        modes = finer
+    return modes
+
+
+def _is_known(peak: Peak, peaks: list[Peak]) -> bool:
+    return any(same_place(peak, other) for other in peaks)
+
+
+def _midpoints(modes: Modes) -> np.ndarray:
+    """Between each peak and the two nearest of other modes."""
+    position = np.array([peak.position for peak in modes.peaks])
+    scaled = position / (position.std(axis=0) + 1e-30)
+    distance = np.sum((scaled[:, None] - scaled) ** 2, axis=2)
+    distance[modes.mode[:, None] == modes.mode] = np.inf
+    nearest = np.argsort(distance, axis=1)[:, :2]
+    pairs = {(min(i, j), max(i, j)) for i, row in enumerate(nearest) for j in row if i != j}
+    return np.array([(position[i] + position[j]) / 2 for i, j in sorted(pairs)])
 
 
 def _scale(population: Population, rng: np.random.Generator) -> np.ndarray:
@@ -312,11 +341,7 @@ def _find_lookalikes(
     best = candidates[promising[: 40 * LOOKALIKE_CLIMBS]]
     best = best[spread_out(rng, best, LOOKALIKE_CLIMBS)] if len(best) > 1 else best
     scale = np.sqrt(np.diag(modes.representatives()[0][1]))
-    more = [
-        peak
-        for peak in climbed(calls, best, scale)
-        if not any(same_place(peak, other) for other in modes.peaks)
-    ]
+    more = [peak for peak in climbed(calls, best, scale) if not _is_known(peak, modes.peaks)]
     if not more or len(modes.peaks) + len(more) > MOST_MODES:
         return None
     peaks = modes.peaks + more
