@@ -34,7 +34,7 @@ def mixture_draws(
     Source: Tierney (1994) for independence Metropolis; Roberts and Tweedie (1996) for MALA.
     """
     uses_gradient = kernel.local_kernel == "mala"
-    step_size = kernel.step_size
+    step_size = kernel.step_size.astype(moves.dtype)
 
     def evaluate(x):
         if uses_gradient:
@@ -43,7 +43,8 @@ def mixture_draws(
             gradient = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
         else:
             log_p, gradient = kernel.model.unnormalized_log_prob(x), jnp.zeros_like(x)
-        return log_p, gradient, kernel.proposal.log_prob(x)
+        values = (log_p, gradient, kernel.proposal.log_prob(x))
+        return jax.tree.map(lambda value: value.astype(x.dtype), values)
 
     def move(carry, numbers):
         x, log_p, gradient, log_q = carry

@@ -55,7 +55,8 @@ def evaluate(
     r"""$\log b$ and $\log p - \log b$ of one point; where $p$ is no number it has no mass."""
     log_start = start.log_prob(x)
     ratio = model.unnormalized_log_prob(x) - log_start
-    return log_start, jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)
+    ratio = jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)
+    return log_start.astype(x.dtype), ratio.astype(x.dtype)
 
 
 @eqx.filter_jit
@@ -156,6 +157,7 @@ def _slices(seed, model, start, best, dead, n_moves):
         return chain, level, direction, left, right, shrinks, moves, seed, count + 1
 
     seed, numbers = _uniform(seed, (n_runs, n, 8))
+    numbers = numbers.astype(best.position.dtype)
     zeros = jnp.zeros((n_runs, n), int)
     carry = (best, *brackets(numbers, best.log_start), zeros, zeros, seed, jnp.array(0))
     moved, *_, count = jax.lax.while_loop(unfinished, propose, carry)
@@ -166,7 +168,7 @@ def _uniform(seed: UInt32[Array, "4"], shape: tuple[int, ...]):
     """Uniform numbers in (0, 1), and the next seed: much less to compile than JAX's own."""
     seed, bits = jax.lax.rng_bit_generator(seed, shape, jnp.uint32)
     mantissa = jax.lax.bitcast_convert_type((bits >> 9) | 0x3F800000, jnp.float32)
-    return seed, mantissa - (1 - 2**-24)
+    return seed, mantissa - (1 - jnp.float32(2**-24))
 
 
 def _neighbours(points: Float[Array, "n d"]) -> Int[Array, "n k"]:

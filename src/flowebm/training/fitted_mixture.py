@@ -28,7 +28,7 @@ class Mixture(NamedTuple):
         weights: Adding up to one, of shape `(K,)`.
         means: Of shape `(K, d)`.
         factors: Lower triangular factors of the covariances, of shape `(K, d, d)`.
-        mode: Which mode each component is of.
+        mode: Which mode each component is of; -1 for none.
     """
 
     weights: np.ndarray
@@ -65,7 +65,17 @@ class Mixture(NamedTuple):
 
     def modes_of(self, x: np.ndarray) -> np.ndarray:
         """The mode of each point: that of the component which is likeliest to have made it."""
-        return self.mode[np.argmax(self.components_log_prob(x), axis=1)]
+        own = np.flatnonzero(self.mode >= 0)
+        return self.mode[own[np.argmax(self.components_log_prob(x)[:, own], axis=1)]]
+
+    def with_wide(self, mean: np.ndarray, sd: np.ndarray, share: float) -> "Mixture":
+        """The mixture with one more component, of no mode."""
+        return Mixture(
+            np.append(self.weights * (1 - share), share),
+            np.concatenate([self.means, mean[None]]),
+            np.concatenate([self.factors, np.diag(sd)[None]]),
+            np.append(self.mode, -1),
+        )
 
     def distribution(self) -> EllipticalMixture:
         """The same density for compiled programs, with components of weight zero added."""

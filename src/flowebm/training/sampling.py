@@ -88,7 +88,7 @@ TAIL_DF = 5.0
 
 #: Effective share of a mixture's proposals below which a flow is trained beside it, and the
 #: mixture's share then, at least.
-FLOW_BELOW, MIXTURE_SHARE = 0.3, 0.1
+FLOW_BELOW, MIXTURE_SHARE = 0.15, 0.1
 
 #: Draws of the proposal behind log Z.
 N_IMPORTANCE = 20_000
@@ -303,7 +303,10 @@ def _sampled(work: _Work, n_chains: int, n_draws: int, thin: int) -> SamplingRes
     starts = np.asarray(work.target.points)
     modes = find_modes(rng, work.calls, population, found.tops, starts)
     centre, reach = np.asarray(work.target.centre), np.asarray(work.target.scale)
-    proposal = fit_proposal(rng, work.calls, population, modes, centre, reach, work.out_of_time)
+    bounded = work.target.bounded
+    proposal = fit_proposal(
+        rng, work.calls, population, modes, centre, reach, bounded, work.out_of_time
+    )
     may_train = work.calls.has_gradient and found.proposal is None and not work.out_of_time()
     if proposal.ess < FLOW_BELOW and may_train:
         trained = _trained_flow(work, proposal)

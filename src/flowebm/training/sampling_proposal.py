@@ -1,5 +1,6 @@
 """What a density is proposed from: mixtures fitted in rounds, and the modes that they are of."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +30,9 @@ MOST_ROUNDS, ENOUGH, GAIN = 6, 0.8, 1.05
 
 #: Least share of the proposals that a mode gets, and all such shares together at most.
 MODE_SHARE, ALL_MODE_SHARES = 0.05, 0.5
+
+#: The share of proposals that are as wide as all modes together.
+WIDE_SHARE = 0.04
 
 #: Modes at most.
 MOST_MODES = 64
@@ -223,7 +227,8 @@ def fit_proposal(
     modes: Modes,
     centre: np.ndarray,
     reach: np.ndarray,
-    out_of_time=lambda: False,
+    bounded: np.ndarray,
+    out_of_time: Callable[[], bool] = lambda: False,
 ) -> Proposal:
     """Fit mixtures in rounds: each to the draws of those before, weighted for the target.
 
@@ -236,6 +241,7 @@ def fit_proposal(
         modes: Its modes.
         centre: Where the search started.
         reach: How far it reached.
+        bounded: Which coordinates have two bounds; a uniform density is standard normal in them.
         out_of_time: Asked before each round.
 
     Returns:
@@ -250,7 +256,8 @@ def fit_proposal(
     drawn = population
     best: tuple[float, Mixture] | None = None
     for number in range(MOST_ROUNDS):
-        mixture = _fit(rng, points, modes, drawn)
+        wide = _wide(rng, drawn, bounded)
+        mixture = _fit(rng, points, modes, drawn).with_wide(*wide)
         mixtures.append(mixture)
         fresh = mixture.draw(rng, ROUND)
         log_p = calls.values(fresh)
@@ -258,7 +265,7 @@ def fit_proposal(
             added = _find_lookalikes(rng, calls, mixture, modes, fresh, log_p, centre, reach)
             if added is not None:
                 modes = added
-                mixtures.append(_fit(rng, points, modes, drawn))
+                mixtures.append(_fit(rng, points, modes, drawn).with_wide(*wide))
                 more = mixtures[-1].draw(rng, ROUND)
                 fresh = np.concatenate([fresh, more])
                 log_p = np.concatenate([log_p, calls.values(more)])
@@ -286,6 +293,13 @@ def fit_proposal(
         )
     assert best is not None
     return Proposal(best[1], modes, drawn, ess)
+
+
+def _wide(rng, population: Population, bounded: np.ndarray):
+    """A component as wide as all modes together: what lies between them and at walls."""
+    points = population.position[population.rows(rng, 2000)].astype(float)
+    mean = np.where(bounded, 0.0, points.mean(axis=0))
+    return mean, np.where(bounded, 1.0, 1.5 * points.std(axis=0) + 1e-12), WIDE_SHARE
 
 
 def _share(log_weights: np.ndarray) -> float:

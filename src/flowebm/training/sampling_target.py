@@ -48,6 +48,7 @@ class SamplingTarget(NamedTuple):
         scale: How far the start reaches in each coordinate.
         points: Further points that were given, one a row.
         names: What the coordinates are called.
+        bounded: Which of them have two bounds.
         periodic: Which of them are circular.
         is_numpy: Whether the function is evaluated outside JAX, without gradients.
     """
@@ -58,6 +59,7 @@ class SamplingTarget(NamedTuple):
     scale: Float[Array, " d"]
     points: Float[Array, "n d"]
     names: list[str]
+    bounded: Bool[np.ndarray, " d"]
     periodic: Bool[np.ndarray, " d"]
     is_numpy: bool
 
@@ -149,6 +151,7 @@ def sampling_target(
         scale=scale,
         points=points,
         names=_names(point),
+        bounded=np.asarray(has_low & has_high),
         periodic=circular,
         is_numpy=is_numpy,
     )
