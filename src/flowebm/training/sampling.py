@@ -58,6 +58,7 @@ from flowebm.training.sampling_proposal import (
     Proposal,
     find_modes,
     fit_proposal,
+    is_near_normal,
 )
 from flowebm.training.sampling_result import SampledMode, SamplingResult
 from flowebm.training.sampling_target import (
@@ -69,6 +70,10 @@ from flowebm.training.sampling_target import (
 
 #: Coordinates up to which nested sampling explores; annealing with a flow does beyond.
 MOST_NESTED = 40
+
+#: Coordinates from which on a check for one near-normal mode is worth while: exploration is then
+#: by a quarter of the live points.
+MOST_CHEAP = 10
 
 #: Share of a time budget that exploration and proposals may take.
 WARM_UP_BUDGET = 0.7
@@ -343,6 +348,9 @@ def _explored(work: _Work) -> _Found:
     ratio = (log_density - log_start).astype(np.float32)
     sweep = Live(x, log_start, np.where(np.isnan(ratio), -np.inf, ratio), label)
     sweep = Live(*(leaf.reshape(2, -1, *leaf.shape[1:]) for leaf in sweep))
+    if x.shape[1] >= MOST_CHEAP and is_near_normal(work.rng("flow"), calls, x, ratio):
+        # A check is then enough of exploration.
+        n_live = max(8, n_live // 8 * 2)
     history: list[dict[str, Any]] = []
     progress = work.saved.progress()
 

@@ -34,6 +34,9 @@ MODE_SHARE, ALL_MODE_SHARES = 0.05, 0.5
 #: The share of proposals that are as wide as all modes together.
 WIDE_SHARE = 0.04
 
+#: Effective share of a Laplace approximation that is good.
+NEAR_NORMAL = 0.2
+
 #: Modes at most.
 MOST_MODES = 64
 
@@ -201,6 +204,34 @@ def climbed(calls: DensityCalls, points: np.ndarray, scale: np.ndarray) -> list[
         if peak is not None and not any(same_place(peak, other) for other in found):
             found.append(peak)
     return sorted(found, key=lambda peak: -peak.log_mass)
+
+
+def is_near_normal(
+    rng: np.random.Generator, calls: DensityCalls, x: np.ndarray, log_ratio: np.ndarray
+) -> bool:
+    """Whether all climbs lead to one peak, and its normal covers the density well.
+
+    Args:
+        rng: Random numbers.
+        calls: The density.
+        x: Draws of the start.
+        log_ratio: The log-density over the start's there.
+
+    Returns:
+        Whether a Laplace approximation has an effective share of `NEAR_NORMAL`.
+    """
+    if not calls.has_gradient:
+        return False
+    best = np.argsort(-log_ratio)[:200]
+    likely = rng.permutation(np.flatnonzero(log_ratio > np.median(log_ratio)))
+    rows = np.concatenate([best[spread_out(rng, x[best], 6)], likely[:6]])
+    peaks = climbed(calls, x[rows], x[best].std(axis=0) + 1e-6)
+    if len(peaks) != 1:
+        return False
+    factor = np.linalg.cholesky(peaks[0].covariance)
+    laplace = Mixture(np.ones(1), peaks[0].position[None], factor[None], np.zeros(1, int))
+    drawn = laplace.draw(rng, ROUND)
+    return _share(calls.values(drawn) - laplace.log_prob(drawn)) > NEAR_NORMAL
 
 
 @dataclass
