@@ -18,7 +18,7 @@ import pandas as pd
 from rich.console import Console
 
 from flowebm.atomic_write import CannotWrite
-from flowebm.cli.arguments import parse
+from flowebm.cli.arguments import flag, parse
 from flowebm.cli.measure import measure
 from flowebm.cli.points import Points, hold_out, read_points
 from flowebm.cli.stop_signals import Stopped, StopSignals, stop_signals
@@ -28,11 +28,11 @@ from flowebm.cli.train_options import (
     TrainBalanced,
     TrainEBFlow,
     check,
-    flag,
     options_of,
 )
 from flowebm.data import check_table
 from flowebm.estimator import MIN_ROWS, FlowEBM
+from flowebm.refusal import Refused
 from flowebm.report.plots import save_run_plots
 from flowebm.run import RunDirectory, first_difference, plain
 from flowebm.training.checkpoints import Checkpoints
@@ -87,7 +87,7 @@ def _train(command: Command, directory: RunDirectory, signals: StopSignals) -> N
     with all_or_none():
         points, config, console = _prepared(command, directory)
     if len({*of_every_process(int(config["data"]["sha256"][:7], 16))}) > 1:
-        raise ValueError(
+        raise Refused(
             f"--data {command.data} has other values in other processes of the job: give a file "
             "that is the same for all."
         )
@@ -145,7 +145,7 @@ def _check_points(command: Command, points: Points) -> None:
         where=command.data,
     )
     if points.dataset.target is None and round(len(values) * command.test_fraction) < 2:
-        raise ValueError(
+        raise Refused(
             f"--test-fraction {command.test_fraction} of {len(values)} rows is fewer than two rows "
             "to measure with: give a larger fraction."
         )
@@ -182,9 +182,9 @@ def _continued(
     name = first_difference(old["options"], new["options"])
     if name is not None:
         before, now = old["options"].get(name), new["options"].get(name)
-        raise ValueError(
+        raise Refused(
             f"{flag(name)} was {before} {where} and is {now} now: resume with the same options, or "
-            "begin anew with --overwrite."
+            "begin another run in another directory."
         )
     name = first_difference(old["versions"], new["versions"])
     if name is not None:
@@ -197,14 +197,15 @@ def _continued(
     if before["sha256"] == now["sha256"]:
         return old
     if before["columns"] != now["columns"]:
-        raise ValueError(
+        raise Refused(
             f"--data {command.data} has {now['columns']} columns, and had {before['columns']} "
-            f"{where}: resume with the same data, or begin anew with --overwrite."
+            f"{where}: resume with the same data, or begin another run "
+            "in another directory."
         )
     if not command.accept_changed_data:
-        raise ValueError(
+        raise Refused(
             f"--data {command.data} has other values than {where}: resume with the same data, or "
-            "begin anew with --overwrite, or go on with these by --accept-changed-data."
+            "begin another run in another directory, or go on with these by --accept-changed-data."
         )
     earlier = [*before.get("changed_from", []), before["sha256"]]
     return {**old, "data": {**now, "changed_from": earlier}}

@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from flowebm.data.numpy_file import read_numpy
+from flowebm.refusal import Refused
 
 SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
 
 
-class NotANumber(TypeError, ValueError):
+class NotANumber(TypeError, Refused):
     """A table holds an object that is neither a number nor text: a `TypeError` as scikit-learn has
     it, and refused data as this library has it."""
 
@@ -56,7 +57,7 @@ def read_table(source: Any, *, images: bool = False) -> Table:
         where = str(source)
         array, names = _read_file(Path(source))
     elif hasattr(source, "tocsr"):
-        raise ValueError(
+        raise Refused(
             "Sparse input is not supported: a density needs every value; call its toarray()."
         )
     elif hasattr(source, "columns") and hasattr(source, "to_numpy"):
@@ -67,13 +68,13 @@ def read_table(source: Any, *, images: bool = False) -> Table:
         try:
             array, names = np.asarray(source), None
         except ValueError as error:
-            raise ValueError(
+            raise Refused(
                 f"The rows of {where} differ in length: give every row the same columns."
             ) from error
     allowed = (2, 3, 4) if images else (2,)
     if array.ndim not in allowed:
         advice = "images=True reads images" if array.ndim in (3, 4) else "give one row a point"
-        raise ValueError(
+        raise Refused(
             f"Expected a table of rows and columns in {where}, got an array of shape "
             f"{array.shape}: {advice}."
         )
@@ -81,7 +82,7 @@ def read_table(source: Any, *, images: bool = False) -> Table:
         # The words for no columns are those of scikit-learn.
         what = f"0 feature(s) (shape={array.shape}) while a minimum of 1 is required"
         what = f"shape {array.shape}" if array.shape[0] == 0 else what
-        raise ValueError(f"No values in {where}, {what}: give at least one row and one column.")
+        raise Refused(f"No values in {where}, {what}: give at least one row and one column.")
     shape = array.shape[1:]
     flat = array.reshape(len(array), -1)
     if names is None:
@@ -113,32 +114,30 @@ def check_table(
             counted from 1, without the header.
     """
     if values.ndim != 2:
-        raise ValueError(
+        raise Refused(
             f"Expected a table of rows and columns in {where}, got an array of shape "
             f"{values.shape}: give one row a point."
         )
     rows, columns = values.shape
     if width is not None and columns != width:
-        raise ValueError(
+        raise Refused(
             f"Expected {width} columns in {where}, got {columns}: give the columns that the "
             "model was fitted to, in the same order."
         )
     bad = ~np.isfinite(values)
     if bad.any():
         row, column = np.unravel_index(np.argmax(bad), bad.shape)
-        raise ValueError(
+        raise Refused(
             f"Row {row + 1} of column '{names[column]}' in {where} is {values[row, column]}, the "
             f"first of {bad.sum()} missing or infinite values (rows counted from 1): remove or "
             "fill them."
         )
     if rows < min_rows:
-        raise ValueError(
-            f"Too few rows in {where}: got n_samples={rows}, needs at least {min_rows}."
-        )
+        raise Refused(f"Too few rows in {where}: got n_samples={rows}, needs at least {min_rows}.")
     constant = np.flatnonzero((values == values[:1]).all(axis=0))
     if constant.size and not allow_constant:
         others = f", like {constant.size - 1} other columns" if constant.size > 1 else ""
-        raise ValueError(
+        raise Refused(
             f"Column '{names[constant[0]]}' in {where} has the value {values[0, constant[0]]:g} "
             f"in every row{others}, so it has no density: drop it."
         )
@@ -154,7 +153,7 @@ def _numbers(array, names, where):
     if array.dtype.kind in "fiub":
         return np.array(array, np.float64, order="C")
     if array.dtype.kind not in "OUS":
-        raise ValueError(
+        raise Refused(
             f"Complex data not supported: the values in {where} are of type {array.dtype}; convert "
             "them to real numbers."
             if array.dtype.kind == "c"
@@ -177,7 +176,7 @@ def _number(value, row, name, where):
         return float(value)
     except (TypeError, ValueError) as error:
         is_text = isinstance(error, ValueError)
-        refusal = ValueError if is_text else NotANumber
+        refusal = Refused if is_text else NotANumber
         reason = "" if is_text else f" ({error})"
         raise refusal(
             f"Row {row + 1} of column '{name}' in {where} is {str(value)[:40]!r}, not a number"
@@ -188,20 +187,23 @@ def _number(value, row, name, where):
 def _read_file(path):
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(
+        raise Refused(
             f"Cannot tell the kind of file of {path}: its name must end in {', '.join(SUFFIXES)}."
         )
     if not path.is_file():
-        raise ValueError(f"There is no file {path}: check the path.")
+        raise Refused(f"There is no file {path}: check the path.")
     if path.stat().st_size == 0:
-        raise ValueError(f"The file {path} is empty: write it again.")
+        raise Refused(f"The file {path} is empty: write it again.")
     read = {".csv": _read_csv, ".parquet": _read_parquet}.get(suffix, _read_numpy)
     return read(path)
 
 
 def _unreadable(path, kind, error):
     reason = " ".join(str(error).split())[:120].rstrip(".")
-    return ValueError(f"Cannot read {path} as {kind} ({reason}): write it again.")
+    # A disk that does not answer says nothing of what the file holds.
+    of_the_disk = isinstance(error, OSError) and error.errno is not None
+    advice = "look at its disk and its permissions" if of_the_disk else "write it again"
+    return Refused(f"Cannot read {path} as {kind} ({reason}): {advice}.")
 
 
 def _read_csv(path):
@@ -218,7 +220,7 @@ def _read_csv(path):
                 path, header=0 if header else None, index_col=False, encoding="utf-8-sig"
             )
     except pd.errors.ParserWarning as error:
-        raise ValueError(
+        raise Refused(
             f"The rows of {path} have more values than its header has names: name every column."
         ) from error
     except (OSError, ValueError, csv.Error) as error:
@@ -227,7 +229,7 @@ def _read_csv(path):
         return frame.to_numpy(), _default_names((frame.shape[1],))
     for i, name in enumerate(first):
         if not name.strip():
-            raise ValueError(
+            raise Refused(
                 f"Column {i + 1} of {path} has no name, as an exported row number has none: drop "
                 "it or name it."
             )
@@ -275,5 +277,5 @@ def _read_numpy(path):
     arrays = read_numpy(path, choose)
     if not arrays:
         listed = ", ".join(repr(n) for n in names) or "none"
-        raise ValueError(f"Of the arrays in {path} ({listed}) none is called 'X' or 'data'.")
+        raise Refused(f"Of the arrays in {path} ({listed}) none is called 'X' or 'data'.")
     return next(iter(arrays.values())), None

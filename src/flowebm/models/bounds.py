@@ -9,6 +9,8 @@ from jax.scipy.special import log_ndtr, ndtr, ndtri
 from jax.scipy.stats import norm
 from jaxtyping import Array, ArrayLike, Float
 
+from flowebm.refusal import Refused
+
 #: How near to a bound a parameter may come, in units of its range or scale.
 SMALLEST = 1e-30
 
@@ -42,13 +44,13 @@ def bounds_bijection(
         low = np.broadcast_to(np.asarray(lower, float), (dimension,))
         high = np.broadcast_to(np.asarray(upper, float), (dimension,))
     except ValueError as error:
-        raise ValueError(
+        raise Refused(
             f"Bounds of shapes {np.shape(lower)} and {np.shape(upper)} do not fit {dimension} "
             "coordinates: give one number each, or one for every coordinate."
         ) from error
     if not np.all(low < high):
         wrong = int(np.argmin(low < high))
-        raise ValueError(
+        raise Refused(
             f"The lower bound {low[wrong]:g} of coordinate {wrong} is not below its upper bound "
             f"{high[wrong]:g}."
         )

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
 
+from flowebm.refusal import Refused
+
 #: Draws of the prior.
 N_PRIOR = 1000
 
@@ -57,7 +59,7 @@ def numpyro_density(
         raise ImportError("numpyro is not installed: pip install 'flowebm[numpyro]'.") from error
     info = initialize_model(key, model, model_args=args, model_kwargs=kwargs)
     if not info.param_info.z:
-        raise ValueError("The numpyro model has no continuous latent sites to sample.")
+        raise Refused("The numpyro model has no continuous latent sites to sample.")
 
     def log_density(sites):
         return -info.potential_fn(sites)

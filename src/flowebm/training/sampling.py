@@ -32,6 +32,7 @@ from flowebm.models.elliptical_mixture import EllipticalMixture
 from flowebm.models.flows import make_flow
 from flowebm.models.unconstrained import UnconstrainedDensity
 from flowebm.models.wide_start import WideStart
+from flowebm.refusal import Refused
 from flowebm.samplers.assisted_draws import (
     AssistedDraws,
     AssistedKernel,
@@ -171,9 +172,9 @@ def sample(
     options = options or SamplingOptions()
     for name, count in (("n_chains", n_chains), ("thin", thin), ("max_steps", max_steps)):
         if count < 1:
-            raise ValueError(f"{name} must be 1 or more; got {count}.")
+            raise Refused(f"{name} must be 1 or more; got {count}.")
     if n_draws < 4:
-        raise ValueError(f"n_draws must be 4 or more, for diagnostics; got {n_draws}.")
+        raise Refused(f"n_draws must be 4 or more, for diagnostics; got {n_draws}.")
     target = sampling_target(
         log_density,
         initial,
@@ -184,7 +185,7 @@ def sample(
     )
     shape = target.model.shape
     if flow is not None and (tuple(flow.shape) != shape or flow.cond_shape is not None):
-        raise ValueError(
+        raise Refused(
             f"The flow must be unconditional and over points of shape {shape}; its points have "
             f"shape {tuple(flow.shape)}."
         )
@@ -338,7 +339,7 @@ def _explored(work: _Work) -> _Found:
     x, log_start = _start_draws(work, 2 * SWEEP * n_live)
     log_density = calls.values(x)
     if not np.any(np.isfinite(log_density)):
-        raise ValueError(
+        raise Refused(
             f"log_density is not finite at any of {len(x)} points around the initial one (of "
             f"standard deviation {options.initial_scale:g} in unconstrained coordinates): give "
             "another initial point, a smaller options.initial_scale, or the bounds of the "
@@ -460,7 +461,7 @@ def _annealed(work: _Work) -> _Found:
     sample_key, train_key = jr.split(work.keys["anneal"])
     data = start.sample(sample_key, (options.n_particles,))
     if not np.any(np.isfinite(work.calls.values(np.asarray(data)))):
-        raise ValueError(
+        raise Refused(
             f"log_density is not finite at any of {options.n_particles} points around the "
             f"initial one (a normal of standard deviation {options.initial_scale:g} in "
             "unconstrained coordinates): give another initial point, a smaller "

@@ -16,6 +16,7 @@ from flowebm.models.bounds import Rotation, bounds_bijection
 from flowebm.models.elliptical_mixture import EllipticalMixture
 from flowebm.models.unconstrained import UnconstrainedDensity
 from flowebm.models.wide_start import WideStart
+from flowebm.refusal import Refused
 
 #: Standard deviation, in coordinates where a half-Cauchy density is normal, of a start beyond one
 #: bound: a twentieth of it is further than 30 scales away, another nearer than a thirtieth of one.
@@ -96,7 +97,7 @@ def sampling_target(
             f"log_density must be a function of one point; got {type(log_density).__name__}."
         )
     if bounds is not None and bijection is not None:
-        raise ValueError("Give bounds or a bijection, not both.")
+        raise Refused("Give bounds or a bijection, not both.")
     if isinstance(initial, AbstractDistribution):
         return _from_density(log_density, initial, bounds, bijection, periodic)
     if not isinstance(initial, StartPoints) and getattr(initial, "ndim", 0) == 2:
@@ -106,15 +107,15 @@ def sampling_target(
         many = _floating(initial.points)
         given = jax.vmap(lambda point: ravel_pytree(point)[0])(many)
         if not given.shape[0] or not bool(jnp.all(jnp.isfinite(given))):
-            raise ValueError("The initial points are not finite, or there are none.")
+            raise Refused("The initial points are not finite, or there are none.")
         initial = jax.tree.map(lambda leaf: leaf[0], many)
     dimension = _dimension(initial)
     point = jnp.zeros(dimension) if dimension is not None else _floating(initial)
     flat, unravel = ravel_pytree(point)
     if not flat.size:
-        raise ValueError("The initial point has no coordinates.")
+        raise Refused("The initial point has no coordinates.")
     if not bool(jnp.all(jnp.isfinite(flat))):
-        raise ValueError("The initial point is not finite: give finite numbers.")
+        raise Refused("The initial point is not finite: give finite numbers.")
     anchor = None if dimension is not None else flat
     transform, has_low, has_high, circular = _bijection(
         point, flat.size, bounds, bijection, periodic, anchor
@@ -124,7 +125,7 @@ def sampling_target(
     else:
         centre = transform.inverse(flat)
         if not bool(jnp.all(jnp.isfinite(centre))):
-            raise ValueError(
+            raise Refused(
                 "The initial point is not strictly inside the bounds (or outside of what the "
                 "bijection reaches): move it inside."
             )
@@ -141,7 +142,7 @@ def sampling_target(
         points = jax.vmap(transform.inverse)(given)
         points = points[jnp.all(jnp.isfinite(points), axis=1)]
         if not points.shape[0]:
-            raise ValueError("None of the initial points is strictly inside the bounds.")
+            raise Refused("None of the initial points is strictly inside the bounds.")
         start = _around(points, scale)
         scale = jnp.maximum(points.std(axis=0), 1e-3 * scale)
     return SamplingTarget(
@@ -160,7 +161,7 @@ def sampling_target(
 def _from_density(log_density, initial, bounds, bijection, periodic) -> SamplingTarget:
     """A start from a density over points as vectors."""
     if len(initial.shape) != 1 or initial.cond_shape is not None:
-        raise ValueError(
+        raise Refused(
             "A density to start from must be unconditional and over vectors of shape (d,); its "
             f"points have shape {tuple(initial.shape)}."
         )
@@ -203,7 +204,7 @@ def _dimension(initial: Any) -> int | None:
     if not isinstance(initial, int | np.integer):
         return None
     if initial < 1:
-        raise ValueError(f"The number of coordinates must be 1 or more; got {initial}.")
+        raise Refused(f"The number of coordinates must be 1 or more; got {initial}.")
     return int(initial)
 
 
@@ -229,17 +230,17 @@ def _bijection(
     none = np.zeros(dimension, bool)
     if bijection is not None:
         if tuple(bijection.shape) != (dimension,) or bijection.cond_shape is not None:
-            raise ValueError(
+            raise Refused(
                 f"The bijection must be unconditional and of shape ({dimension},), the shape of "
                 f"the point as a vector; its shape is {tuple(bijection.shape)}."
             )
         return bijection, none, none, none
     if bounds is None:
         if periodic is not None:
-            raise ValueError("Circular parameters need two bounds: give bounds beside periodic.")
+            raise Refused("Circular parameters need two bounds: give bounds beside periodic.")
         return Identity((dimension,)), none, none, none
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise ValueError("bounds must be a pair (lower, upper).")
+        raise Refused("bounds must be a pair (lower, upper).")
     lower, upper = (_flat_bound(bound, point) for bound in bounds)
     transform = bounds_bijection(lower, upper, dimension)
     low, high = (np.broadcast_to(np.asarray(b, float), (dimension,)) for b in (lower, upper))
@@ -254,7 +255,7 @@ def _bijection(
     circular = np.broadcast_to(np.asarray(_flat_bound(periodic, point)) > 0, (dimension,))
     if np.any(circular & ~(has_low & has_high)):
         wrong = int(np.argmax(circular & ~(has_low & has_high)))
-        raise ValueError(f"Coordinate {wrong} is circular and has not two finite bounds.")
+        raise Refused(f"Coordinate {wrong} is circular and has not two finite bounds.")
     rotation = Rotation(np.where(circular, low, 0.0), np.where(circular, high - low, np.inf))
     return Chain([transform, rotation]), has_low, has_high, circular
 
@@ -293,7 +294,7 @@ def _flat_bound(bound: PyTree[ArrayLike], point: PyTree[Array]) -> ArrayLike:
     try:
         return np.ravel(np.asarray(bound, float)) if np.ndim(bound) else float(bound)
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise Refused(
             "A bound must be one number, an array, or a pytree of the initial point's "
             f"structure; got {bound!r}."
         ) from error
@@ -309,7 +310,7 @@ def _checked(log_density: Callable[[Any], Scalar], point: PyTree[Array]):
         log_density, is_numpy = _outside_jax(log_density, point), True
         value = jax.eval_shape(log_density, point)
     except Exception as error:
-        raise ValueError(
+        raise Refused(
             f"log_density cannot be traced by JAX at a point of shape {shapes}: "
             f"{type(error).__name__}: {error}. It must take one point and use jax.numpy."
         ) from error
@@ -318,7 +319,7 @@ def _checked(log_density: Callable[[Any], Scalar], point: PyTree[Array]):
             f"log_density must return one real number; it returns a {type(value).__name__}."
         )
     if value.shape != ():
-        raise ValueError(
+        raise Refused(
             f"log_density must return one number for one point; it returns an array of shape "
             f"{value.shape} for a point of shape {shapes}: sum over it, or vmap outside."
         )
@@ -326,7 +327,7 @@ def _checked(log_density: Callable[[Any], Scalar], point: PyTree[Array]):
         raise TypeError(f"log_density must return a real number; it returns {value.dtype}.")
     number = float(jax.jit(log_density)(point))
     if np.isnan(number) or number == np.inf:
-        raise ValueError(
+        raise Refused(
             f"log_density is {number} at the initial point: give a point where it is a number, or "
             "the bounds of the parameters."
         )
@@ -339,7 +340,7 @@ def _outside_jax(log_density: Callable[[Any], Any], point: PyTree[Array]):
     try:
         number = np.asarray(log_density(host_point))
     except Exception as error:
-        raise ValueError(
+        raise Refused(
             "log_density can neither be traced by JAX nor be called with NumPy arrays: "
             f"{type(error).__name__}: {error}. It must take one point and use jax.numpy or numpy."
         ) from error
