@@ -59,14 +59,13 @@ def evaluate(
     return log_start.astype(x.dtype), ratio.astype(x.dtype)
 
 
-@eqx.filter_jit
 def halve(
     seed: UInt32[Array, "4"],
     model: AbstractEnergyModel,
     start: AbstractDistribution,
     live: Live,
     n_moves: Int[Array, ""],
-) -> tuple[Live, Live, Int[Array, ""]]:
+) -> tuple[Live, Live, int]:
     r"""Replace the less likely half of the live points of every run.
 
     Each point of the better half starts one chain, of `n_moves` slices through
@@ -74,8 +73,8 @@ def halve(
     $X = \int_{p/b > e^\ell} b$ is halved. A slice goes along the difference of two live points,
     drawn at random (which leads from mode to mode) or among neighbours (which has a mode's own
     scale), and is shrunk until a point is inside, with no stepping out. Every chain goes on to
-    its next slice by itself, so that none waits for another's shrinking: blackjax's kernels
-    evaluate a density two to three times as often.
+    its next slice by itself, so that none waits for another's shrinking, as chains of
+    `blackjax.nss` do, and the density stands in the program once.
 
     Args:
         seed: Four random numbers, of which all others are made.
@@ -91,21 +90,27 @@ def halve(
     Guyader (2007), *Adaptive multilevel splitting*, for steps of half of the points; Neal (2003),
     *Slice sampling*; ter Braak (2006) for directions from differences.
     """
-    order = jax.vmap(lambda run: jnp.lexsort((run.label, run.log_ratio)))(live)
-    sort = jax.vmap(lambda run, rows: jax.tree.map(lambda leaf: leaf[rows], run))
-    live = sort(live, order)
-    half = live.label.shape[1] // 2
-    dead = jax.tree.map(lambda leaf: leaf[:, :half], live)
-    best = jax.tree.map(lambda leaf: leaf[:, half:], live)
-    moved, count = _slices(seed, model, start, best, dead, n_moves)
-    live = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), best, moved)
-    return live, dead, count
+    # What is sorted on the host need not be compiled.
+    live = jax.device_get(live)
+    order = np.lexsort((live.label, live.log_ratio))
+    rows = np.arange(len(order))[:, None]
+    half = order.shape[1] // 2
+    dead, best = (
+        Live(*(leaf[rows, part] for leaf in live)) for part in (order[:, :half], order[:, half:])
+    )
+    neighbours = np.stack([_neighbours(points) for points in best.position])
+    contour = (dead.log_ratio[:, -1:], dead.label[:, -1:])
+    step = _slices(seed, model, start, jax.device_put(best), neighbours, contour, n_moves)
+    moved, count = jax.device_get(step)
+    live = Live(*(np.concatenate(leaves, axis=1) for leaves in zip(best, moved, strict=True)))
+    return live, dead, int(count) * moved.label.size
 
 
-def _slices(seed, model, start, best, dead, n_moves):
+@eqx.filter_jit
+def _slices(seed, model, start, best, neighbours, contour, n_moves):
+    """The chains of all runs, and how often each has evaluated the density."""
     n_runs, n, _ = best.position.shape
-    floor, floor_label = dead.log_ratio[:, -1:], dead.label[:, -1:]
-    neighbours = jax.vmap(_neighbours)(best.position)
+    floor, floor_label = contour
 
     def brackets(numbers, log_start):
         """The slices that chains begin: level, direction, ends."""
@@ -161,7 +166,7 @@ def _slices(seed, model, start, best, dead, n_moves):
     zeros = jnp.zeros((n_runs, n), int)
     carry = (best, *brackets(numbers, best.log_start), zeros, zeros, seed, jnp.array(0))
     moved, *_, count = jax.lax.while_loop(unfinished, propose, carry)
-    return moved, count * n_runs * n
+    return moved, count
 
 
 def _uniform(seed: UInt32[Array, "4"], shape: tuple[int, ...]):
@@ -171,13 +176,15 @@ def _uniform(seed: UInt32[Array, "4"], shape: tuple[int, ...]):
     return seed, mantissa - (1 - jnp.float32(2**-24))
 
 
-def _neighbours(points: Float[Array, "n d"]) -> Int[Array, "n k"]:
+def _neighbours(points: Float[np.ndarray, "n d"]) -> Int[np.ndarray, "n k"]:
     """Some of the nearest others of each point, in units of the coordinates' spread."""
-    scaled = points / (jnp.std(points, axis=0) + 1e-30)
-    squares = jnp.sum(scaled**2, axis=1)
+    scaled = points / (np.std(points, axis=0) + 1e-30)
+    squares = np.sum(scaled**2, axis=1)
     distances = squares[:, None] + squares - 2 * scaled @ scaled.T
-    distances = distances + jnp.diag(jnp.full(points.shape[0], jnp.inf))
-    return jax.lax.top_k(-distances, min(N_NEIGHBOURS, points.shape[0] - 1))[1]
+    np.fill_diagonal(distances, np.inf)
+    n_nearest = min(N_NEIGHBOURS, len(points) - 1)
+    nearest = np.argpartition(distances, n_nearest - 1, axis=1)[:, :n_nearest]
+    return nearest.astype(np.int32)
 
 
 class Exploration(NamedTuple):
@@ -286,11 +293,10 @@ def explore(
         is_done = (bulk_volume > log_volume and is_deep) or spread < FLAT
         if is_done or level >= most_levels or out_of_time():
             break
-        step = halve(_seed(key, level), model, start, live, moves)
-        live, dead, count = jax.device_get(step)
+        live, dead, count = halve(_seed(key, level), model, start, live, moves)
         progress.kept.append(dead)
         progress.live[:] = live
-        progress.n_evaluations += int(count)
+        progress.n_evaluations += count
         on_level(level + 1, {"log_likelihood": float(np.median(live.log_ratio))})
     finished = bool(is_done)
     return _weighted(progress, n_live, n_sweep, finished)
