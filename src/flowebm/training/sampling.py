@@ -27,6 +27,7 @@ from flowebm.evaluation.bridge import bridge
 from flowebm.evaluation.diagnostics import chain_diagnostics
 from flowebm.evaluation.estimate import Estimate, EstimateWarning
 from flowebm.evaluation.log_partition import LogPartition
+from flowebm.evaluation.reliability import KHAT_LIMIT
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.elliptical_mixture import EllipticalMixture
 from flowebm.models.flows import make_flow
@@ -124,50 +125,60 @@ def sample(
 ) -> SamplingResult:
     r"""Sample a density known up to its constant, all of its modes in their proportions.
 
-    The warm-up moves a population from a wide normal to the target through a ladder of
-    temperatures, refitting a normalizing flow to it at each, and then goes on at the target
-    until the flow's proposals get no better. Flow, step size and coordinates are then frozen,
-    and chains alternate a global move that the flow proposes (independence Metropolis or i-SIR)
-    with local ones (MALA, HMC or NUTS). Both leave the target invariant. The frozen flow also
-    estimates $\log Z$ by importance sampling.
+    Two independent runs of nested sampling explore from a wide start to the top of the density
+    (beyond 40 coordinates, annealed particles with a flow that follows them). Gradient climbs and
+    images of known peaks find what these missed. A mixture, fitted in each mode, and a flow beside
+    it where that covers the density badly, then propose: chains alternate independent proposals
+    (independence Metropolis or i-SIR) with local moves (MALA, HMC, NUTS or a random walk), all of
+    which leave the target invariant. $\log Z$ is by importance sampling from the frozen proposal,
+    and is compared with exploration's and with bridge sampling.
 
     Args:
         key: Random key; with the inputs it determines the result on a given device, unless a
             time budget cuts in.
-        log_density: Maps one point to its log-density up to a constant, in nats: a function
-            that JAX can trace and differentiate.
-        initial: One point, an array or any pytree of arrays, of which the points have the
-            structure; or a number $d$, for points of shape `(d,)` and a start around the origin.
-            The warm-up starts from a wide normal around it.
+        log_density: Maps one point to its log-density up to a constant, in nats. A function that
+            JAX can trace and differentiate, or one of NumPy, which is called back without
+            gradients. Where it is not a number there is no mass.
+        initial: Where to start. One point, an array or any pytree of arrays, of which the points
+            have the structure; a number $d$, for points of shape `(d,)` and a start around the
+            origin; many points, as an array of shape `(n, d)` or `StartPoints`; or a flowjax
+            density over points as vectors.
         bounds: Lower and upper bounds, each one number for all, an array that broadcasts
             against the point's vector, or a pytree of the point's structure; infinite for none.
+        periodic: Which parameters are circular, of the same forms; they have two bounds.
         bijection: Instead of bounds, a flowjax bijection from all of space to points, as
             vectors of shape `(d,)`.
         n_chains: Chains of kept draws.
         n_draws: Kept draws of each.
         thin: Steps of a chain for each kept draw.
         options: Choices of the method.
-        flow: A flow over standardised points of shape `(d,)` to train; spline couplings by
-            default.
-        max_steps: Iterations of the warm-up at most.
+        flow: A flow over standardised points of shape `(d,)` to train where there is need;
+            spline couplings by default.
+        max_steps: Halvings of the live points, and iterations of a flow's training, at most.
         time_budget: Seconds at most, compilation included; at least one draw block is made.
+        checkpoint: A folder to keep exploration and draws in.
+        resume: Whether to go on from what is there, to the same draws.
         progress_bar: Whether to show progress, on standard error.
 
     Returns:
-        Draws in the user's space with their diagnostics, $\log Z$ with its error, and the flow.
+        Draws in the user's space with their diagnostics, $\log Z$ with its error, the modes with
+        their weights, and the proposal.
 
     Raises:
         TypeError: If `log_density` is no function or returns no real number.
-        ValueError: If it cannot be evaluated at the initial point, is not a number there or is
+        Refused: If it cannot be evaluated at the initial point, is not a number there or is
             not scalar, or bounds, bijection or counts do not fit.
+        FileExistsError: If there is a checkpoint and `resume` is false.
 
     Warns:
-        EstimateWarning: If $\hat R > 1.01$, an ESS is too small, $\hat k > 0.7$, or the warm-up
-            did not reach the target.
+        EstimateWarning: If $\hat R > 1.01$, an ESS is too small, $\hat k > 0.7$, exploration did
+            not end, estimates of $\log Z$ or of a mode's weight disagree, an exploration missed a
+            mode, the density or its gradient is not a number, or Ctrl-C was pressed.
 
-    Source: Gabrié, Rotskoff, Vanden-Eijnden (2022), *Adaptive Monte Carlo augmented with
-    normalizing flows*; Samsonov et al. (2022), *Local-global MCMC kernels: the best of both
-    worlds*.
+    Source: Skilling (2006), *Nested sampling for general Bayesian computation*; Cornuet et al.
+    (2012), *Adaptive multiple importance sampling*; Gabrié, Rotskoff, Vanden-Eijnden (2022),
+    *Adaptive Monte Carlo augmented with normalizing flows*; Samsonov et al. (2022), *Local-global
+    MCMC kernels: the best of both worlds*.
     """
     options = options or SamplingOptions()
     for name, count in (("n_chains", n_chains), ("thin", thin), ("max_steps", max_steps)):
@@ -821,6 +832,11 @@ def _result(
     diagnostics = chain_diagnostics(points)
     if (sentence := diagnostics.warning()) is not None:
         sentences = [sentence, *sentences]
+    if sentence is not None or log_z.khat > KHAT_LIMIT:
+        # The weights' own error is then of no use: that of exploration, and how far all differ, is.
+        spread = max(abs(opinion.value - log_z.value) for opinion in found.opinions)
+        error = max(opinion.stderr for opinion in found.opinions)
+        log_z = log_z._replace(stderr=max(log_z.stderr, error, spread))
     sentences = [*found.sentences, *sentences, *of_modes, *_said_of_density(work, no_gradient)]
     if work.interrupted():
         sentences.insert(0, "Interrupted: these are the draws that there were.")

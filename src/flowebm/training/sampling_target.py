@@ -25,9 +25,6 @@ ONE_BOUND_SCALE = 1.2
 #: Widths of the start around given points, in units of theirs, and the weights of these widths.
 POINTS_SCALES, POINTS_WEIGHTS = (1.0, 2.0, 5.0), (0.5, 0.35, 0.15)
 
-#: How far, in its own standard deviations, exploration goes beyond a start that is a density.
-BEYOND_START = 3.0
-
 
 class StartPoints(NamedTuple):
     """Many points to start from, such as draws of a prior.
