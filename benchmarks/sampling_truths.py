@@ -123,11 +123,13 @@ def muller_brown(temperature: float) -> Known:
 
 
 def _by_grid(log_density, first, second, region, initial, choices=None) -> Known:
-    x = np.stack(np.meshgrid(np.linspace(*first, 2400), np.linspace(*second, 2400)), -1)
-    x = x.reshape(-1, 2).astype(np.float32)
+    n = 2400
+    middles = (np.arange(n) + 0.5) / n
+    sides = [low + (high - low) * middles for low, high in (first, second)]
+    x = np.stack(np.meshgrid(*sides), -1).reshape(-1, 2).astype(np.float32)
     values = np.asarray(jax.jit(jax.vmap(log_density))(x), float)
     mass = np.exp(values - values.max())
-    area = (first[1] - first[0]) * (second[1] - second[0]) / 2399**2
+    area = (first[1] - first[0]) * (second[1] - second[0]) / n**2
     inside = mass @ np.asarray(jax.vmap(region)(x), float) / mass.sum()
     log_z = math.log(mass.sum() * area) + values.max()
     return Known(log_density, initial, log_z, region, float(inside), choices or {})
