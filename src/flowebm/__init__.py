@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from flowebm.training import SamplingOptions as SamplingOptions
     from flowebm.training import SamplingResult as SamplingResult
     from flowebm.training import ScoreMatchingOptions as ScoreMatchingOptions
+    from flowebm.training import StartPoints as StartPoints
     from flowebm.training import TrainingDiverged as TrainingDiverged
     from flowebm.training import fit_balanced as fit_balanced
     from flowebm.training import fit_joint as fit_joint
@@ -67,6 +68,7 @@ _ORIGINS = {
     "SamplingOptions": "flowebm.training",
     "SamplingResult": "flowebm.training",
     "ScoreMatchingOptions": "flowebm.training",
+    "StartPoints": "flowebm.training",
     "TrainingDiverged": "flowebm.training",
     "fit_balanced": "flowebm.training",
     "fit_joint": "flowebm.training",
@@ -119,6 +121,7 @@ __all__ = [
     "SamplingOptions",
     "SamplingResult",
     "ScoreMatchingOptions",
+    "StartPoints",
     "TrainingDiverged",
     "__version__",
     "fit_balanced",

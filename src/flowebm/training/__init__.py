@@ -27,4 +27,5 @@ from flowebm.training.result import FitResult as FitResult
 from flowebm.training.sampling import sample as sample
 from flowebm.training.sampling_options import SamplingOptions as SamplingOptions
 from flowebm.training.sampling_result import SamplingResult as SamplingResult
+from flowebm.training.sampling_target import StartPoints as StartPoints
 from flowebm.training.trainer import AbstractTrainer as AbstractTrainer
