@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from flowebm.atomic_write import atomic_write, writing
+from flowebm.data.columns import Columns
 from flowebm.data.logit_pixels import LogitPixels
 from flowebm.data.standardise import Standardise
 from flowebm.models.architecture import Architecture, build
@@ -53,7 +54,7 @@ class SavedModel:
 
     model: EnergyModel | EBFlow
     proposal: DefensiveMixture | EBFlow
-    preprocessing: Standardise | LogitPixels
+    preprocessing: Standardise | LogitPixels | Columns
     log_partition: float
     log_partition_stderr: float
     architecture: Architecture | EBFlowArchitecture
@@ -83,7 +84,6 @@ def save_model(directory: str | Path, saved: SavedModel) -> None:
             do not belong together and are refused when they are loaded.
     """
     directory = Path(directory)
-    pixels = _plain(saved.preprocessing) if isinstance(saved.preprocessing, LogitPixels) else None
     scaling = saved.preprocessing if isinstance(saved.preprocessing, Standardise) else None
     # An EBFlow is its own proposal, and is saved once.
     proposal = None if isinstance(saved.proposal, EBFlow) else saved.proposal
@@ -97,7 +97,7 @@ def save_model(directory: str | Path, saved: SavedModel) -> None:
         "arrays_sha256": "",
         "model": type(saved.model).__name__,
         "architecture": dataclasses.asdict(saved.architecture),
-        "preprocessing": pixels,
+        "preprocessing": _plain(saved.preprocessing),
         "shape": list(saved.shape),
         "columns": None if saved.columns is None else list(saved.columns),
         "log_partition": float(saved.log_partition),
@@ -233,7 +233,12 @@ def _filled(
     return jax.tree.unflatten(jax.tree.structure(fresh), leaves)
 
 
-def _plain(preprocessing: LogitPixels) -> dict[str, Any]:
+def _plain(preprocessing: Standardise | LogitPixels | Columns) -> dict[str, Any] | None:
+    """A preprocessing without arrays as plain values."""
+    if isinstance(preprocessing, Standardise):
+        return None
+    if isinstance(preprocessing, Columns):
+        return {"columns": preprocessing.to_values()}
     return {name: getattr(preprocessing, name) for name in ("levels", "smoothness", "margin")}
 
 
