@@ -42,11 +42,19 @@ def test_a_kind_is_written_in_python_as_on_the_command_line(given, kind):
 
 @pytest.mark.parametrize(
     "given",
-    ["angle", "", ":1:2", (1, 0), ("circular", 0), ("circular", -1), (0,), 3, None, "real:0:1"]
-    + [("whole", 5, 5), (float("nan"), 1), "whole:a:b", ("circular", 1, 2), ("bounded", 0, 1)],
+    [
+        *("angle", "", ":1:2", "real:0:1", "whole:a:b", 3, None, (0,), (1, 0), (float("nan"), 1)),
+        *(
+            ("circular", 0),
+            ("circular", -1),
+            ("circular", 1, 2),
+            ("whole", 5, 5),
+            ("bounded", 0, 1),
+        ),
+    ],
 )
 def test_what_is_no_kind_is_refused(given):
-    with pytest.raises(ValueError, match="no kind|ends of|period"):
+    with pytest.raises(ValueError, match=r"no kind|ends of|period"):
         parse_kind(given)
 
 

@@ -93,6 +93,14 @@ class Train:
         seed: Seed of everything random.
         dim: Coordinates of a synthetic set (mixture and funnel).
         n: Points of a synthetic set.
+        labels: The column of a file that says which class a row is of: left out of the fit; a run
+            ends by comparing each class's share in the data and in the model.
+        drop: A column of a file to leave out; may be given several times.
+        columns: The columns of a file to fit, separated by commas, instead of all.
+        column: What a column holds, as NAME=KIND: real; LOW:HIGH, for values between bounds, of
+            which one may be left out; whole, or whole:LOW:HIGH; circular, or circular:PERIOD;
+            levels, for a few values and no other. May be given several times; other columns'
+            kinds are found.
         dequantise: Make whole numbers, such as pixels, continuous by uniform noise.
         point_shape: Channels, height and width, where rows are flattened images.
         test_fraction: Share of the rows that the fitted model is measured with. Synthetic sets
@@ -121,6 +129,12 @@ class Train:
     seed: int = 0
     dim: int | None = None
     n: int = 20_000
+    labels: str | None = None
+    drop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    columns: str | None = None
+    column: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=KIND")
+    ] = ()
     dequantise: bool = False
     point_shape: tuple[int, int, int] | None = None
     test_fraction: float = 0.1

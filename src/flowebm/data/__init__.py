@@ -17,6 +17,7 @@ from flowebm.data.logit_pixels import LogitPixels as LogitPixels
 from flowebm.data.split import Split as Split
 from flowebm.data.split import split as split
 from flowebm.data.standardise import Standardise as Standardise
+from flowebm.data.tables import Choice as Choice
 from flowebm.data.tables import Table as Table
 from flowebm.data.tables import check_table as check_table
 from flowebm.data.tables import read_table as read_table

@@ -440,8 +440,8 @@ def _noise(low: Any, high: Any, center: Any, scale: Any) -> tuple[Any, Any, Any,
         np.where(np.isinf(lower), upper, lower) + np.where(np.isinf(upper), lower, upper)
     )
     gone = ~(mass > 1e-300)
-    with np.errstate(invalid="ignore"):
-        log_width = np.log(np.maximum(scale * (upper - lower), 1e-300))
+    width = scale * (upper - lower)
+    log_width = np.log(np.where(np.isfinite(width), np.maximum(width, 1e-300), 1.0))
     return (
         np.where(gone, center + scale * sign * middle, center),
         np.where(gone, 0.0, sign * scale),

@@ -25,7 +25,7 @@ N_NORMALS, N_STEPS, LEAST_VARIANCE = 5, 40, 1e-4
 #: Values below which there is no choice.
 FEWEST_TO_CHOOSE = 40
 
-#: Share of an interval's scale that values are kept from its ends, where no map is finite.
+#: Share of an interval's scale by which its end is moved inside, where no map is finite.
 _NEAREST = 1e-7
 
 
@@ -75,10 +75,11 @@ class Interval:
         y, log_slope = self._bent(x, xp)
         low, high = self._bent_ends()
         least = _NEAREST * min(self.sd if self.edge == inf else self.edge, high - low)
+        # An end itself, which has no image, counts as a value beside it.
         if isfinite(low):
-            y = xp.maximum(y, low + least)
+            y = xp.where(y <= low, low + least, y)
         if isfinite(high):
-            y = xp.minimum(y, high - least)
+            y = xp.where(y >= high, high - least, y)
         if self.edge == inf:
             below = [-xp.log(y - low)] if isfinite(low) else []
             above = [-xp.log(high - y)] if isfinite(high) else []
