@@ -9,15 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from importlib.metadata import version
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
+import flowebm
 import flowebm.cli.train
 from flowebm.cli import main
 from flowebm.cli.entry import COMMANDS
@@ -331,21 +334,42 @@ def test_training_that_diverges_fails_with_one_sentence(tmp_path, capsys, monkey
 
 
 @pytest.mark.parametrize("asked", ["0", "1"])
-def test_what_nobody_expected_is_one_sentence_and_a_traceback_where_it_is_asked_for(
-    tmp_path, capsys, monkeypatch, asked
+@pytest.mark.parametrize(
+    "bug",
+    [
+        lambda: {}["a bug"],
+        # What libraries raise for their own reasons, JAX among them, is nobody's bad input.
+        lambda: jnp.zeros(2) + jnp.zeros(3),
+        lambda: np.zeros(2) + np.zeros(3),
+        lambda: int("a bug"),
+    ],
+)
+def test_what_nobody_expected_is_a_fault_of_flowebm_whose_traceback_lies_in_a_file(
+    tmp_path, capsys, monkeypatch, asked, bug
 ):
     def fail(self, X, y=None):
-        raise KeyError("a bug")
+        bug()
 
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("FLOWEBM_TRACEBACK", asked)
     monkeypatch.setattr(FlowEBM, "fit", fail)
     assert main(["train", "--data", "mixture", "--out", str(tmp_path / "run"), "--quiet"]) == 1
     *trace, sentence = capsys.readouterr().err.splitlines()
-    assert sentence == (
-        "flowebm: Something that flowebm did not expect: KeyError: 'a bug'; set "
-        "FLOWEBM_TRACEBACK=1 to see the traceback, and report it."
-    )
+    assert sentence.startswith("flowebm: This is a fault of flowebm, not of what you gave: ")
+    (file,) = tmp_path.glob("flowebm-traceback-*.txt")
+    assert sentence.endswith(f"The traceback lies in {file}: please report it.")
+    assert "in fail" in file.read_text(encoding="utf-8")
     assert bool(trace) == (asked == "1")
+
+
+@pytest.mark.parametrize("message", ["Row 3 is empty.", "--seed must be 0 or more."])
+def test_refusals_alone_have_status_2(tmp_path, capsys, monkeypatch, message):
+    def refuse(self, X, y=None):
+        raise flowebm.Refused(message)
+
+    monkeypatch.setattr(FlowEBM, "fit", refuse)
+    arguments = ["train", "--data", "mixture", "--out", tmp_path / "run", "--quiet"]
+    assert refused(capsys, *arguments) == f"flowebm: {message}\n"
 
 
 # Bad input: exit status 2 and one sentence.
@@ -398,7 +422,7 @@ def test_a_table_that_cannot_be_fitted_is_refused_where_it_is_wrong(
         (["--data", "mixture", "--learning-rate", "nan"], "--learning-rate must be a finite"),
         (["--data", "mixture", "--flow-layers", "0"], "--flow-layers must be 1 or more"),
         (["--data", "mixture", "--base", "uniform"], "--base"),
-        (["--data", "mixture", "--activation", "relu"], "choose one of silu"),
+        (["--data", "mixture", "--activation", "relu"], "--activation"),
         (["--data", "mixture", "--point-shape", "1", "2", "2"], "point_shape"),
         (["--data", "mixture", "--n-chains", "many"], "--n-chains"),
         (["--data", "mixture", "--n-chians", "9"], "--n-chains"),

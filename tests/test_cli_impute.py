@@ -223,7 +223,7 @@ def test_tables_that_cannot_be_imputed_are_refused(table_run, tmp_path, capsys, 
     [
         (["--draws", "0"], "--draws must be 1 or more; got 0"),
         (["--steps", "1"], "--steps must be 2 or more; got 1"),
-        (["--seed", "-1"], "--seed must be 0 or more; got -1"),
+        (["--seed", "-1"], "--seed must be from 0 to 2147483647; got -1"),
         (["--mask", "left"], "--mask left hides a part of images, and this run is of tables"),
         (["--mask", "outside"], "--mask"),
     ],

@@ -276,10 +276,10 @@ def test_data_that_cannot_be_fitted_are_refused(X, sentence):
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"method": "guess"}, "Unknown method 'guess'"),
+        ({"method": "guess"}, "method must be "),
         ({"point_shape": (1, 3, 3)}, "they must agree"),
         ({"validation_fraction": 1.5}, "validation_fraction"),
-        ({"validation_fraction": 0}, "above 0"),
+        ({"validation_fraction": 0}, "between 0 and 1"),
         ({"validation_fraction": 0.0001}, "empty validation part"),
         ({"architecture": Architecture(tilt="conv")}, "convolutional tilt"),
     ],

@@ -85,3 +85,15 @@ def test_dir_lists_what_is_not_imported_yet():
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'flowebm' has no attribute 'EnergyModell'"):
         _ = flowebm.EnergyModell
+
+
+def test_all_refusals_are_of_one_class():
+    """The command line tells them by it; another `ValueError` would be called a fault."""
+    package = Path(flowebm.__file__).parent
+    others = {
+        f"{path.relative_to(package)}:{node.lineno}"
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "ValueError"
+    }
+    assert not {other for other in others if "fit_joint" not in other}

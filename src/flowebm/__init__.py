@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from flowebm.models import load_model as load_model
     from flowebm.models import numpyro_density as numpyro_density
     from flowebm.models import save_model as save_model
+    from flowebm.refusal import Refused as Refused
     from flowebm.samplers import Imputation as Imputation
     from flowebm.samplers import impute as impute
     from flowebm.samplers.model_samples import sample_model as sample_model
@@ -63,6 +64,7 @@ _ORIGINS = {
     "Imputation": "flowebm.samplers",
     "LogDensity": "flowebm.models",
     "NearestMode": "flowebm.evaluation",
+    "Refused": "flowebm.refusal",
     "SamplingOptions": "flowebm.training",
     "SamplingResult": "flowebm.training",
     "ScoreMatchingOptions": "flowebm.training",
@@ -115,6 +117,7 @@ __all__ = [
     "Imputation",
     "LogDensity",
     "NearestMode",
+    "Refused",
     "SamplingOptions",
     "SamplingResult",
     "ScoreMatchingOptions",

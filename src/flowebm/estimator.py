@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -51,6 +51,8 @@ from flowebm.models.pickled import from_bytes, to_bytes
 from flowebm.models.preprocessed import PreprocessedModel
 from flowebm.models.saved import SavedModel, load_model, save_model
 from flowebm.models.tilted import EnergyModel
+from flowebm.options import Count, Positive, Range, Share, check_options
+from flowebm.refusal import Refused
 from flowebm.samplers.imputed_rows import impute_rows
 from flowebm.samplers.model_samples import sample_model
 from flowebm.samplers.normalised import NormalisedModel
@@ -58,7 +60,11 @@ from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Observers
 from flowebm.training.fit_balanced import fit_balanced
 from flowebm.training.fit_joint import fit_joint
-from flowebm.training.fit_score_matching import ScoreMatchingOptions, fit_score_matching
+from flowebm.training.fit_score_matching import (
+    ObjectiveName,
+    ScoreMatchingOptions,
+    fit_score_matching,
+)
 from flowebm.training.progress import OnProgress
 from flowebm.training.result import FitResult
 from flowebm.training.row_weights import rows_in_proportion
@@ -141,16 +147,16 @@ class FlowEBM(DensityMixin, BaseEstimator):
         self,
         method: Literal["joint", "balanced", "ebflow"] = "joint",
         *,
-        objective: str | None = None,
-        max_steps: int | None = None,
-        time_budget: float | None = None,
-        patience: int | None = None,
+        objective: ObjectiveName | None = None,
+        max_steps: Count | None = None,
+        time_budget: Positive | None = None,
+        patience: Count | None = None,
         architecture: Architecture | EBFlowArchitecture | None = None,
         options: BalancedOptions | ScoreMatchingOptions | None = None,
         columns: str | Mapping[str | int, KindLike] = "auto",
         point_shape: tuple[int, ...] | None = None,
-        pixel_levels: int | None = None,
-        validation_fraction: float = 0.1,
+        pixel_levels: Annotated[int, Range(least=2)] | None = None,
+        validation_fraction: Share = 0.1,
         observers: Observers | None = None,
         random_state: int | np.random.RandomState | None = None,
     ):
@@ -186,11 +192,6 @@ class FlowEBM(DensityMixin, BaseEstimator):
             TrainingDiverged: If training diverges again and again.
         """
         fit = self._fit_of_the_method()
-        if not self.validation_fraction > 0:
-            raise ValueError(
-                f"validation_fraction must be above 0; got {self.validation_fraction}: without "
-                "validation rows nothing tells when to stop."
-            )
         table = read_table(X)
         values, weights = _rows_that_count(table, sample_weight)
         check_table(
@@ -232,13 +233,12 @@ class FlowEBM(DensityMixin, BaseEstimator):
 
     def _fit_of_the_method(self) -> Callable[..., "_Fitted"]:
         """The function that fits by `method`; refuses choices that belong to another."""
+        check_options(self)
         methods = {
             "joint": (self._fit_joint, Architecture, BalancedOptions),
             "balanced": (self._fit_balanced, Architecture, BalancedOptions),
             "ebflow": (self._fit_ebflow, EBFlowArchitecture, ScoreMatchingOptions),
         }
-        if self.method not in methods:
-            raise ValueError(f"Unknown method {self.method!r}: choose one of {', '.join(methods)}.")
         fit, *kinds = methods[self.method]
         for name, kind in zip(("architecture", "options"), kinds, strict=True):
             value = getattr(self, name)
@@ -250,7 +250,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         if self.method != "ebflow":
             for name in ("objective", "pixel_levels"):
                 if getattr(self, name) is not None:
-                    raise ValueError(
+                    raise Refused(
                         f"{name} is for the method 'ebflow'; leave it out for {self.method!r}."
                     )
         return fit
@@ -265,7 +265,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         kinds = kinds_of(self.columns, names)
         if self.point_shape is not None or self.pixel_levels is not None:
             if kinds:
-                raise ValueError("columns is for tables; leave it out for images.")
+                raise Refused("columns is for tables; leave it out for images.")
             return None
         for column, kind in kinds.items():
             check_kind(values[:, column], kind, names[column])
@@ -275,7 +275,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
     def _warn_of_few_rows(self, rows: float) -> tuple[str, ...]:
         """Refuse or warn of too little data: a number of rows, or what weighted rows are worth."""
         if rows < 2:
-            raise ValueError(
+            raise Refused(
                 f"The weighted rows are worth {rows:.2f} rows of even weight, which have no spread "
                 "to fit: give less extreme weights."
             )
@@ -304,7 +304,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         architecture = self._architecture()
         for name in ("relevant", "base_fraction"):
             if getattr(architecture, name) is not None:
-                raise ValueError(f"{name} is for the method 'joint'; leave it out for 'balanced'.")
+                raise Refused(f"{name} is for the method 'joint'; leave it out for 'balanced'.")
         if architecture.base == "auto":
             architecture = replace(architecture, base="gaussian")
         # Gaussians are fitted to the distribution that the weights make of the data.
@@ -546,7 +546,10 @@ class FlowEBM(DensityMixin, BaseEstimator):
             columns = pd.DataFrame(table.values, columns=table.names) if known else table.values
         elif not hasattr(X, "columns"):
             columns = table.values
-        validate_data(self, columns, reset=False, skip_check_array=True)
+        try:
+            validate_data(self, columns, reset=False, skip_check_array=True)
+        except ValueError as error:
+            raise Refused(str(error)) from error
 
     def sample(
         self,
@@ -632,7 +635,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self, "model_")
         if self._has_probabilities(self.saved_):
-            raise ValueError(
+            raise Refused(
                 "Columns of whole numbers or piled-up values have probabilities, not a density: "
                 "use score_samples and sample."
             )
@@ -754,7 +757,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             return (width,)
         shape = tuple(self.point_shape)
         if int(np.prod(shape)) != width:
-            raise ValueError(
+            raise Refused(
                 f"point_shape={shape} has {int(np.prod(shape))} values, the data's rows have "
                 f"{width}: they must agree."
             )
@@ -873,7 +876,7 @@ def _pixels(rows: Float[np.ndarray, "n *shape"], levels: int) -> jax.Array:
     """Whole-number pixels in as few bytes as they take."""
     _check_pixels(rows, levels)
     if (rows != np.floor(rows)).any():
-        raise ValueError(
+        raise Refused(
             "With pixel_levels the data must be whole numbers, which the fit makes continuous by "
             "itself; these are not: leave the noise out, or pixel_levels."
         )
@@ -882,7 +885,7 @@ def _pixels(rows: Float[np.ndarray, "n *shape"], levels: int) -> jax.Array:
 
 def _check_pixels(rows: Float[np.ndarray, "n *shape"], levels: int) -> None:
     if rows.min() < 0 or rows.max() >= levels:
-        raise ValueError(
+        raise Refused(
             f"Pixels of {levels} levels lie from 0 to {levels - 1}; these go from {rows.min():g} "
             f"to {rows.max():g}: give the right number of levels."
         )

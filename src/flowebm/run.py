@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from flowebm.atomic_write import atomic_write, remove_unfinished, writing
+from flowebm.refusal import Refused
 from flowebm.replacement import replace_run, settle_replacement
 
 #: Raised whenever an older reader would misread a newer run.
@@ -96,22 +97,22 @@ class RunDirectory:
                 run directory although one of them was, or if it cannot be written.
         """
         if resume and overwrite:
-            raise ValueError("--resume and --overwrite exclude each other: give one of them.")
+            raise Refused("--resume and --overwrite exclude each other: give one of them.")
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.path} is a file: give a directory to --out.")
+            raise Refused(f"{self.path} is a file: give a directory to --out.")
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise ValueError(f"{parent} cannot be written in: give another directory to --out.")
+            raise Refused(f"{parent} cannot be written in: give another directory to --out.")
         if not self.path.exists() or all(map(_is_of_no_run, self.path.iterdir())):
             if resume:
-                raise ValueError(
+                raise Refused(
                     f"There is no run in {self.path} to resume: leave --resume out to begin one."
                 )
             return
         if not resume and not overwrite:
-            raise ValueError(
+            raise Refused(
                 f"{self.path} is not empty: give another directory to --out, or --resume to go on "
-                "with the run in it, or --overwrite to replace it."
+                "with the run in it. (--overwrite would delete that run.)"
             )
         self.read_config()
 
@@ -120,17 +121,19 @@ class RunDirectory:
 
         Raises:
             ValueError: If this is not a run directory, or one of another format version.
+            OSError: If it cannot be read, which says nothing of what it holds.
         """
+        no_file = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
         try:
             config = json.loads(self.config_path.read_text(encoding="utf-8"))
             run_version = config["flowebm_run"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            raise ValueError(
+        except (*no_file, ValueError, KeyError, TypeError, RecursionError):
+            raise Refused(
                 f"{self.path} is not a run directory (it has no config.json of flowebm, or a "
                 "damaged one): give the --out directory of a `flowebm train`."
             ) from None
         if run_version != RUN_VERSION:
-            raise ValueError(
+            raise Refused(
                 f"{self.path} has run version {run_version!r}, and this flowebm reads "
                 f"{RUN_VERSION}: use the version of flowebm that wrote it."
             )
@@ -149,7 +152,7 @@ class RunDirectory:
                 value = values.get(name) if isinstance(values, dict) else None
                 # A bool is an int to Python, and no seed.
                 if not isinstance(value, kinds) or isinstance(value, bool) != (kinds is bool):
-                    raise ValueError(
+                    raise Refused(
                         f"{self.config_path} is damaged (it has no valid {name!r} in {group!r}): "
                         "copy it again, or train anew in another directory."
                     )
@@ -207,7 +210,7 @@ class RunDirectory:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
-            raise ValueError(
+            raise Refused(
                 f"Another process is training in {self.path}: wait for it, or give another "
                 "directory to --out."
             ) from None

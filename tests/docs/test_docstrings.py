@@ -50,7 +50,7 @@ NO_METHOD = {
     "data, files and their names": """
         load load_images load_model save_model data.available data.available_images
         data.check_table data.check_weights data.read_table data.split
-        training.Checkpoints training.MetricsFile training.read_metrics""",
+        Refused training.Checkpoints training.MetricsFile training.read_metrics""",
     "running what is given": """
         use_devices samplers.run_chains training.drive training.progress_observer""",
     "other forms of the same": """

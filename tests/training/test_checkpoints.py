@@ -1,12 +1,14 @@
 """Checkpoints: a run that was killed goes on as if it had not been."""
 
 import dataclasses
+import errno
 import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -126,8 +128,49 @@ def test_nothing_but_damage_is_refused(tmp_path):
     save_all(tmp_path, 2)
     damage(tmp_path / "a" / "1")
     damage(tmp_path / "a" / "2")
-    with pytest.raises(ValueError, match=r"stage 'a' .* damaged, so start anew with --overwrite"):
+    with pytest.raises(ValueError, match=r"stage 'a' .* are damaged: bring them back"):
         Checkpoints(tmp_path).restore("a", state_at(0))
+
+
+@pytest.mark.parametrize("part", ["state", "record"])
+def test_a_checkpoint_that_cannot_be_read_for_a_moment_is_neither_damaged_nor_passed_over(
+    tmp_path, monkeypatch, part
+):
+    """Nor deleted: as root reads what it has no permission to read, the disk does not answer."""
+    save_all(tmp_path, 2)
+    read_bytes, restore = Path.read_bytes, checkpoints.Checkpoints._parsed
+
+    def no_answer(self):
+        if part in self.parts:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+        return read_bytes(self)
+
+    def parsed(self, manager, stage, step, state_like):
+        if step == 2:
+            raise ValueError("RESOURCE_EXHAUSTED: whatever the storage layer says")
+        return restore(self, manager, stage, step, state_like)
+
+    with monkeypatch.context() as now:
+        now.setattr(Path, "read_bytes", no_answer)
+        now.setattr(checkpoints.Checkpoints, "_parsed", parsed)
+        with pytest.raises(OSError, match=r"cannot be read at present .* resume again") as caught:
+            Checkpoints(tmp_path).restore("a", state_at(0))
+        assert "--overwrite" not in str(caught.value)
+    state, _ = Checkpoints(tmp_path).restore("a", state_at(0))
+    assert int(state.iteration) == 2
+
+
+def test_a_read_that_fails_once_is_made_again(tmp_path, monkeypatch):
+    save_all(tmp_path, 2)
+    restore, failures = checkpoints.Checkpoints._parsed, [ValueError("a moment")]
+
+    def parsed(self, *arguments):
+        if failures:
+            raise failures.pop()
+        return restore(self, *arguments)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "_parsed", parsed)
+    assert int(Checkpoints(tmp_path).restore("a", state_at(0))[0].iteration) == 2
 
 
 @pytest.mark.parametrize(
@@ -140,7 +183,7 @@ def test_nothing_but_damage_is_refused(tmp_path):
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, other, words):
     Checkpoints(tmp_path).save("a", state_at(1), [])
-    with pytest.raises(ValueError, match=words + ".* other options.* --overwrite"):
+    with pytest.raises(ValueError, match=words + ".* other options.* another directory"):
         Checkpoints(tmp_path).restore("a", other)
 
 

@@ -238,12 +238,12 @@ def test_what_cannot_be_sampled_is_refused(error, log_density, initial, choices,
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"local_kernel": "gibbs"}, "choose one of mala, hmc, nuts"),
-        ({"global_kernel": "none"}, "choose one of imh, isir"),
+        ({"local_kernel": "gibbs"}, "'mala', 'hmc' or 'nuts'"),
+        ({"global_kernel": "none"}, "'imh' or 'isir'"),
         ({"n_local": 0}, "n_local must be 1"),
         ({"n_particles": 4}, "n_particles must be 8"),
-        ({"initial_scale": 0.0}, "initial_scale must be positive"),
-        ({"target_ess": 1.0}, "target_ess must be inside"),
+        ({"initial_scale": 0.0}, "initial_scale must be above 0"),
+        ({"target_ess": 1.0}, "target_ess must be between 0 and 1"),
     ],
 )
 def test_choices_that_are_none_are_refused(choice, message):

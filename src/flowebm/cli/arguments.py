@@ -5,11 +5,15 @@ from typing import TypeVar
 
 import tyro
 
+from flowebm.options import check_all_options, unchecked
+
 Command = TypeVar("Command")
 
 
 def parse(command: type[Command], name: str, arguments: Sequence[str]) -> Command:
     """Read the arguments of a command; on bad ones exit with status 2 and a sentence.
+
+    Values are checked when all are read, because the message is to name the option as it is typed.
 
     Args:
         command: A data class of options.
@@ -18,10 +22,25 @@ def parse(command: type[Command], name: str, arguments: Sequence[str]) -> Comman
 
     Returns:
         The options.
+
+    Raises:
+        RefusedOption: If a value is out of its range.
     """
-    return tyro.cli(
-        command,
-        prog=f"flowebm {name}",
-        args=list(arguments),
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-    )
+    with unchecked():
+        options = tyro.cli(
+            command,
+            prog=f"flowebm {name}",
+            args=list(arguments),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        )
+    check_all_options(options, name=flag)
+    return options
+
+
+def flag(name: str) -> str:
+    """An option as it is typed.
+
+    Args:
+        name: The name of its field.
+    """
+    return "--" + name.replace("_", "-")

@@ -12,6 +12,7 @@ from flowebm.cli.report import Report
 from flowebm.cli.sample import Sample
 from flowebm.cli.score import Score
 from flowebm.cli.train_options import Train, options_of
+from flowebm.refusal import Refused
 
 #: Shells for which tyro writes scripts by itself.
 SHELLS = ("bash", "zsh", "fish")
@@ -31,9 +32,9 @@ def write_completion(arguments: Sequence[str]) -> None:
     option, *values = arguments
     number = {"--tyro-print-completion": 1, "--tyro-write-completion": 2}
     if number.get(option.replace("_", "-")) != len(values):
-        raise ValueError(f"For completion give {USAGE}; got {' '.join(arguments)}.")
+        raise Refused(f"For completion give {USAGE}; got {' '.join(arguments)}.")
     if values[0] not in SHELLS:
-        raise ValueError(
+        raise Refused(
             f"There is no completion for {values[0]!r}: choose one of {', '.join(SHELLS)}."
         )
     commands = {

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flowebm.cli.cores import count_cores
 from flowebm.cli.job import joined
+from flowebm.refusal import Refused
 
 #: The commands; each is a module with `run(arguments)`, imported when it is called.
 COMMANDS = {
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _keep_compiled_programs()
                 run(arguments[1:])
         sys.stdout.flush()
-    except ValueError as error:
+    except Refused as error:
         return _fail(error, 2)
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does; Python would complain at exit.
@@ -78,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if type(error).__name__ in ("TrainingDiverged", "OtherProcessFailed"):
             return _fail(error, 1)
         return _fail(
-            f"Something that flowebm did not expect: {type(error).__name__}: "
-            f"{_short(error)}; set {_TRACEBACK}=1 to see the traceback, and report it.",
+            f"This is a fault of flowebm, not of what you gave: {type(error).__name__}: "
+            f"{_short(error)}. {_where_the_traceback_lies()}",
             1,
         )
     return 0
@@ -147,6 +148,18 @@ def _in_words(error: OSError | MemoryError) -> str:
         return str(error)
     where = error.filename or "the output"
     return f"Cannot use {where} ({error.strerror}): look at its disk and its permissions."
+
+
+def _where_the_traceback_lies() -> str:
+    """A sentence; the traceback is written into a file of the system's temporary folder."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", prefix="flowebm-traceback-", suffix=".txt", delete=False
+        ) as file:
+            traceback.print_exc(file=file)
+    except OSError:
+        return f"Set {_TRACEBACK}=1 to see the traceback, and report it."
+    return f"The traceback lies in {file.name}: please report it."
 
 
 def _short(error: Exception) -> str:

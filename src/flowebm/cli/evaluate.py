@@ -14,6 +14,7 @@ from flowebm.cli.fitted import check_order, load_fitted
 from flowebm.cli.measure import measure
 from flowebm.cli.points import choice_of, fresh_points, hold_out, read_points_of_width
 from flowebm.cli.table import print_measures
+from flowebm.options import Seed
 from flowebm.run import plain
 from flowebm.training.progress import progress_counter
 
@@ -37,7 +38,7 @@ class Evaluate:
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    seed: int = 0
+    seed: Seed = 0
     data_dir: Path | None = None
     quiet: bool = False
     json: bool = False
@@ -53,8 +54,6 @@ def run(arguments: Sequence[str]) -> None:
         ValueError: If the run or the data are refused.
     """
     command = parse(Evaluate, "evaluate", arguments)
-    if command.seed < 0:
-        raise ValueError(f"--seed must be 0 or more; got {command.seed}.")
     estimator, config = load_fitted(command.run)
     options = config["options"]
     points = read_points_of_width(

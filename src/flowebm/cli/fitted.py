@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flowebm.estimator import FlowEBM
+from flowebm.refusal import Refused
 from flowebm.run import RunDirectory
 
 
@@ -22,13 +23,13 @@ def load_fitted(path: Path) -> tuple[FlowEBM, dict[str, Any]]:
             its model cannot be read.
     """
     if not path.is_dir():
-        raise ValueError(
+        raise Refused(
             f"There is no directory {path}: give the --out directory of a `flowebm train`."
         )
     directory = RunDirectory(path)
     directory.read_config()
     if not (path / "model.json").exists():
-        raise ValueError(
+        raise Refused(
             f"The run in {path} has no model yet: let `flowebm train --resume` bring it to its end."
         )
     return FlowEBM.load(path), directory.read_whole_config()
@@ -51,7 +52,7 @@ def check_order(estimator: FlowEBM, names: Sequence[str], where: str) -> None:
     if list(names) == known or sorted(names) != sorted(known):
         return
     moved = next(i for i, name in enumerate(names) if name != known[i])
-    raise ValueError(
+    raise Refused(
         f"The columns of {where} are the model's in another order: column {moved + 1} is "
         f"'{names[moved]}' where the model has '{known[moved]}'. Write them in the model's order."
     )

@@ -19,6 +19,8 @@ from flowebm.cli.points import read_points_of_width
 from flowebm.cli.rows import check_output, write_draws
 from flowebm.data import check_table, read_table
 from flowebm.data.tables import SUFFIXES
+from flowebm.options import Count, Range, Seed
+from flowebm.refusal import Refused
 from flowebm.report.plots.figure import save_figure
 from flowebm.report.plots.images import image_grid
 from flowebm.run import plain
@@ -56,9 +58,9 @@ class Impute:
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="FILE")]
-    draws: int = 1
-    steps: int = 100
-    seed: int = 0
+    draws: Count = 1
+    steps: Annotated[int, Range(least=2)] = 100
+    seed: Seed = 0
     data_dir: Path | None = None
     mask: Mask | None = None
     overwrite: bool = False
@@ -76,10 +78,6 @@ def run(arguments: Sequence[str]) -> None:
         ValueError: If the run, the data, an option or the file is refused.
     """
     command = parse(Impute, "impute", arguments)
-    for option, least in (("draws", 1), ("steps", 2), ("seed", 0)):
-        if getattr(command, option) < least:
-            value = getattr(command, option)
-            raise ValueError(f"--{option} must be {least} or more; got {value}.")
     check_output(command.output, overwrite=command.overwrite)
     estimator, config = load_fitted(command.run)
     shape = estimator.saved_.shape
@@ -92,7 +90,7 @@ def run(arguments: Sequence[str]) -> None:
         missing |= masked(command.mask, shape).ravel()
     if not missing.any():
         mask = " or give --mask" if picture else ""
-        raise ValueError(
+        raise Refused(
             f"No entry is missing in {command.data}: leave the entries to be imputed empty or "
             f"NaN{mask}."
         )
@@ -143,7 +141,7 @@ def _picture_path(command: Impute, shape: tuple[int, ...]) -> Path | None:
         return None
     path = command.output.with_suffix(".png")
     if path.exists() and not command.overwrite:
-        raise ValueError(f"{path} exists: give another name, or --overwrite to replace it.")
+        raise Refused(f"{path} exists: give another name. (--overwrite would replace it.)")
     return path
 
 
@@ -172,7 +170,7 @@ def _check_draw_column(command: Impute, names: Sequence[str]) -> None:
         and "draw" in names
         and command.output.suffix.lower() in (".csv", ".parquet")
     ):
-        raise ValueError(
+        raise Refused(
             f"{command.data} has a column 'draw' of its own, which would name the draws in "
             f"{command.output}: rename it, or write a .npy or .npz file."
         )

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from flowebm.refusal import Refused
+
 #: Seconds in which a command that failed leaves the job, before it is ended: others that wait for
 #: it in the midst of a computation would keep it for minutes.
 _LEAVE = 10.0
@@ -47,7 +49,7 @@ def joined(arguments: Sequence[str]) -> Iterator[None]:
             shutdown_timeout_seconds=_MEASURE,
         )
     except ValueError as error:
-        raise ValueError(_NOT_FOUND) from error
+        raise Refused(_NOT_FOUND) from error
     try:
         yield
     except BaseException as error:
@@ -71,5 +73,5 @@ def _number(name: str) -> int | None:
     if value is None:
         return None
     if not value.isdecimal():
-        raise ValueError(f"{name} in the environment must be a number; got {value!r}.")
+        raise Refused(f"{name} in the environment must be a number; got {value!r}.")
     return int(value)

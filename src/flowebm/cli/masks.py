@@ -5,6 +5,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool
 
+from flowebm.refusal import Refused
+
 Mask = Literal["left", "right", "top", "bottom", "center"]
 
 
@@ -19,7 +21,7 @@ def masked(mask: Mask, shape: tuple[int, ...]) -> Bool[np.ndarray, "..."]:
         ValueError: If the shape is not that of an image.
     """
     if len(shape) != 3:
-        raise ValueError(
+        raise Refused(
             f"--mask {mask} hides a part of images, and this run is of tables: leave --mask out, "
             "and leave the entries to be imputed empty."
         )

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.random as jr
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from flowebm.data import AbstractTarget, Columns, Standardise
@@ -110,7 +111,10 @@ def _likelihood(estimator: FlowEBM, test: np.ndarray, log_z: LogPartition) -> di
     saved = estimator.saved_
     if isinstance(saved.preprocessing, Columns):
         # Of the log-densities that are known already the mean is taken, with its error.
-        log_density = estimator.score_samples(test) + log_z.value
+        names = getattr(estimator, "feature_names_in_", None)
+        rows = test if names is None else pd.DataFrame(test, columns=names)
+        # Of the estimator's own log Z another one may have been made.
+        log_density = estimator.score_samples(rows) + estimator.log_partition_
         in_data_units = _held_out(log_density, log_z)
         return {
             "nll": _interval(in_data_units),

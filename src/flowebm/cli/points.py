@@ -24,6 +24,7 @@ from flowebm.data import (
 )
 from flowebm.data.image_catalogue import image_set_name
 from flowebm.data.tables import ALL_COLUMNS
+from flowebm.refusal import Refused
 
 #: Points drawn from a known truth to measure a model with.
 FRESH_POINTS = 20_000
@@ -95,7 +96,7 @@ def read_points(
         # All that there is: the run holds out its own test part.
         return _image_points(load_images(data, folder, part="all", download=download))
     if folder is not None or download:
-        raise ValueError(
+        raise Refused(
             f"--data-dir and --download are for sets of images (mnist, ...); {data!r} is none: "
             "leave them out."
         )
@@ -147,7 +148,7 @@ def read_points_of_width(
     points = read_points(data, n=n, seed=seed, folder=folder, choice=choice)
     if points.dataset.target is not None and points.dataset.values.shape[1] != width:
         # Sets of any dimension come in the model's; the others keep their own and are refused.
-        with suppress(ValueError):
+        with suppress(Refused):
             points = read_points(data, dim=width, n=n, seed=seed)
     dataset = points.dataset
     check_table(

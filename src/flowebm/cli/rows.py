@@ -10,6 +10,7 @@ import pandas as pd
 
 from flowebm.atomic_write import atomic_write
 from flowebm.data.tables import SUFFIXES
+from flowebm.refusal import Refused
 
 
 def check_output(path: Path, *, overwrite: bool, pictures: bool = False) -> None:
@@ -25,17 +26,15 @@ def check_output(path: Path, *, overwrite: bool, pictures: bool = False) -> None
     """
     suffixes = (*SUFFIXES, ".png") if pictures else SUFFIXES
     if path.suffix.lower() not in suffixes:
-        raise ValueError(
-            f"Cannot tell the kind of file of {path}: its name must end in {', '.join(suffixes)}."
-        )
+        raise Refused(_unknown_ending(path, suffixes))
     if path.is_dir():
-        raise ValueError(f"{path} is a directory: give the name of a file.")
+        raise Refused(f"{path} is a directory: give the name of a file.")
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists: give another name, or --overwrite to replace it.")
+        raise Refused(f"{path} exists: give another name. (--overwrite would replace it.)")
     if not path.parent.is_dir():
-        raise ValueError(f"There is no folder {path.parent}: make it first.")
+        raise Refused(f"There is no folder {path.parent}: make it first.")
     if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"The folder {path.parent} cannot be written in: give another file.")
+        raise Refused(f"The folder {path.parent} cannot be written in: give another file.")
 
 
 def write_rows(
@@ -90,7 +89,13 @@ def _write(path: Path, frame: Callable[[], pd.DataFrame], array: np.ndarray) -> 
         frame().to_parquet(content, index=False)
     elif suffix == ".npy":
         np.save(content, array)
-    else:
+    elif suffix == ".npz":
         np.savez_compressed(content, X=array)
+    else:
+        raise Refused(_unknown_ending(path, SUFFIXES))
     with atomic_write(path) as file:
         file.write(content.getbuffer())
+
+
+def _unknown_ending(path: Path, suffixes: Sequence[str]) -> str:
+    return f"Cannot tell the kind of file of {path}: its name must end in {', '.join(suffixes)}."

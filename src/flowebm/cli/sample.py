@@ -13,6 +13,8 @@ import tyro
 from flowebm.cli.arguments import parse
 from flowebm.cli.fitted import load_fitted
 from flowebm.cli.rows import check_output, write_rows
+from flowebm.options import Count, Seed
+from flowebm.refusal import Refused
 from flowebm.report.plots.figure import save_figure
 from flowebm.report.plots.images import image_grid
 from flowebm.training.progress import progress_counter
@@ -33,9 +35,9 @@ class Sample:
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    n: Annotated[int, tyro.conf.arg(name="n", aliases=("-n",))]
+    n: Annotated[Count, tyro.conf.arg(name="n", aliases=("-n",))]
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="FILE")]
-    seed: int = 0
+    seed: Seed = 0
     overwrite: bool = False
     quiet: bool = False
     json: bool = False
@@ -51,16 +53,12 @@ def run(arguments: Sequence[str]) -> None:
         ValueError: If the run, the number or the file is refused.
     """
     command = parse(Sample, "sample", arguments)
-    if command.n < 1:
-        raise ValueError(f"-n must be 1 or more; got {command.n}.")
-    if command.seed < 0:
-        raise ValueError(f"--seed must be 0 or more; got {command.seed}.")
     check_output(command.output, overwrite=command.overwrite, pictures=True)
     estimator, _ = load_fitted(command.run)
     shape = estimator.saved_.shape
     is_picture = command.output.suffix.lower() == ".png"
     if is_picture and (len(shape) != 3 or shape[0] not in (1, 3)):
-        raise ValueError(
+        raise Refused(
             f"The run in {command.run} is not of images, which a page could show: give a .csv, "
             ".parquet, .npy or .npz file."
         )

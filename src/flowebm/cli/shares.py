@@ -17,6 +17,7 @@ from flowebm.cli.table import shares_table
 from flowebm.data import Dataset
 from flowebm.estimator import FlowEBM
 from flowebm.evaluation import class_shares
+from flowebm.refusal import Refused
 from flowebm.run import RunDirectory, plain
 from flowebm.training.progress import progress_counter
 
@@ -56,12 +57,12 @@ def run(arguments: Sequence[str]) -> None:
     """
     command = parse(Shares, "shares", arguments)
     if command.seed < 0:
-        raise ValueError(f"--seed must be 0 or more; got {command.seed}.")
+        raise Refused(f"--seed must be 0 or more; got {command.seed}.")
     estimator, config = load_fitted(command.run)
     options = config["options"]
     labels = command.labels or options.get("labels")
     if labels is None:
-        raise ValueError(
+        raise Refused(
             f"The run in {command.run} has no labels: name a file and its column of labels by "
             "--data and --labels."
         )
@@ -77,7 +78,7 @@ def run(arguments: Sequence[str]) -> None:
         )
         check_order(estimator, points.dataset.names, where)
         if points.dataset.labels is None:
-            raise ValueError(f"{where} has no column '{labels}': name its labels by --labels.")
+            raise Refused(f"{where} has no column '{labels}': name its labels by --labels.")
         found = shares(estimator, points.dataset, seed=command.seed, quiet=command.quiet)
     if command.json:
         json.dump(plain({"run": command.run, **found}), sys.stdout)

@@ -18,7 +18,7 @@ import pandas as pd
 from rich.console import Console
 
 from flowebm.atomic_write import CannotWrite
-from flowebm.cli.arguments import parse
+from flowebm.cli.arguments import flag, parse
 from flowebm.cli.measure import measure
 from flowebm.cli.points import Points, hold_out, names_of, read_points
 from flowebm.cli.shares import shares
@@ -29,13 +29,13 @@ from flowebm.cli.train_options import (
     TrainBalanced,
     TrainEBFlow,
     check,
-    flag,
     options_of,
 )
 from flowebm.data import Choice, check_kind, check_table, kinds_of
 from flowebm.data.kinds import Kind, parse_kind
 from flowebm.estimator import MIN_ROWS, FlowEBM
 from flowebm.evaluation.class_shares import label_names
+from flowebm.refusal import Refused
 from flowebm.report.plots import save_run_plots
 from flowebm.run import RunDirectory, first_difference, plain
 from flowebm.training.checkpoints import Checkpoints
@@ -90,7 +90,7 @@ def _train(command: Command, directory: RunDirectory, signals: StopSignals) -> N
     with all_or_none():
         points, config, console = _prepared(command, directory)
     if len({*of_every_process(int(config["data"]["sha256"][:7], 16))}) > 1:
-        raise ValueError(
+        raise Refused(
             f"--data {command.data} has other values in other processes of the job: give a file "
             "that is the same for all."
         )
@@ -155,12 +155,12 @@ def _check_points(command: Command, points: Points) -> None:
     for i, kind in kinds_of(_kinds(command), names).items():
         check_kind(values[:, i], kind, names[i], command.data)
     if command.labels is not None and len(set(label_names(points.dataset.labels))) < 2:
-        raise ValueError(
+        raise Refused(
             f"All rows of {command.data} have the same label in '{command.labels}': shares need "
             "two classes or more; leave --labels out."
         )
     if points.dataset.target is None and round(len(values) * command.test_fraction) < 2:
-        raise ValueError(
+        raise Refused(
             f"--test-fraction {command.test_fraction} of {len(values)} rows is fewer than two rows "
             "to measure with: give a larger fraction."
         )
@@ -172,7 +172,7 @@ def _kinds(command: Command) -> dict[str | int, Kind]:
     for declared in command.column:
         name, equals, kind = declared.rpartition("=")
         if not equals or not name:
-            raise ValueError(f"--column takes NAME=KIND; got {declared!r}.")
+            raise Refused(f"--column takes NAME=KIND; got {declared!r}.")
         kinds[name.strip()] = parse_kind(kind.strip())
     return kinds
 
@@ -208,9 +208,9 @@ def _continued(
     name = first_difference(old["options"], new["options"])
     if name is not None:
         before, now = old["options"].get(name), new["options"].get(name)
-        raise ValueError(
+        raise Refused(
             f"{flag(name)} was {before} {where} and is {now} now: resume with the same options, or "
-            "begin anew with --overwrite."
+            "begin another run in another directory."
         )
     name = first_difference(old["versions"], new["versions"])
     if name is not None:
@@ -223,14 +223,15 @@ def _continued(
     if before["sha256"] == now["sha256"]:
         return old
     if before["columns"] != now["columns"]:
-        raise ValueError(
+        raise Refused(
             f"--data {command.data} has {now['columns']} columns, and had {before['columns']} "
-            f"{where}: resume with the same data, or begin anew with --overwrite."
+            f"{where}: resume with the same data, or begin another run "
+            "in another directory."
         )
     if not command.accept_changed_data:
-        raise ValueError(
+        raise Refused(
             f"--data {command.data} has other values than {where}: resume with the same data, or "
-            "begin anew with --overwrite, or go on with these by --accept-changed-data."
+            "begin another run in another directory, or go on with these by --accept-changed-data."
         )
     earlier = [*before.get("changed_from", []), before["sha256"]]
     return {**old, "data": {**now, "changed_from": earlier}}

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +9,8 @@ import tyro
 
 from flowebm.models.architecture import Architecture
 from flowebm.models.ebflow_architecture import EBFlowArchitecture
+from flowebm.options import Count, Positive, Range, Seed, Share
+from flowebm.refusal import Refused
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.fit_score_matching import ScoreMatchingOptions
 
@@ -28,39 +29,6 @@ NOT_THE_RUNS = (
     "devices",
     "distributed",
 )
-
-#: The least and the greatest value of options; counts that are not here are 1 at least.
-_RANGES = {
-    "seed": (0, 2**31 - 1),
-    "max_wait": (0, inf),
-    "recovery_flow_steps": (0, inf),
-    "n_evaluation": (2, inf),
-    "weight_decay": (0, inf),
-    "penalty": (0, inf),
-    "level_penalty": (0, inf),
-    "pixel_levels": (2, 2**31 - 1),
-    "flow_data_fraction": (0, 1),
-    "base_fraction": (0, 1 - 1e-9),
-    "min_ess": (0, 1),
-    "full_ess": (1e-6, 1),
-}
-
-#: Options that must be above the first and under the second number.
-_OPEN_RANGES = {
-    "time_budget": (0, inf),
-    "test_fraction": (0, 1),
-    "validation_fraction": (0, 1),
-    "learning_rate": (0, inf),
-    "flow_learning_rate": (0, inf),
-    "step_size": (0, inf),
-    "average_decay": (0, 1),
-    "defensive_fraction": (0, 1),
-    "sigma": (0, inf),
-    "finite_difference": (0, inf),
-    "clip": (0, inf),
-    "epoch_decay": (0, 1 + 1e-9),
-    "pixel_smoothness": (0, inf),
-}
 
 
 @dataclass(frozen=True)
@@ -120,15 +88,15 @@ class Train:
     data_dir: Path | None = None
     download: bool = False
     method: Literal["joint", "balanced", "ebflow"] = "joint"
-    max_steps: int | None = None
-    time_budget: float | None = None
-    patience: int | None = None
+    max_steps: Count | None = None
+    time_budget: Positive | None = None
+    patience: Count | None = None
     resume: bool = False
     accept_changed_data: bool = False
     overwrite: bool = False
-    seed: int = 0
-    dim: int | None = None
-    n: int = 20_000
+    seed: Seed = 0
+    dim: Count | None = None
+    n: Count = 20_000
     labels: str | None = None
     drop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     columns: str | None = None
@@ -136,10 +104,10 @@ class Train:
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=KIND")
     ] = ()
     dequantise: bool = False
-    point_shape: tuple[int, int, int] | None = None
-    test_fraction: float = 0.1
-    validation_fraction: float = 0.1
-    devices: int = 1
+    point_shape: tuple[Count, Count, Count] | None = None
+    test_fraction: Share = 0.1
+    validation_fraction: Share = 0.1
+    devices: Count = 1
     distributed: bool = False
     tensorboard: bool = False
     quiet: bool = False
@@ -173,7 +141,7 @@ class TrainEBFlow(Train):
     )
 
     method: Literal["joint", "balanced", "ebflow"] = "ebflow"
-    pixel_levels: int | None = None
+    pixel_levels: Annotated[int, Range(least=2)] | None = None
     architecture: EBFlowArchitecture = field(default_factory=EBFlowArchitecture)
     training: ScoreMatchingOptions = field(default_factory=ScoreMatchingOptions)
 
@@ -191,42 +159,18 @@ def options_of(arguments: Sequence[str]) -> type[TrainBalanced] | type[TrainEBFl
 
 
 def check(command: TrainBalanced | TrainEBFlow) -> None:
-    """Refuse numbers out of range, by the name of their option.
+    """Refuse options that exclude each other.
 
     Args:
         command: The options.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If two of them do.
     """
     if command.accept_changed_data and not command.resume:
-        raise ValueError("--accept-changed-data goes with --resume: give both, or neither.")
+        raise Refused("--accept-changed-data goes with --resume: give both, or neither.")
     if command.distributed and command.devices != 1:
-        raise ValueError(
+        raise Refused(
             "--devices is for one process; with --distributed a job uses all devices of its "
             "processes: leave --devices out."
         )
-    options = vars(command) | vars(command.architecture) | vars(command.training)
-    for name, value in options.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if not isfinite(value):
-            raise ValueError(f"{flag(name)} must be a finite number; got {value}.")
-        if name in _OPEN_RANGES:
-            least, most = _OPEN_RANGES[name]
-            if not least < value < most:
-                bounds = f"above {least}" if most == inf else f"between {least} and {most}"
-                raise ValueError(f"{flag(name)} must be {bounds}; got {value}.")
-            continue
-        default = (1, inf) if isinstance(value, int) else (-inf, inf)
-        least, most = _RANGES.get(name, default)
-        if not least <= value <= most:
-            bounds = f"{least} or more" if most == inf else f"from {least} to {most}"
-            raise ValueError(f"{flag(name)} must be {bounds}; got {value}.")
-    if command.point_shape is not None and min(command.point_shape) < 1:
-        raise ValueError(f"--point-shape must be of positive numbers; got {command.point_shape}.")
-
-
-def flag(name: str) -> str:
-    """An option as it is typed."""
-    return "--" + name.replace("_", "-")

@@ -25,6 +25,7 @@ from flowebm.data.targets import (
     Sine,
     Swirl,
 )
+from flowebm.refusal import Refused
 
 _TARGETS: dict[str, tuple[Callable[..., AbstractTarget], str]] = {
     "mixture": (GaussianMixture4, "four Gaussians of weights .5, .25, .15, .1; any dim from 2"),
@@ -104,12 +105,12 @@ def load(
     """
     name = str(name_or_path).lower().replace("_", "-")
     if dim is not None and name not in _ANY_DIM:
-        raise ValueError(
+        raise Refused(
             f"dim={dim} was given for {str(name_or_path)!r}, whose dimension is fixed: leave dim "
             f"out, or use {' or '.join(_ANY_DIM)}."
         )
     if name in _TARGETS | _TABLES and choice != choice._replace(labels=None, drop=(), columns=None):
-        raise ValueError(
+        raise Refused(
             f"Columns and labels are chosen in a file, and {str(name_or_path)!r} is a built-in "
             "set: leave the choice out."
         )
@@ -121,14 +122,14 @@ def load(
         return Dataset(name, values, table.names, labels=table.labels)
     path = Path(name_or_path)
     if (images := image_set_name(name)) is not None and not path.exists():
-        raise ValueError(
+        raise Refused(
             f"{images} is a set of images, not a table: read it by load_images, with the folder of "
             "its files."
         )
     if path.suffix.lower() not in READ_SUFFIXES and not path.exists():
         near = difflib.get_close_matches(name, available() | available_images(), n=3)
         hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-        raise ValueError(
+        raise Refused(
             f"There is no data set {str(name_or_path)!r}{hint}: give one of "
             f"{', '.join(available())}, or a file ending in {', '.join(READ_SUFFIXES)}."
         )
@@ -139,7 +140,7 @@ def load(
 
 def _draw(name, options, n, seed):
     if n < 1:
-        raise ValueError(f"n must be at least 1 point of {name!r} to draw; got {n}.")
+        raise Refused(f"n must be at least 1 point of {name!r} to draw; got {n}.")
     target = _TARGETS[name][0](**options)
     with jax.enable_x64(True) if name in _DOUBLE else nullcontext():
         values = np.asarray(target.sample(jax.random.key(seed), (n,)), np.float64)

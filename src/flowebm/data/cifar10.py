@@ -7,6 +7,7 @@ import numpy as np
 from flowebm.data.cifar_batch import read_cifar_batch
 from flowebm.data.download import download_members
 from flowebm.data.images import Images
+from flowebm.refusal import Refused
 
 _BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 _CLASS_NAMES = (
@@ -59,7 +60,7 @@ def load_cifar10(folder: Path, part: str, *, fetch: bool = False) -> Images:
     if not found or (part != "all" and len(found) < len(names)):
         missing = ", ".join(name for name, path in zip(names, paths, strict=True) if path is None)
         hint = "; part='all' takes the batches that there are" if found else ""
-        raise ValueError(
+        raise Refused(
             f"{missing} of cifar-10 {'is' if ',' not in missing else 'are'} missing in {folder}: "
             f"unpack cifar-10-binary.tar.gz or cifar-10-python.tar.gz there, or let it be "
             f"downloaded (download=True){hint}."

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from flowebm.data.plain_pickle import read_plain_pickle
+from flowebm.refusal import Refused
 
 IMAGE = (3, 32, 32)
 CLASSES = 10
@@ -35,7 +36,7 @@ def read_cifar_batch(
     pixels, labels = (_read_binary if path.suffix == ".bin" else _read_python)(path)
     if labels.min() < 0 or labels.max() >= CLASSES:
         row = int(np.argmax((labels < 0) | (labels >= CLASSES)))
-        raise ValueError(
+        raise Refused(
             f"Image {row + 1} in {path} has the class {labels[row]}, and CIFAR-10 has 0 to "
             f"{CLASSES - 1}: copy the file again."
         )
@@ -46,7 +47,7 @@ def _read_binary(path):
     # The format has no header, so a whole number of records alone does not show a file to be whole.
     size, whole = path.stat().st_size, _ROWS * (1 + _WIDTH)
     if size != whole:
-        raise ValueError(
+        raise Refused(
             f"{path} has {size:,} bytes, and a binary batch of CIFAR-10 has {whole:,}: copy it "
             "again."
         )
@@ -57,23 +58,23 @@ def _read_binary(path):
 def _read_python(path):
     batch = read_plain_pickle(path)
     if not isinstance(batch, dict):
-        raise ValueError(f"{path} is not a batch of CIFAR-10: its pickle is not a dictionary.")
+        raise Refused(f"{path} is not a batch of CIFAR-10: its pickle is not a dictionary.")
     pixels, labels = (batch.get(key.encode(), batch.get(key)) for key in ("data", "labels"))
     if not isinstance(pixels, np.ndarray) or not isinstance(labels, list):
         listed = ", ".join(
             k.decode(errors="replace") if isinstance(k, bytes) else str(k) for k in batch
         )
-        raise ValueError(
+        raise Refused(
             f"{path} is not a batch of CIFAR-10: it has {listed or 'nothing'}, not an array "
             "'data' and a list 'labels'."
         )
     if pixels.ndim != 2 or pixels.shape[1] != _WIDTH or len(pixels) == 0:
-        raise ValueError(
+        raise Refused(
             f"The images in {path} are an array of shape {pixels.shape}, and those of CIFAR-10 "
             f"are rows of 3 x 32 x 32 = {_WIDTH:,} pixels: copy the file again."
         )
     if len(labels) != len(pixels) or not all(type(label) is int for label in labels):
-        raise ValueError(
+        raise Refused(
             f"The labels in {path} are not one whole number for each of its {len(pixels):,} "
             f"images, there are {len(labels):,}: copy the file again."
         )

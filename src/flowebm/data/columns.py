@@ -16,6 +16,7 @@ from scipy.stats.qmc import Sobol
 
 from flowebm.data.interval import Interval, fit_interval
 from flowebm.data.kinds import KINDS, Kind, find_atoms, find_kind, refuse_categories
+from flowebm.refusal import Refused
 
 #: Whole numbers that have a place of their own each: if a column has so many distinct ones at most,
 #: and from the least to the greatest so many in all.
@@ -239,8 +240,8 @@ class Columns(AbstractBijection):
         for i, name in enumerate(names):
             try:
                 fitted.append(_fit_column(X[:, i], kinds.get(i) or find_kind(X[:, i]), name))
-            except ValueError as error:
-                raise ValueError(str(error).replace("Column 1 ", f"Column '{name}' ")) from None
+            except Refused as error:
+                raise Refused(str(error).replace("Column 1 ", f"Column '{name}' ")) from None
         return cls(tuple(fitted))
 
     @property
@@ -302,7 +303,7 @@ class Columns(AbstractBijection):
 
     def _refuse_probabilities(self) -> None:
         if self.is_discrete:
-            raise ValueError(
+            raise Refused(
                 "Piled-up values and whole numbers have probabilities, not densities: there is no "
                 "bijection of these columns."
             )
@@ -344,11 +345,11 @@ class Columns(AbstractBijection):
             ValueError: If they are not those of columns.
         """
         if not isinstance(values, list) or not values:
-            raise ValueError("the columns are no list")
+            raise Refused("the columns are no list")
 
         def part(kind: Any, entries: Any) -> Any:
             if not isinstance(entries, dict) or entries.keys() != {f.name for f in fields(kind)}:
-                raise ValueError(f"a {kind.__name__} has other entries")
+                raise Refused(f"a {kind.__name__} has other entries")
             filled = {}
             for name, value in entries.items():
                 if value is None:
@@ -357,22 +358,22 @@ class Columns(AbstractBijection):
                 types = {"is_whole": bool, "name": str}.get(name, float)
                 value = float(value) if types is float and type(value) is int else value
                 if type(value) is not types or (types is str and value not in KINDS):
-                    raise ValueError(f"{value!r} is no {name}")
+                    raise Refused(f"{value!r} is no {name}")
                 filled[name] = value
             widths = [filled[name] for name in _POSITIVE if name in filled]
             if not (min(widths) > 0 and filled["low"] < filled["high"]):
-                raise ValueError(f"a {kind.__name__} has no width")
+                raise Refused(f"a {kind.__name__} has no width")
             return kind(**filled)
 
         columns = []
         for entry in values:
             if not isinstance(entry, dict) or not {"kind", "levels", "intervals"} <= entry.keys():
-                raise ValueError("a column has other entries")
+                raise Refused("a column has other entries")
             levels = tuple(part(Level, level) for level in entry["levels"])
             intervals = tuple(part(Interval, interval) for interval in entry["intervals"])
             column = Column(part(Kind, entry["kind"]), levels, intervals)
             if not levels and not intervals and column.kind.name != "circular":
-                raise ValueError("a column has no values")
+                raise Refused("a column has no values")
             columns.append(column)
         return cls(tuple(columns))
 

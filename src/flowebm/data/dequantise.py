@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+from flowebm.refusal import Refused
+
 
 def dequantise(seed: int, X: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:
     r"""Add uniform noise, $x + u$ with $u \sim U[0, 1)$, to data of whole numbers.
@@ -25,5 +27,5 @@ def dequantise(seed: int, X: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n
     """
     X = np.asarray(X, np.float64)
     if not (np.floor(X) == X).all():
-        raise ValueError("dequantise adds noise to whole numbers: the data has other values.")
+        raise Refused("dequantise adds noise to whole numbers: the data has other values.")
     return X + np.random.default_rng(seed).random(X.shape)

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from flowebm.atomic_write import atomic_write, writing
+from flowebm.refusal import Refused
 
 _PIECE = 1 << 20
 _PATIENCE = 30
@@ -38,7 +39,7 @@ def download(urls: Iterable[str], path: Path, sha256: str) -> None:
             return
         except _SourceError as error:
             failures.append(str(error))
-    raise ValueError(
+    raise Refused(
         f"Cannot download {path.name} ({'; '.join(failures)}): fetch it on a machine that can, "
         f"and put it into {path.parent}."
     )
@@ -67,7 +68,7 @@ def download_members(
                 # Written here by a name that is ours, not by the archive's own idea of a path.
                 _keep(tar, name, archive.parent / name)
     except (tarfile.TarError, KeyError, EOFError) as error:
-        raise ValueError(
+        raise Refused(
             f"Cannot unpack {archive.name} ({_reason(error)}): download it again."
         ) from error
     finally:

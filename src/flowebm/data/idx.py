@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from flowebm.refusal import Refused
+
 _BYTES = 0x08
 _HELD = {1: "labels", 3: "images"}
 _GZIP = b"\x1f\x8b"
@@ -33,7 +35,7 @@ def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "..."]:
         with path.open("rb") as raw:
             zipped = raw.read(len(_GZIP)) == _GZIP
         if path.suffix == ".gz" and not zipped:
-            raise ValueError(
+            raise Refused(
                 f"{path} is not a gzip file: copy it again, or take .gz off its name if it was "
                 "unpacked already."
             )
@@ -42,15 +44,15 @@ def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "..."]:
             values = _payload(file, math.prod(shape) + 1)
     except (OSError, EOFError, zlib.error) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(f"Cannot read {path} ({reason}): copy it again.") from error
+        raise Refused(f"Cannot read {path} ({reason}): copy it again.") from error
     if len(values) != math.prod(shape):
         have = "more" if len(values) > math.prod(shape) else f"only {len(values):,}"
-        raise ValueError(
+        raise Refused(
             f"{path} should hold {' x '.join(map(str, shape))} = {math.prod(shape):,} bytes of "
             f"{_HELD[ndim]} by its header, and holds {have}: copy it again."
         )
     if not values:
-        raise ValueError(f"There are no {_HELD[ndim]} in {path}: copy it again.")
+        raise Refused(f"There are no {_HELD[ndim]} in {path}: copy it again.")
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
@@ -61,13 +63,13 @@ def _shape(path, file, ndim):
         sizes = file.read(4 * ndim)
         if len(sizes) == 4 * ndim:
             return tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
-        raise ValueError(f"{path} ends within its header: copy it again.")
+        raise Refused(f"{path} ends within its header: copy it again.")
     if len(magic) == 4 and magic[:3] == expected[:3] and magic[3] in _HELD:
-        raise ValueError(
+        raise Refused(
             f"{path} holds {_HELD[magic[3]]} where {_HELD[ndim]} are expected: give each file its "
             "own name."
         )
-    raise ValueError(
+    raise Refused(
         f"{path} is not an IDX file of {_HELD[ndim]}: it begins with the bytes "
         f"'{magic.hex(' ')}', not '{expected.hex(' ')}'; copy it again."
     )

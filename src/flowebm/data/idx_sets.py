@@ -9,6 +9,7 @@ from flowebm.data.download import download
 from flowebm.data.idx import read_idx
 from flowebm.data.idx_published import PUBLISHED
 from flowebm.data.images import Images
+from flowebm.refusal import Refused
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _SIDE = 28
@@ -46,7 +47,7 @@ def load_idx_set(name: str, folder: Path, part: str, *, fetch: bool = False) -> 
         wanted = " or ".join(f"{_PREFIX[p]}-images-idx3-ubyte.gz" for p in _parts(part))
         there = [p for p in _PREFIX if next(_places(folder, name, p, "images-idx3"), None)]
         hint = f"; the {there[0]} part is there, part='{there[0]}' reads it" if there else ""
-        raise ValueError(
+        raise Refused(
             f"There are no {'' if part == 'all' else part + ' '}images of {name} in {folder}: put "
             f"{wanted} there, or let it be downloaded (download=True){hint}."
         )
@@ -91,7 +92,7 @@ def _fetch(folder, name, part, images):
 def _read_images(path, name):
     images = read_idx(path, 3)
     if images.shape[1:] != (_SIDE, _SIDE):
-        raise ValueError(
+        raise Refused(
             f"The images in {path} have {images.shape[1]} x {images.shape[2]} pixels, and those of "
             f"{name} {_SIDE} x {_SIDE}: it is a file of another set."
         )
@@ -101,13 +102,13 @@ def _read_images(path, name):
 def _read_labels(path, images, count):
     labels = read_idx(path, 1).astype(np.int64)
     if len(labels) != count:
-        raise ValueError(
+        raise Refused(
             f"{path} holds {len(labels):,} labels, and {images.name} beside it {count:,} images: "
             "put the two that belong together there."
         )
     if labels.max() > 9:
         row = int(np.argmax(labels > 9))
-        raise ValueError(
+        raise Refused(
             f"Label {row + 1} in {path} is {labels[row]}, and the classes are 0 to 9: it is a file "
             "of another set."
         )

@@ -7,6 +7,7 @@ import numpy as np
 from flowebm.data.images import Images
 from flowebm.data.numpy_file import read_numpy
 from flowebm.data.pixels import as_pixels
+from flowebm.refusal import Refused
 
 _IMAGES = ("images", "X", "data", "pixels", "x")
 _LABELS = ("labels", "y")
@@ -43,13 +44,13 @@ def load_image_array(path: Path, part: str | None = None) -> Images:
         pairs.append(("", None))
     if not pairs:
         listed = ", ".join(map(repr, names)) or "none"
-        raise ValueError(
+        raise Refused(
             f"Of the arrays in {path} ({listed}) none is called {', '.join(map(repr, _IMAGES))} or "
             "'x_train': call the images so."
         )
     images = [as_pixels(arrays[name], _where(path, name)) for name, _ in pairs]
     if len({i.shape[1:] for i in images}) > 1:
-        raise ValueError(f"The parts in {path} have images of differing size: read them apart.")
+        raise Refused(f"The parts in {path} have images of differing size: read them apart.")
     labels = [
         _labels(arrays[name], len(i), _where(path, name))
         for (_, name), i in zip(pairs, images, strict=True)
@@ -66,7 +67,7 @@ def refuse_part(path: Path, part: str | None) -> None:
         ValueError: If the part is `train` or `test`.
     """
     if part in ("train", "test"):
-        raise ValueError(
+        raise Refused(
             f"{path} does not say which of its images are the {part} part: leave part out, or "
             "give the path of that part."
         )
@@ -75,17 +76,17 @@ def refuse_part(path: Path, part: str | None) -> None:
 def _labels(array, count, where):
     flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if flat.ndim != 1 or flat.dtype.kind not in "iu":
-        raise ValueError(
+        raise Refused(
             f"The labels in {where} are an array of {array.dtype} of shape {array.shape}: give "
             "one whole number an image."
         )
     if len(flat) != count:
-        raise ValueError(
+        raise Refused(
             f"There are {len(flat):,} labels in {where} for {count:,} images: give one an image."
         )
     if flat.min() < 0:
         row = int(np.argmax(flat < 0))
-        raise ValueError(f"Label {row + 1} in {where} is {flat[row]}: classes begin at 0.")
+        raise Refused(f"Label {row + 1} in {where} is {flat[row]}: classes begin at 0.")
     return flat.astype(np.int64)
 
 
@@ -107,7 +108,7 @@ def _pairs(files, part, path):
     part = part or "train"
     if part not in parts:
         there = next(iter(parts))
-        raise ValueError(
+        raise Refused(
             f"There are no {part} images in {path}: it has the {there} part only, part='{there}' "
             "reads it."
         )

@@ -10,6 +10,7 @@ from flowebm.data.idx_sets import load_idx_set
 from flowebm.data.image_array import load_image_array
 from flowebm.data.image_folder import load_image_folder
 from flowebm.data.images import Images
+from flowebm.refusal import Refused
 
 _PARTS = ("train", "test", "all")
 _ARRAYS = (".npy", ".npz")
@@ -63,7 +64,7 @@ def load_images(
         OSError: If a downloaded file cannot be written.
     """
     if part is not None and part not in _PARTS:
-        raise ValueError(f"There is no part {part!r} of images: give one of {', '.join(_PARTS)}.")
+        raise Refused(f"There is no part {part!r} of images: give one of {', '.join(_PARTS)}.")
     name = image_set_name(str(name_or_path))
     if name is not None:
         return _load_set(name, folder, part or "train", download)
@@ -72,20 +73,20 @@ def load_images(
         near = difflib.get_close_matches(_plain(str(name_or_path)), map(_plain, _SETS), n=2)
         near = [known for known in _SETS if _plain(known) in near]
         hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-        raise ValueError(
+        raise Refused(
             f"There are no images {str(name_or_path)!r}{hint}: give one of {', '.join(_SETS)}, a "
             f"folder of images, or a file ending in {' or '.join(_ARRAYS)}."
         )
     if folder is not None or download:
         given = "download=True" if folder is None else f"folder={str(folder)!r}"
-        raise ValueError(
+        raise Refused(
             f"{given} was given with the path {path}: it goes with one of {', '.join(_SETS)}."
         )
     if path.is_dir():
         return load_image_folder(path, part)
     if path.suffix.lower() in _ARRAYS:
         return load_image_array(path, part)
-    raise ValueError(
+    raise Refused(
         f"Cannot tell what images {path} holds: give a folder of images or a file ending in "
         f"{' or '.join(_ARRAYS)}, and for a file of {', '.join(_SETS)} the name and its folder."
     )
@@ -93,17 +94,15 @@ def load_images(
 
 def _load_set(name, folder, part, download):
     if folder is None:
-        raise ValueError(
+        raise Refused(
             f"{name} comes from files: name the folder that they are in, or are to be downloaded "
             "to."
         )
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: name the folder of the files of {name}.")
+        raise Refused(f"{folder} is a file: name the folder of the files of {name}.")
     if not folder.exists() and not download:
-        raise ValueError(
-            f"There is no folder {folder}: name the one that the files of {name} are in."
-        )
+        raise Refused(f"There is no folder {folder}: name the one that the files of {name} are in.")
     return _SETS[name][0](*(() if name == "cifar-10" else (name,)), folder, part, fetch=download)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from flowebm.data.image_array import refuse_part
 from flowebm.data.images import Images
+from flowebm.refusal import Refused
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 _CHANNELS = {"L": 1, "RGB": 3}
@@ -33,13 +34,13 @@ def load_image_folder(folder: Path, part: str | None = None) -> Images:
     direct = _image_files(folder)
     filed = [_image_files(p) for p in classes]
     if direct and any(filed):
-        raise ValueError(
+        raise Refused(
             f"There are images both in {folder} and in its sub-folders, such as "
             f"{direct[0].name} and {next(f for f in filed if f)[0].relative_to(folder)}: put every "
             "image into the folder of its class, or none."
         )
     if not direct and not any(filed):
-        raise ValueError(
+        raise Refused(
             f"There are no images ({', '.join(SUFFIXES)}) in {folder} or its sub-folders; for the "
             "files of a set with a name, give the name and the folder."
         )
@@ -47,7 +48,7 @@ def load_image_folder(folder: Path, part: str | None = None) -> Images:
         return Images(str(folder), _read(direct))
     if not all(filed):
         empty = next(p for p, files in zip(classes, filed, strict=True) if not files)
-        raise ValueError(
+        raise Refused(
             f"There are no images in {empty}, though it stands for a class beside others: remove "
             "it, or put its images there."
         )
@@ -75,7 +76,7 @@ def _read(paths):
     for i, path in enumerate(paths[1:], 1):
         pixels = _pixels(path)
         if pixels.shape != first.shape:
-            raise ValueError(
+            raise Refused(
                 f"{path} is {_size(pixels)}, and {paths[0].name} before it {_size(first)}: bring "
                 "all images to one size, grey or colour."
             )
@@ -94,7 +95,7 @@ def _pixels(path):
     try:
         with Image.open(path) as image:
             if getattr(image, "n_frames", 1) > 1:
-                raise ValueError(f"{path} has several frames: save each as an image of its own.")
+                raise Refused(f"{path} has several frames: save each as an image of its own.")
             mode = image.mode
             # Two-level and palette images hold grey or colour in fewer bits, nothing is lost.
             if mode == "1":
@@ -106,9 +107,9 @@ def _pixels(path):
         raise
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:120].rstrip(".")
-        raise ValueError(f"Cannot read {path} as an image ({reason}): save it again.") from error
+        raise Refused(f"Cannot read {path} as an image ({reason}): save it again.") from error
     if image.mode not in _CHANNELS:
-        raise ValueError(
+        raise Refused(
             f"{path} is an image of the kind {mode}, neither grey nor red, green and blue of 8 "
             "bits: convert it."
         )

@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from flowebm.refusal import Refused
+
 #: Share of the rows that makes a value piled up, if it is also this many times as frequent as
 #: the values beside it: rounded numbers are all shared by some rows.
 PILED_UP, STANDS_OUT = 0.01, 10.0
@@ -77,7 +79,7 @@ def parse_kind(kind: KindLike) -> Kind:
     """
     if isinstance(kind, Kind):
         return kind
-    refusal = ValueError(f"{kind!r} is no kind of column: give {_CHOICES} or 'levels'.")
+    refusal = Refused(f"{kind!r} is no kind of column: give {_CHOICES} or 'levels'.")
     parts = kind.split(":") if isinstance(kind, str) else kind
     if not isinstance(parts, list | tuple) or not parts:
         raise refusal
@@ -91,7 +93,7 @@ def parse_kind(kind: KindLike) -> Kind:
     if name == "circular" and len(values) < 2:
         period = values[0] if values and values[0] is not None else 2 * pi
         if not (0 < period < inf):
-            raise ValueError(f"The period of a circular column must be above 0; got {period:g}.")
+            raise Refused(f"The period of a circular column must be above 0; got {period:g}.")
         return Kind("circular", period=period)
     if name in ("real", "levels") and not values:
         return Kind(name)
@@ -99,7 +101,7 @@ def parse_kind(kind: KindLike) -> Kind:
         low, high = values or (None, None)
         low, high = -inf if low is None else low, inf if high is None else high
         if not low < high:
-            raise ValueError(f"The ends of {kind!r} must be two numbers, the lower one first.")
+            raise Refused(f"The ends of {kind!r} must be two numbers, the lower one first.")
         if name == "" and not (isfinite(low) or isfinite(high)):
             return Kind("real")
         return Kind("whole" if name else "bounded", low, high)
@@ -120,7 +122,7 @@ def kinds_of(
     """
     if isinstance(columns, str):
         if columns != "auto":
-            raise ValueError(
+            raise Refused(
                 f"columns must be 'auto' or kinds by the names of columns; got {columns!r}."
             )
         return {}
@@ -151,7 +153,7 @@ def find_column(column: str | int, names: tuple[str, ...]) -> int:
     near = difflib.get_close_matches(str(column).strip().casefold(), folded, n=3)
     hint = " or ".join(repr(folded[name]) for name in near)
     listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    raise ValueError(
+    raise Refused(
         f"There is no column {column!r}"
         + (f": did you mean {hint}?" if hint else f": the columns are {listed}.")
     )
@@ -183,7 +185,7 @@ def check_kind(x: Float[np.ndarray, " n"], kind: Kind, name: str, where: str = "
     beyond = (x < kind.low) | (x > kind.high)
     if beyond.any():
         row = int(np.argmax(beyond))
-        raise ValueError(
+        raise Refused(
             f"Row {row + 1} of column '{name}' in {where} is {x[row]:.10g}, outside of its bounds "
             f"{kind.low:g} to {kind.high:g} ({beyond.sum()} rows in all, counted from 1): correct "
             "the rows or the bounds."
@@ -194,7 +196,7 @@ def check_kind(x: Float[np.ndarray, " n"], kind: Kind, name: str, where: str = "
     broken &= ~np.isnan(x)
     if broken.any():
         row = int(np.argmax(broken))
-        raise ValueError(
+        raise Refused(
             f"Row {row + 1} of column '{name}' in {where} is {x[row]:.10g}, which is no whole "
             f"number ({broken.sum()} rows in all, counted from 1): round the column, or declare it "
             "'real'."
@@ -243,7 +245,7 @@ def refuse_categories(x: Float[np.ndarray, " n"], name: str, where: str = "the d
     """
     distinct = len(np.unique(x))
     if distinct <= min(CATEGORIES, len(x) / ROWS_A_CATEGORY):
-        raise ValueError(
+        raise Refused(
             f"Column '{name}' in {where} has only {distinct} distinct values, each shared by many "
             "rows: it holds categories, which have no density. Take it for the labels or drop it, "
             "or declare it 'levels' to fit the probabilities of its values."

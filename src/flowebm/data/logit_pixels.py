@@ -9,6 +9,8 @@ import numpy as np
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Float
 
+from flowebm.refusal import Refused
+
 
 class LogitPixels(AbstractBijection):
     r"""Dequantised pixels to the line, $z = \mathrm{logit}(m + (1 - 2m)\, x / n) / \tau$.
@@ -38,11 +40,11 @@ class LogitPixels(AbstractBijection):
 
     def __check_init__(self):
         if not self.smoothness > 0:
-            raise ValueError(f"LogitPixels needs a positive smoothness; got {self.smoothness}.")
+            raise Refused(f"LogitPixels needs a positive smoothness; got {self.smoothness}.")
         if not 0 <= self.margin < 0.5:
-            raise ValueError(f"LogitPixels needs a margin in [0, 1/2); got {self.margin}.")
+            raise Refused(f"LogitPixels needs a margin in [0, 1/2); got {self.margin}.")
         if self.levels < 2:
-            raise ValueError(f"LogitPixels needs at least two levels; got {self.levels}.")
+            raise Refused(f"LogitPixels needs at least two levels; got {self.levels}.")
 
     def transform_and_log_det(self, x, condition=None):
         x = jnp.asarray(x)

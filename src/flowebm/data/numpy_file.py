@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from flowebm.refusal import Refused
+
 
 def read_numpy(path: Path, choose: Callable[[list[str]], Iterable[str]]) -> dict[str, np.ndarray]:
     """Read the array of an `.npy` file, or some of those of an `.npz` file.
@@ -39,6 +41,9 @@ def _refused(path):
     # A damaged file raises what its damaged header happens to run into.
     except Exception as error:
         reason = " ".join(str(error).split())[:120].rstrip(".") or type(error).__name__
-        raise ValueError(
-            f"Cannot read {path} as a NumPy file of numbers ({reason}): write it again."
+        # A disk that does not answer says nothing of what the file holds.
+        of_the_disk = isinstance(error, OSError) and error.errno is not None
+        advice = "look at its disk and its permissions" if of_the_disk else "write it again"
+        raise Refused(
+            f"Cannot read {path} as a NumPy file of numbers ({reason}): {advice}."
         ) from error

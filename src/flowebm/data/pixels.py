@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import UInt8
 
+from flowebm.refusal import Refused
+
 _CHANNELS = (1, 3)
 
 
@@ -18,7 +20,7 @@ def as_pixels(array: np.ndarray, where: str) -> UInt8[np.ndarray, "n c h w"]:
         ValueError: With one sentence, if the shape or a value is not that of images.
     """
     if array.size == 0:
-        raise ValueError(f"There are no pixels in {where} (shape {array.shape}): give an image.")
+        raise Refused(f"There are no pixels in {where} (shape {array.shape}): give an image.")
     return np.ascontiguousarray(_bytes(_channels_first(array, where), where))
 
 
@@ -34,7 +36,7 @@ def _channels_first(array, where):
         advice = "both its second and its last axis may be the channels, drop one of them"
     else:
         advice = "give one image a row, with 1 or 3 channels"
-    raise ValueError(
+    raise Refused(
         f"Expected images of shape (n, h, w), (n, h, w, c) or (n, c, h, w) in {where}, got "
         f"{array.shape}: {advice}."
     )
@@ -44,7 +46,7 @@ def _bytes(array, where):
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind not in "fiub":
-        raise ValueError(
+        raise Refused(
             f"The pixels in {where} are of type {array.dtype}: give whole numbers from 0 to 255."
         )
     # Written so that it is true of a value that is not a number.
@@ -59,7 +61,7 @@ def _bytes(array, where):
             if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1
             else "give whole numbers from 0 to 255"
         )
-        raise ValueError(
+        raise Refused(
             f"Image {place[0] + 1} in {where} has a pixel of {value:g}, where pixels are whole "
             f"numbers from 0 to 255: {advice}."
         )

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from flowebm.refusal import Refused
+
 _ALLOWED = {
     (module, name)
     for core in ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -43,7 +45,7 @@ def read_plain_pickle(path: Path) -> Any:
     # A damaged pickle raises what its damaged instructions happen to run into.
     except Exception as error:
         reason = " ".join(str(error).split())[:120].rstrip(".")
-        raise ValueError(
+        raise Refused(
             f"Cannot read {path} as a pickle of arrays ({reason or type(error).__name__}): copy "
             "it again."
         ) from error

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
+from flowebm.refusal import Refused
+
 
 class Split(NamedTuple):
     """Disjoint parts of the rows, each in random order.
@@ -47,16 +49,16 @@ def split(
     sizes = {}
     for name, fraction in (("validation", validation_fraction), ("test", test_fraction)):
         if not 0 <= fraction < 1:
-            raise ValueError(f"{name}_fraction must be at least 0 and under 1; got {fraction}.")
+            raise Refused(f"{name}_fraction must be at least 0 and under 1; got {fraction}.")
         sizes[name] = round(n * fraction)
         if fraction > 0 and sizes[name] == 0:
-            raise ValueError(
+            raise Refused(
                 f"{name}_fraction={fraction} of {n} rows is an empty {name} part: give more rows "
                 "or a larger fraction."
             )
     held_out = sizes["validation"] + sizes["test"]
     if held_out >= n:
-        raise ValueError(
+        raise Refused(
             f"validation_fraction={validation_fraction} and test_fraction={test_fraction} leave "
             f"no row of {n} to train on: give more rows or smaller fractions."
         )

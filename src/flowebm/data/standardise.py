@@ -9,6 +9,8 @@ import paramax
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, ArrayLike, Float
 
+from flowebm.refusal import Refused
+
 #: Excess kurtosis from which a column counts as heavy-tailed: an exponential's is 6, a
 #: Laplace's 3, a normal's 0.
 HEAVY_TAILED = 5.0
@@ -62,14 +64,14 @@ class Standardise(AbstractBijection):
         bend = jnp.zeros_like(mean) if bend is None else jnp.asarray(bend, float)
         center = jnp.zeros_like(mean) if center is None else jnp.asarray(center, float)
         if not mean.shape == sd.shape == bend.shape == center.shape:
-            raise ValueError(
+            raise Refused(
                 f"mean, sd, bend and center differ in shape: {mean.shape}, {sd.shape}, "
                 f"{bend.shape} and {center.shape}."
             )
         if not np.all(np.asarray(sd) > 0):
-            raise ValueError("Every sd must be positive.")
+            raise Refused("Every sd must be positive.")
         if not np.all(np.asarray(bend) >= 0):
-            raise ValueError("Every bend must be 0 or positive.")
+            raise Refused("Every bend must be 0 or positive.")
         self.mean, self.sd, self.bend, self.center = (
             paramax.non_trainable(array) for array in (mean, sd, bend, center)
         )
@@ -104,7 +106,7 @@ class Standardise(AbstractBijection):
         narrow = np.argwhere(~(sd > 1e-6 * np.abs(mean)))
         if len(narrow):
             index = tuple(narrow[0].tolist())
-            raise ValueError(
+            raise Refused(
                 f"Column {', '.join(str(i + 1) for i in index)} has standard deviation "
                 f"{sd[index]:.3g} about the mean {mean[index]:.6g}, too little to be told from a "
                 "constant: drop it, or subtract its offset."

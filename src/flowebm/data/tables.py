@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from flowebm.data.kinds import find_column
 from flowebm.data.numpy_file import read_numpy
+from flowebm.refusal import Refused
 
 SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
 
@@ -26,7 +27,7 @@ _WAYS_OUT = {
 }
 
 
-class NotANumber(TypeError, ValueError):
+class NotANumber(TypeError, Refused):
     """A table holds an object that is neither a number nor text: a `TypeError` as scikit-learn has
     it, and refused data as this library has it."""
 
@@ -93,7 +94,7 @@ def read_table(source: Any, *, images: bool = False, choice: Choice = ALL_COLUMN
         where = str(source)
         array, names = _read_file(Path(source))
     elif hasattr(source, "tocsr"):
-        raise ValueError(
+        raise Refused(
             "Sparse input is not supported: a density needs every value; call its toarray()."
         )
     elif hasattr(source, "columns") and hasattr(source, "to_numpy"):
@@ -107,14 +108,14 @@ def read_table(source: Any, *, images: bool = False, choice: Choice = ALL_COLUMN
         try:
             array, names = np.asarray(source), None
         except ValueError as error:
-            raise ValueError(
+            raise Refused(
                 f"The rows of {where} differ in length: give every row the same columns."
             ) from error
     ndim = getattr(array, "ndim", 2)
     allowed = (2, 3, 4) if images else (2,)
     if ndim not in allowed:
         advice = "images=True reads images" if ndim in (3, 4) else "give one row a point"
-        raise ValueError(
+        raise Refused(
             f"Expected a table of rows and columns in {where}, got an array of shape "
             f"{array.shape}: {advice}."
         )
@@ -122,14 +123,14 @@ def read_table(source: Any, *, images: bool = False, choice: Choice = ALL_COLUMN
         # The words for no columns are those of scikit-learn.
         what = f"0 feature(s) (shape={array.shape}) while a minimum of 1 is required"
         what = f"shape {array.shape}" if array.shape[0] == 0 else what
-        raise ValueError(f"No values in {where}, {what}: give at least one row and one column.")
+        raise Refused(f"No values in {where}, {what}: give at least one row and one column.")
     shape = array.shape[1:]
     if names is None:
         array, names = array.reshape(len(array), -1), _default_names(shape)
     if choice._replace(lenient=False) == ALL_COLUMNS:
         return Table(_numbers(array, range(len(names)), names, where), names, shape)
     if len(shape) > 1:
-        raise ValueError(f"The points of {where} are images, whose pixels are not for choosing.")
+        raise Refused(f"The points of {where} are images, whose pixels are not for choosing.")
     labels, kept = _chosen(choice, names, where)
     values = _numbers(array, kept, names, where)
     of_rows = None if labels is None else np.asarray(_column(array, labels))
@@ -142,8 +143,8 @@ def _chosen(choice: Choice, names: tuple[str, ...], where: str) -> tuple[int | N
     def found(name: str) -> int:
         try:
             return find_column(name, names)
-        except ValueError as error:
-            raise ValueError(str(error).replace("column", f"column of {where} called", 1)) from None
+        except Refused as error:
+            raise Refused(str(error).replace("column", f"column of {where} called", 1)) from None
 
     others = [name for name in (choice.labels, *choice.drop) if name is not None]
     if choice.lenient:
@@ -153,14 +154,12 @@ def _chosen(choice: Choice, names: tuple[str, ...], where: str) -> tuple[int | N
     kept = range(len(names)) if choice.columns is None else [found(n) for n in choice.columns]
     both = [names[j] for j in kept if j in left_out]
     if choice.columns is not None and both:
-        raise ValueError(
-            f"The column {both[0]!r} is asked for and left out: choose one of the two."
-        )
+        raise Refused(f"The column {both[0]!r} is asked for and left out: choose one of the two.")
     if len(set(kept)) < len(kept):
-        raise ValueError(f"A column is asked for twice in {', '.join(choice.columns or ())}.")
+        raise Refused(f"A column is asked for twice in {', '.join(choice.columns or ())}.")
     kept = [j for j in kept if j not in left_out]
     if not kept:
-        raise ValueError(f"No column of {where} is left to fit: leave out fewer.")
+        raise Refused(f"No column of {where} is left to fit: leave out fewer.")
     return labels, kept
 
 
@@ -188,32 +187,30 @@ def check_table(
             counted from 1, without the header.
     """
     if values.ndim != 2:
-        raise ValueError(
+        raise Refused(
             f"Expected a table of rows and columns in {where}, got an array of shape "
             f"{values.shape}: give one row a point."
         )
     rows, columns = values.shape
     if width is not None and columns != width:
-        raise ValueError(
+        raise Refused(
             f"Expected {width} columns in {where}, got {columns}: give the columns that the "
             "model was fitted to, in the same order."
         )
     bad = ~np.isfinite(values)
     if bad.any():
         row, column = np.unravel_index(np.argmax(bad), bad.shape)
-        raise ValueError(
+        raise Refused(
             f"Row {row + 1} of column '{names[column]}' in {where} is {values[row, column]}, the "
             f"first of {bad.sum()} missing or infinite values (rows counted from 1): remove or "
             "fill them."
         )
     if rows < min_rows:
-        raise ValueError(
-            f"Too few rows in {where}: got n_samples={rows}, needs at least {min_rows}."
-        )
+        raise Refused(f"Too few rows in {where}: got n_samples={rows}, needs at least {min_rows}.")
     constant = np.flatnonzero((values == values[:1]).all(axis=0))
     if constant.size and not allow_constant:
         others = f", like {constant.size - 1} other columns" if constant.size > 1 else ""
-        raise ValueError(
+        raise Refused(
             f"Column '{names[constant[0]]}' in {where} has the value {values[0, constant[0]]:g} "
             f"in every row{others}, so it has no density: drop it."
         )
@@ -240,7 +237,7 @@ def _numbers(table, kept, names, where):
     for place, j in enumerate(kept):
         column = _column(table, j)
         if column.dtype.kind not in "fiubOUS":
-            raise ValueError(
+            raise Refused(
                 f"Complex data not supported: the values in {where} are of type {column.dtype}; "
                 "convert them to real numbers."
                 if column.dtype.kind == "c"
@@ -262,7 +259,7 @@ def _number(value, row, name, where):
         return float(value)
     except (TypeError, ValueError) as error:
         is_text = isinstance(error, ValueError)
-        refusal = ValueError if is_text else NotANumber
+        refusal = Refused if is_text else NotANumber
         reason = "" if is_text else f" ({error})"
         raise refusal(
             f"Row {row + 1} of column '{name}' in {where} is {str(value)[:40]!r}, not a number"
@@ -274,19 +271,19 @@ def _number(value, row, name, where):
 def _read_file(path):
     suffix = path.suffix.lower()
     if suffix in _WAYS_OUT:
-        raise ValueError(
+        raise Refused(
             f"Files such as {path} are not read: write a .parquet or .csv file with "
             f"`{_WAYS_OUT[suffix].format(path)}.to_parquet(...)`."
         )
     if suffix not in READ_SUFFIXES:
-        raise ValueError(
+        raise Refused(
             f"Cannot tell the kind of file of {path}: its name must end in "
             f"{', '.join(READ_SUFFIXES)}."
         )
     if not path.is_file():
-        raise ValueError(f"There is no file {path}: check the path.")
+        raise Refused(f"There is no file {path}: check the path.")
     if path.stat().st_size == 0:
-        raise ValueError(f"The file {path} is empty: write it again.")
+        raise Refused(f"The file {path} is empty: write it again.")
     readers = {".csv": _read_csv, ".parquet": _read_parquet, ".fcs": _read_fcs}
     read = readers.get(suffix, _read_numpy)
     return read(path)
@@ -294,7 +291,10 @@ def _read_file(path):
 
 def _unreadable(path, kind, error):
     reason = " ".join(str(error).split())[:120].rstrip(".")
-    return ValueError(f"Cannot read {path} as {kind} ({reason}): write it again.")
+    # A disk that does not answer says nothing of what the file holds.
+    of_the_disk = isinstance(error, OSError) and error.errno is not None
+    advice = "look at its disk and its permissions" if of_the_disk else "write it again"
+    return Refused(f"Cannot read {path} as {kind} ({reason}): {advice}.")
 
 
 def _read_csv(path):
@@ -311,7 +311,7 @@ def _read_csv(path):
                 path, header=0 if header else None, index_col=False, encoding="utf-8-sig"
             )
     except pd.errors.ParserWarning as error:
-        raise ValueError(
+        raise Refused(
             f"The rows of {path} have more values than its header has names: name every column."
         ) from error
     except (OSError, ValueError, csv.Error) as error:
@@ -320,7 +320,7 @@ def _read_csv(path):
         return frame, _default_names((frame.shape[1],))
     for i, name in enumerate(first):
         if not name.strip():
-            raise ValueError(
+            raise Refused(
                 f"Column {i + 1} of {path} has no name, as an exported row number has none: drop "
                 "it or name it."
             )
@@ -363,7 +363,7 @@ def _read_fcs(path):
     try:
         import flowio  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ValueError(
+        raise Refused(
             f"Reading {path} needs the package flowio: `pip install 'flowebm[fcs]'`."
         ) from error
     try:
@@ -389,5 +389,5 @@ def _read_numpy(path):
     arrays = read_numpy(path, choose)
     if not arrays:
         listed = ", ".join(repr(n) for n in names) or "none"
-        raise ValueError(f"Of the arrays in {path} ({listed}) none is called 'X' or 'data'.")
+        raise Refused(f"Of the arrays in {path} ({listed}) none is called 'X' or 'data'.")
     return next(iter(arrays.values())), None

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from flowebm.refusal import Refused
+
 
 def check_weights(weights: Any, rows: int) -> Float[np.ndarray, " n"]:
     """How much each row counts, in double precision; refuses what cannot be a weight.
@@ -23,20 +25,20 @@ def check_weights(weights: Any, rows: int) -> Float[np.ndarray, " n"]:
     try:
         weights = np.asarray(weights, np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"The weights are not numbers ({error}): give one number a row.") from None
+        raise Refused(f"The weights are not numbers ({error}): give one number a row.") from None
     if weights.shape != (rows,):
-        raise ValueError(
+        raise Refused(
             f"The weights have shape {weights.shape}, the table {rows} rows: give one number a row."
         )
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
         row = int(np.argmax(bad))
-        raise ValueError(
+        raise Refused(
             f"The weight of row {row + 1} is {weights[row]:g}, the first of {bad.sum()} that are "
             "negative or not finite (rows counted from 1): weights must be 0 or more."
         )
     if not weights.any():
-        raise ValueError("All weights are zero: at least one row must have a weight above zero.")
+        raise Refused("All weights are zero: at least one row must have a weight above zero.")
     return weights
 
 

@@ -7,9 +7,14 @@ import numpy as np
 from jaxtyping import Float
 
 from flowebm.evaluation.estimate import EstimateWarning
+from flowebm.refusal import Refused
 
 #: Parts of the rows, each of which judges a classifier that was trained on the others.
 N_FOLDS = 5
+
+#: Rows that classifiers are trained on at most: where there are more, as many of each class as leave
+#: room for the rarest.
+MOST_ROWS = 30_000
 
 #: Samples that a model's shares are estimated from, and resamplings that tell their errors.
 N_SAMPLES, N_RESAMPLINGS = 20_000, 200
@@ -116,16 +121,15 @@ def class_shares(
     # Takes seconds to import, and nothing else needs it.
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import StratifiedKFold
+    from threadpoolctl import threadpool_limits
 
     names = label_names(labels)
     rows = np.asarray(X, np.float64)
     if len(rows) != len(names):
-        raise ValueError(f"There are {len(names)} labels for {len(rows)} rows: give one a row.")
+        raise Refused(f"There are {len(names)} labels for {len(rows)} rows: give one a row.")
     classes, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
     if len(classes) < 2:
-        raise ValueError(
-            f"All rows have the label {classes[0]!r}: shares need two classes or more."
-        )
+        raise Refused(f"All rows have the label {classes[0]!r}: shares need two classes or more.")
     order = np.argsort(-counts, kind="stable")
     classes, counts = classes[order], counts[order]
     codes = np.argsort(order)[codes]
@@ -138,9 +142,15 @@ def class_shares(
             stacklevel=2,
         )
     n, k = len(codes), len(classes)
+    data = counts / n
+    data_stderr = np.sqrt(data * (1 - data) / n)
+    kept = _balanced(codes, counts, random_state)
+    rows, codes = rows[kept], codes[kept]
+    n = len(codes)
     samples = np.asarray(model.sample(n_samples, random_state=random_state), np.float64)
     of_rows, of_samples = np.zeros((n, k)), np.zeros((n_samples, k))
-    with warnings.catch_warnings():
+    # Threads that wait for each other on a busy machine take minutes for what one does in seconds.
+    with warnings.catch_warnings(), threadpool_limits(1):
         # Of classes with fewer rows than there are parts: said above.
         warnings.simplefilter("ignore", UserWarning)
         folds = StratifiedKFold(
@@ -148,7 +158,11 @@ def class_shares(
         )
         for i, (others, held_out) in enumerate(folds.split(rows, codes)):
             classifier = HistGradientBoostingClassifier(
-                max_iter=100, early_stopping=cast(Any, False), random_state=random_state
+                max_iter=50,
+                learning_rate=0.2,
+                max_leaf_nodes=15,
+                early_stopping=cast(Any, False),
+                random_state=random_state,
             )
             classifier.fit(rows[others], codes[others])
             seen = np.asarray(classifier.classes_, int)
@@ -156,10 +170,11 @@ def class_shares(
             of_rows[np.ix_(held_out, seen)] = classifier.predict_proba(rows[held_out])
             of_samples[np.ix_(some, seen)] = classifier.predict_proba(samples[some])
 
+    is_of_class = (codes == np.arange(k)[:, None]).astype(float)
+
     def shares(row_weights: np.ndarray, sample_weights: np.ndarray) -> tuple[Any, Any]:
-        confusion = np.zeros((k, k))
-        np.add.at(confusion, codes, row_weights[:, None] * of_rows)
-        confusion /= np.bincount(codes, row_weights, k)[:, None]
+        confusion = (is_of_class * row_weights) @ of_rows
+        confusion /= (is_of_class @ row_weights)[:, None]
         return _explained(confusion, sample_weights @ of_samples / sample_weights.sum()), confusion
 
     found, confusion = shares(np.ones(n), np.ones(n_samples))
@@ -168,19 +183,30 @@ def class_shares(
         shares(rng.exponential(size=n), rng.exponential(size=n_samples))[0]
         for _ in range(N_RESAMPLINGS)
     ]
-    data = counts / n
     mixed = confusion + confusion.T
     confused = [(i, j) for i in range(k) for j in range(i) if mixed[i, j] > CONFUSED]
     return ClassShares(
         classes=tuple(map(str, classes)),
         data=data,
-        data_stderr=np.sqrt(data * (1 - data) / n),
+        data_stderr=data_stderr,
         model=found,
         # None of the samples in a class is not none of the model.
         model_stderr=np.maximum(np.std(resampled, axis=0), 1.0 / n_samples),
         recall=np.diag(confusion),
         confused=tuple((str(classes[j]), str(classes[i])) for i, j in confused),
     )
+
+
+def _balanced(codes: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+    """Numbers of `MOST_ROWS` rows at most, of each class at most as many as fit."""
+    most = len(codes)
+    if most > MOST_ROWS:
+        limits = np.arange(1, counts.max() + 1)[:: max(1, int(counts.max()) // 1000)]
+        sums = np.minimum(counts, limits[:, None]).sum(axis=1)
+        most = int(limits[max(0, int((sums <= MOST_ROWS).sum()) - 1)])
+    order = np.random.default_rng(seed).permutation(len(codes))
+    by_class = [order[codes[order] == code][:most] for code in range(len(counts))]
+    return np.sort(np.concatenate(by_class))
 
 
 def label_names(labels: Any) -> np.ndarray:

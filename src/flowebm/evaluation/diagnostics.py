@@ -9,6 +9,8 @@ import numpy as np
 from blackjax.diagnostics import ess_bulk, ess_tail, rhat
 from jaxtyping import Array, Float
 
+from flowebm.refusal import Refused
+
 if TYPE_CHECKING:
     from arviz import InferenceData
 
@@ -107,7 +109,7 @@ def to_inference_data(
     if names is None:
         return arviz.from_dict(posterior={"x": columns})
     if columns.ndim != 3 or columns.shape[2] != len(names) or len(set(names)) != len(names):
-        raise ValueError(
+        raise Refused(
             f"Draws of shape {columns.shape} and {len(names)} names do not match; give chains of "
             "shape (chains, draws, d) and d distinct names."
         )
@@ -126,13 +128,13 @@ def _diagnose_coordinate(draws):
 def _checked(draws):
     draws = jnp.asarray(draws, float)
     if draws.ndim < 2 or draws.shape[0] < 1 or draws.shape[1] < 4:
-        raise ValueError(
+        raise Refused(
             f"Chains need shape (chains, draws, *shape) with at least 4 draws; got {draws.shape}."
         )
     finite = np.isfinite(np.asarray(draws)).reshape(*draws.shape[:2], -1).all(axis=-1)
     if not finite.all():
         chain, draw = np.argwhere(~finite)[0]
-        raise ValueError(
+        raise Refused(
             f"The draws are not finite at chain {chain}, draw {draw} ({(~finite).sum()} draws in "
             "all); find out why the chain diverged before diagnosing it."
         )

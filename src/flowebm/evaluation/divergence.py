@@ -14,6 +14,7 @@ from flowebm.evaluation.importance import importance_log_weights, importance_sam
 from flowebm.evaluation.log_partition import LogPartition, as_log_partition
 from flowebm.evaluation.reliability import reliability
 from flowebm.models import AbstractEnergyModel, as_energy_model
+from flowebm.refusal import Refused
 
 
 def kl_divergence(
@@ -111,7 +112,7 @@ def _mean(values, what):
     values = np.asarray(values, np.float64)
     bad = int(np.sum(~np.isfinite(values)))
     if bad:
-        raise ValueError(
+        raise Refused(
             f"The model's or the truth's {what} is NaN or infinite at {bad} of {len(values)} draws "
             "of the truth, so their divergence is not finite; check both there."
         )

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Scalar
 from flowebm.evaluation.estimate import Estimate
 from flowebm.evaluation.log_partition import LogPartition, as_log_partition
 from flowebm.models import AbstractEnergyModel, as_energy_model
+from flowebm.refusal import Refused
 
 
 class HeldOut(NamedTuple):
@@ -64,17 +65,15 @@ def held_out_nll(
     """
     X = jnp.asarray(X, float)
     if X.ndim == 0 or X.shape[0] < 2:
-        raise ValueError(
-            f"`X` has shape {X.shape}; give at least two held-out points, one per row."
-        )
+        raise Refused(f"`X` has shape {X.shape}; give at least two held-out points, one per row.")
     model = as_energy_model(model, X.shape[1:])
     if X.shape[1:] != tuple(model.shape):
-        raise ValueError(
+        raise Refused(
             f"The points of `X` have shape {X.shape[1:]} but the model's {tuple(model.shape)}; "
             "give points of the model's shape."
         )
     if not 0 < level < 1:
-        raise ValueError(f"`level` must be between 0 and 1; got {level}.")
+        raise Refused(f"`level` must be between 0 and 1; got {level}.")
     _refuse_rows(~np.isfinite(X.reshape(X.shape[0], -1)).all(axis=1), "`X` is not finite")
     # Sums of many energies lose digits in single precision.
     energies = np.asarray(_energies(model, X, batch_size), np.float64)
@@ -96,7 +95,7 @@ def _energies(model, X, batch_size):
 
 def _refuse_rows(bad, what):
     if bad.any():
-        raise ValueError(
+        raise Refused(
             f"{what} at row {int(np.argmax(bad))} ({int(bad.sum())} rows in all); remove or "
             "repair these rows."
         )
@@ -119,5 +118,5 @@ def bits_per_dimension(nll: float, d: int) -> float:
     Source: van den Oord, Kalchbrenner, Kavukcuoglu (2016), *Pixel recurrent neural networks*.
     """
     if d < 1:
-        raise ValueError(f"The number of dimensions must be at least 1; got d={d}.")
+        raise Refused(f"The number of dimensions must be at least 1; got d={d}.")
     return nll / (d * log(2))

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.evaluation.estimate import Estimate
 from flowebm.models import AbstractEnergyModel, as_energy_model
+from flowebm.refusal import Refused
 
 # Weights this close to each other (relatively) have no tail to speak of, only rounding noise,
 # to which a Pareto fit would give any shape at all.
@@ -67,12 +68,12 @@ def importance_sample(
     """
     model = as_energy_model(model, proposal.shape)
     if tuple(model.shape) != tuple(proposal.shape):
-        raise ValueError(
+        raise Refused(
             f"The model's points have shape {tuple(model.shape)} but the proposal's "
             f"{tuple(proposal.shape)}; pass a proposal over the model's space."
         )
     if n < 2 or batch_size < 1:
-        raise ValueError(
+        raise Refused(
             f"Importance sampling needs n >= 2 draws in batches of at least 1; "
             f"got n={n}, batch_size={batch_size}."
         )

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 from flowebm.evaluation.importance import importance_sample
 from flowebm.evaluation.reliability import reliability
 from flowebm.models import AbstractEnergyModel
+from flowebm.refusal import Refused
 
 
 class NearestMode(eqx.Module):
@@ -88,7 +89,7 @@ def mode_weights(
     )
     weights, stderr, lowest, highest = jax.device_get(_self_normalized(index, log_weights, n_modes))
     if lowest < 0 or highest >= n_modes:
-        raise ValueError(
+        raise Refused(
             f"`mode` returned indices from {lowest} to {highest}; with n_modes={n_modes} they "
             f"must lie in 0..{n_modes - 1}."
         )
@@ -123,7 +124,7 @@ def total_variation(w1: Float[Array, " K"], w2: Float[Array, " K"]) -> float:
     """
     first, second = np.asarray(w1, float), np.asarray(w2, float)
     if first.shape != second.shape:
-        raise ValueError(
+        raise Refused(
             f"Mode weights of shapes {first.shape} and {second.shape} cannot be compared; "
             "give both one entry per mode."
         )

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from flowebm.evaluation.estimate import EstimateWarning
 from flowebm.evaluation.importance import effective_sample_size, pareto_khat
+from flowebm.refusal import Refused
 
 KHAT_LIMIT = 0.7
 # A standard error made of fewer effective draws is itself uncertain by more than 7 percent.
@@ -54,13 +55,13 @@ def reliability(
     finite_or_zero, some_mass, ess, khat = jax.device_get(_diagnose(log_weights))
     n = log_weights.shape[0]
     if not np.all(finite_or_zero):
-        raise ValueError(
+        raise Refused(
             f"The importance weights for {quantity} are NaN or infinite at "
             f"{int(np.sum(~finite_or_zero))} of {n} draws of the proposal; check that the energy "
             "and the proposal's log-density are finite there."
         )
     if not some_mass:
-        raise ValueError(
+        raise Refused(
             f"The model has no mass at any of {n} draws of the proposal, so {quantity} cannot be "
             "estimated; pass a proposal that covers the model."
         )

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from flowebm.evaluation.annealing import Schedule, annealed_log_ratio, pilot_schedule
 from flowebm.evaluation.estimate import EstimateWarning
 from flowebm.models import AbstractEnergyModel, as_energy_model
+from flowebm.refusal import Refused
 
 # Bounds that cross by more standard errors than this did not cross by chance.
 CROSSING_LIMIT = 5.0
@@ -93,12 +94,12 @@ def log_partition_bracket(
     """
     model = as_energy_model(model, base.shape)
     if tuple(model.shape) != tuple(base.shape):
-        raise ValueError(
+        raise Refused(
             f"The model's points have shape {tuple(model.shape)} but the base's "
             f"{tuple(base.shape)}; pass a base over the model's space."
         )
     if n_particles < 2 or n_runs < 2 or n_moves < 1 or max_steps < 1 or not 0 < target_ess < 1:
-        raise ValueError(
+        raise Refused(
             "The bracket needs n_particles >= 2, n_runs >= 2, n_moves >= 1, max_steps >= 1 and "
             f"target_ess between 0 and 1; got {n_particles}, {n_runs}, {n_moves}, {max_steps} "
             f"and {target_ess}."
@@ -137,12 +138,12 @@ def log_partition_bracket(
 def _split_in_runs(samples, shape, n_runs, n_particles):
     samples = jnp.asarray(samples, float)
     if samples.shape[1:] != tuple(shape) or samples.shape[0] < 2 * n_runs:
-        raise ValueError(
+        raise Refused(
             f"The reverse runs need at least {2 * n_runs} samples of shape {tuple(shape)}, two a "
             f"run; got an array of shape {samples.shape}."
         )
     if not bool(jnp.all(jnp.isfinite(samples))):
-        raise ValueError("The samples are not all finite; remove the chains that diverged.")
+        raise Refused("The samples are not all finite; remove the chains that diverged.")
     per_run = min(samples.shape[0] // n_runs, n_particles)
     return samples[: n_runs * per_run].reshape(n_runs, per_run, *shape)
 

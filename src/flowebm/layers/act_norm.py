@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.layers.layer import AbstractConstantJacobianLayer
+from flowebm.refusal import Refused
 
 
 class ActNorm(AbstractConstantJacobianLayer):
@@ -43,7 +44,7 @@ class ActNorm(AbstractConstantJacobianLayer):
         self.loc = jnp.zeros(n) if loc is None else jnp.asarray(loc)
         self.log_scale = jnp.zeros(n) if log_scale is None else jnp.asarray(log_scale)
         if self.loc.shape != (n,) or self.log_scale.shape != (n,):
-            raise ValueError(
+            raise Refused(
                 f"An ActNorm of shape {self.shape} needs a loc and a log_scale of shape {(n,)}; "
                 f"got {self.loc.shape} and {self.log_scale.shape}."
             )

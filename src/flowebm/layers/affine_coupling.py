@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.layers.layer import AbstractDataDependentLayer
+from flowebm.refusal import Refused
 
 
 class AffineCoupling(AbstractDataDependentLayer):
@@ -32,7 +33,7 @@ class AffineCoupling(AbstractDataDependentLayer):
 
     def __check_init__(self):
         if not self.shape or self.shape[0] < 2:
-            raise ValueError(
+            raise Refused(
                 f"A coupling needs at least two channels or features to split; got {self.shape}."
             )
 

@@ -7,6 +7,7 @@ from jaxtyping import Array
 
 from flowebm.layers.chain import Chain
 from flowebm.layers.layer import AbstractLayer
+from flowebm.refusal import Refused
 
 
 class LayerBijection(AbstractBijection):
@@ -25,7 +26,7 @@ class LayerBijection(AbstractBijection):
     def __init__(self, layer: AbstractLayer):
         self.chain = layer if isinstance(layer, Chain) else Chain([layer])
         if self.chain.shape != self.chain.out_shape:
-            raise ValueError(
+            raise Refused(
                 "flowjax bijections keep the shape of a point, but this layer maps "
                 f"{self.chain.shape} to {self.chain.out_shape}."
             )

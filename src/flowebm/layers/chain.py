@@ -13,6 +13,7 @@ from flowebm.layers.layer import (
     AbstractDataDependentLayer,
     AbstractLayer,
 )
+from flowebm.refusal import Refused
 
 
 class Chain(AbstractCompositeLayer):
@@ -37,7 +38,7 @@ class Chain(AbstractCompositeLayer):
 
     def __check_init__(self):
         if not self.layers:
-            raise ValueError("A chain needs at least one layer; got none.")
+            raise Refused("A chain needs at least one layer; got none.")
         kinds = (AbstractConstantJacobianLayer, AbstractDataDependentLayer, AbstractCompositeLayer)
         for i, layer in enumerate(self.layers):
             if not isinstance(layer, kinds):
@@ -46,7 +47,7 @@ class Chain(AbstractCompositeLayer):
                     "AbstractConstantJacobianLayer or AbstractDataDependentLayer."
                 )
             if i and layer.shape != self.layers[i - 1].out_shape:
-                raise ValueError(
+                raise Refused(
                     f"Layer {i} ({type(layer).__name__}) takes shape {layer.shape}, but layer "
                     f"{i - 1} returns {self.layers[i - 1].out_shape}: make them equal."
                 )

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.layers.layer import AbstractConstantJacobianLayer
+from flowebm.refusal import Refused
 
 
 class Conv1x1(AbstractConstantJacobianLayer):
@@ -29,7 +30,7 @@ class Conv1x1(AbstractConstantJacobianLayer):
         self.weight = jnp.asarray(weight)
         self.shape = tuple(shape)
         if len(self.shape) != 3 or self.weight.shape != (self.shape[0],) * 2:
-            raise ValueError(
+            raise Refused(
                 "A Conv1x1 needs an image shape (c, h, w) and a weight of shape (c, c); got "
                 f"{self.shape} and {self.weight.shape}."
             )

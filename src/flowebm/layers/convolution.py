@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from flowebm.layers.canonical_convolution import canonical_convolution
 from flowebm.layers.fourier_correlation import fourier_correlation
 from flowebm.layers.leading_product import leading_product
+from flowebm.refusal import Refused
 
 #: How a convolution is computed.
 ConvolutionMethod = Literal["auto", "direct", "rows", "fourier"]
@@ -130,14 +131,14 @@ def check_convolution(
     """
     agree = len(shape) == 3 and len(kernel) == 4 and kernel[2] == kernel[3]
     if not agree or kernel[:2] != (shape[0],) * 2 or bias != (shape[0],):
-        raise ValueError(
+        raise Refused(
             "An invertible convolution needs an image shape (c, h, w), a kernel of shape "
             f"(c, c, k, k) and a bias of shape (c,); got {shape}, {kernel} and {bias}."
         )
     if kernel[-1] % 2 == 0:
-        raise ValueError(f"An invertible convolution needs an odd kernel side; got {kernel[-1]}.")
+        raise Refused(f"An invertible convolution needs an odd kernel side; got {kernel[-1]}.")
     if method not in get_args(ConvolutionMethod):
-        raise ValueError(
+        raise Refused(
             f"Unknown method {method!r} of a convolution: choose one of "
             f"{', '.join(get_args(ConvolutionMethod))}."
         )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.layers.layer import AbstractConstantJacobianLayer
+from flowebm.refusal import Refused
 
 
 class FullLinear(AbstractConstantJacobianLayer):
@@ -36,7 +37,7 @@ class FullLinear(AbstractConstantJacobianLayer):
         self.shape = self.bias.shape if shape is None else tuple(shape)
         size = prod(self.shape)
         if self.weight.shape != (size, size) or self.bias.shape != (size,):
-            raise ValueError(
+            raise Refused(
                 f"A FullLinear of shape {self.shape} needs a weight of shape {(size, size)} and a "
                 f"bias of shape {(size,)}; got {self.weight.shape} and {self.bias.shape}."
             )

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.layers.layer import AbstractDataDependentLayer
+from flowebm.refusal import Refused
 
 
 class LeakyReLU(AbstractDataDependentLayer):
@@ -30,7 +31,7 @@ class LeakyReLU(AbstractDataDependentLayer):
 
     def __check_init__(self):
         if not self.alpha > 0:
-            raise ValueError(f"LeakyReLU needs a positive alpha; got {self.alpha}.")
+            raise Refused(f"LeakyReLU needs a positive alpha; got {self.alpha}.")
 
     def forward_and_log_det(self, x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Scalar]:
         slope = jnp.where(x < 0, self.alpha, 1.0).astype(x.dtype)

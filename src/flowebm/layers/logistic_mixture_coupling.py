@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Scalar
 
 from flowebm.layers.layer import AbstractDataDependentLayer
 from flowebm.layers.monotone_inverse import invert_increasing
+from flowebm.refusal import Refused
 
 
 class LogisticMixtureCoupling(AbstractDataDependentLayer):
@@ -42,11 +43,11 @@ class LogisticMixtureCoupling(AbstractDataDependentLayer):
 
     def __check_init__(self):
         if not self.shape or self.shape[0] < 2:
-            raise ValueError(
+            raise Refused(
                 f"A coupling needs at least two channels or features to split; got {self.shape}."
             )
         if self.n_components < 1:
-            raise ValueError(
+            raise Refused(
                 f"A logistic mixture needs at least one component; got {self.n_components}."
             )
 

@@ -8,6 +8,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.layers.layer import AbstractConstantJacobianLayer
+from flowebm.refusal import Refused
 
 
 class LULinear(AbstractConstantJacobianLayer):
@@ -49,7 +50,7 @@ class LULinear(AbstractConstantJacobianLayer):
         size = prod(self.shape)
         shapes = (self.factors.shape, self.log_diagonal.shape, self.bias.shape)
         if shapes != ((size, size), (size,), (size,)):
-            raise ValueError(
+            raise Refused(
                 f"An LULinear of shape {self.shape} needs factors, a log_diagonal and a bias of "
                 f"shapes {(size, size)}, {(size,)} and {(size,)}; got {shapes}."
             )

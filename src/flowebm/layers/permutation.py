@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
 from flowebm.layers.layer import AbstractConstantJacobianLayer
+from flowebm.refusal import Refused
 
 
 class Permutation(AbstractConstantJacobianLayer):
@@ -28,7 +29,7 @@ class Permutation(AbstractConstantJacobianLayer):
         self.order = jnp.asarray(order)
         self.shape = self.order.shape if shape is None else tuple(shape)
         if not np.array_equal(np.sort(order), np.arange(self.shape[0])):
-            raise ValueError(
+            raise Refused(
                 f"A Permutation of shape {self.shape} needs each of 0 to {self.shape[0] - 1} "
                 f"exactly once in its order; got {self.order.tolist()}."
             )

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.layers.layer import AbstractDataDependentLayer
+from flowebm.refusal import Refused
 
 
 class SinhArcsinh(AbstractDataDependentLayer):
@@ -33,7 +34,7 @@ class SinhArcsinh(AbstractDataDependentLayer):
         self.log_tail = jnp.asarray(log_tail)
         self.shape = self.skewness.shape
         if self.log_tail.shape != self.shape:
-            raise ValueError(
+            raise Refused(
                 "SinhArcsinh needs a skewness and a log_tail of the same shape; got "
                 f"{self.shape} and {self.log_tail.shape}."
             )

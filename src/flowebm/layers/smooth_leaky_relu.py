@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Scalar
 
 from flowebm.layers.layer import AbstractDataDependentLayer
 from flowebm.layers.monotone_inverse import invert_increasing
+from flowebm.refusal import Refused
 
 
 class SmoothLeakyReLU(AbstractDataDependentLayer):
@@ -32,7 +33,7 @@ class SmoothLeakyReLU(AbstractDataDependentLayer):
 
     def __check_init__(self):
         if not 0 < self.alpha <= 1:
-            raise ValueError(f"SmoothLeakyReLU needs alpha in (0, 1]; got {self.alpha}.")
+            raise Refused(f"SmoothLeakyReLU needs alpha in (0, 1]; got {self.alpha}.")
 
     @property
     def _slope(self) -> float:

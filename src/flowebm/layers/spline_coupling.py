@@ -11,6 +11,7 @@ from flowjax.utils import get_ravelled_pytree_constructor
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.layers.layer import AbstractDataDependentLayer
+from flowebm.refusal import Refused
 
 
 class SplineCoupling(AbstractDataDependentLayer):
@@ -43,7 +44,7 @@ class SplineCoupling(AbstractDataDependentLayer):
 
     def __check_init__(self):
         if not self.shape or self.shape[0] < 2:
-            raise ValueError(
+            raise Refused(
                 f"A coupling needs at least two channels or features to split; got {self.shape}."
             )
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Scalar
 from flowebm.layers.affine_coupling import AffineCoupling
 from flowebm.layers.chain import Chain
 from flowebm.layers.layer import AbstractCompositeLayer, AbstractConstantJacobianLayer
+from flowebm.refusal import Refused
 
 
 class SplitPrior(AbstractCompositeLayer):
@@ -38,7 +39,7 @@ class SplitPrior(AbstractCompositeLayer):
         self.rest = rest
         half = (self.prior.n_kept, *self.shape[1:])
         if self.rest.shape != half:
-            raise ValueError(
+            raise Refused(
                 f"A SplitPrior of shape {self.shape} sends points of shape {half} on, but its "
                 f"rest takes {self.rest.shape}."
             )

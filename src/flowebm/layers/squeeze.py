@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.layers.layer import AbstractConstantJacobianLayer
+from flowebm.refusal import Refused
 
 
 class Squeeze(AbstractConstantJacobianLayer):
@@ -27,7 +28,7 @@ class Squeeze(AbstractConstantJacobianLayer):
 
     def __check_init__(self):
         if len(self.shape) != 3 or any(side % self.factor for side in self.shape[1:]):
-            raise ValueError(
+            raise Refused(
                 f"A Squeeze by {self.factor} needs an image shape (c, h, w) with height and width "
                 f"divisible by {self.factor}; got {self.shape}."
             )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.layers.layer import AbstractConstantJacobianLayer
+from flowebm.refusal import Refused
 
 
 class LogDetEstimate(NamedTuple):
@@ -55,7 +56,7 @@ def stochastic_log_det(
     quadrature*.
     """
     if n_probes < 2 or n_steps < 2:
-        raise ValueError(
+        raise Refused(
             "stochastic_log_det needs at least two probes and two steps; got "
             f"n_probes={n_probes} and n_steps={n_steps}."
         )

@@ -8,6 +8,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.layers.layer import AbstractConstantJacobianLayer
+from flowebm.refusal import Refused
 
 
 class TriangularLinear(AbstractConstantJacobianLayer):
@@ -52,7 +53,7 @@ class TriangularLinear(AbstractConstantJacobianLayer):
         size = prod(self.shape)
         shapes = (self.off_diagonal.shape, self.log_diagonal.shape, self.bias.shape)
         if shapes != ((size, size), (size,), (size,)):
-            raise ValueError(
+            raise Refused(
                 f"A TriangularLinear of shape {self.shape} needs an off_diagonal, log_diagonal "
                 f"and bias of shapes {(size, size)}, {(size,)} and {(size,)}; got {shapes}."
             )

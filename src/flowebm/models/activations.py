@@ -2,9 +2,15 @@
 
 from collections.abc import Callable
 from types import MappingProxyType
+from typing import Literal
 
 import jax
 from jaxtyping import Array
+
+from flowebm.refusal import Refused
+
+#: Their names.
+Activation = Literal["silu", "softplus", "gelu", "tanh"]
 
 #: Energies are differentiated twice (a gradient of a score), so only smooth functions serve.
 ACTIVATIONS = MappingProxyType(
@@ -24,5 +30,5 @@ def activation(name: str) -> Callable[[Array], Array]:
         ValueError: If there is none of that name.
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"Unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}.")
+        raise Refused(f"Unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]

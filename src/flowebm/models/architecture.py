@@ -8,14 +8,16 @@ import paramax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from flowebm.models.activations import Activation
 from flowebm.models.bases import gaussian_base
 from flowebm.models.defensive import DefensiveMixture
-from flowebm.models.flows import make_flow
+from flowebm.models.flows import FlowKind, make_flow
 from flowebm.models.gaussian_mixture import stacked, standard_mixture
 from flowebm.models.linear_change import LinearChange
 from flowebm.models.relevant import in_front, relevant_flow, shrink_idle
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import ConvTilt, MLPTilt
+from flowebm.options import Count, Fraction, Share, check_options
 
 
 @dataclass(frozen=True)
@@ -49,22 +51,25 @@ class Architecture:
     """
 
     tilt: Literal["mlp", "conv"] = "mlp"
-    width: int = 128
-    depth: int = 3
-    activation: str = "silu"
+    width: Count = 128
+    depth: Count = 3
+    activation: Activation = "silu"
     residual: bool = False
     spectral_normalization: bool = False
     base: Literal["auto", "gaussian", "flow"] = "auto"
-    base_flow: str = "spline-coupling"
-    base_fraction: float | None = None
+    base_flow: FlowKind = "spline-coupling"
+    base_fraction: Fraction | None = None
     train_base: bool = False
-    flow: str = "spline-coupling"
-    flow_layers: int = 4
-    flow_width: int = 64
-    flow_depth: int = 2
-    flow_knots: int = 8
-    defensive_fraction: float = 0.05
-    relevant: int | None = None
+    flow: FlowKind = "spline-coupling"
+    flow_layers: Count = 4
+    flow_width: Count = 64
+    flow_depth: Count = 2
+    flow_knots: Count = 8
+    defensive_fraction: Share = 0.05
+    relevant: Count | None = None
+
+    def __post_init__(self):
+        check_options(self)
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,9 @@ class FoundArchitecture(Architecture):
         mixture_fraction: The mixture's share.
     """
 
-    known: int | None = None
-    mixture_components: int | None = None
-    mixture_fraction: float | None = None
+    known: Count | None = None
+    mixture_components: Count | None = None
+    mixture_fraction: Share | None = None
 
     @property
     def choices(self) -> Architecture:

@@ -9,6 +9,7 @@ from flowjax.distributions import StandardNormal, Transformed
 from jaxtyping import Array, Float
 
 from flowebm.models.shared_static import share_static
+from flowebm.refusal import Refused
 
 
 def gaussian_base(
@@ -42,7 +43,7 @@ def gaussian_base(
     """
     if shape is None:
         if data is None:
-            raise ValueError("A Gaussian base needs data to fit, or the shape of a point.")
+            raise Refused("A Gaussian base needs data to fit, or the shape of a point.")
         shape = data.shape[1:]
     return gaussian_of(*_moments(data, shape, inflation), shape)
 
@@ -78,7 +79,7 @@ def _moments(
     from sklearn.covariance import ledoit_wolf
 
     if data.shape[0] < 2:
-        raise ValueError(f"A covariance needs at least 2 points; got {data.shape[0]}.")
+        raise Refused(f"A covariance needs at least 2 points; got {data.shape[0]}.")
     rows = jnp.asarray(data).reshape(data.shape[0], dimension)
     # NumPy's, because scikit-learn's array dispatch, where it is on, takes JAX's for more than
     # they are.

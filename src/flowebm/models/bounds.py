@@ -15,6 +15,8 @@ from flowjax.bijections import (
 )
 from jaxtyping import ArrayLike
 
+from flowebm.refusal import Refused
+
 
 def bounds_bijection(lower: ArrayLike, upper: ArrayLike, dimension: int) -> AbstractBijection:
     r"""The bijection from $\mathbb R^d$ to a box, coordinate by coordinate.
@@ -38,13 +40,13 @@ def bounds_bijection(lower: ArrayLike, upper: ArrayLike, dimension: int) -> Abst
         low = np.broadcast_to(np.asarray(lower, float), (dimension,))
         high = np.broadcast_to(np.asarray(upper, float), (dimension,))
     except ValueError as error:
-        raise ValueError(
+        raise Refused(
             f"Bounds of shapes {np.shape(lower)} and {np.shape(upper)} do not fit {dimension} "
             "coordinates: give one number each, or one for every coordinate."
         ) from error
     if not np.all(low < high):
         wrong = int(np.argmin(low < high))
-        raise ValueError(
+        raise Refused(
             f"The lower bound {low[wrong]:g} of coordinate {wrong} is not below its upper bound "
             f"{high[wrong]:g}."
         )

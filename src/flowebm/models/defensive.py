@@ -6,6 +6,8 @@ import jax.random as jr
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from flowebm.refusal import Refused
+
 
 class DefensiveMixture(AbstractDistribution):
     r"""A flow mixed with a wide base, $q(x) = (1 - \delta)\, q_\alpha(x) + \delta\, b(x)$.
@@ -40,12 +42,12 @@ class DefensiveMixture(AbstractDistribution):
 
     def __check_init__(self):
         if self.flow.shape != self.wide.shape:
-            raise ValueError(
+            raise Refused(
                 f"The flow has points of shape {self.flow.shape}, the wide density of shape "
                 f"{self.wide.shape}: they must be the same."
             )
         if not 0 < self.fraction < 1:
-            raise ValueError(f"The defensive fraction must be inside (0, 1); got {self.fraction}.")
+            raise Refused(f"The defensive fraction must be inside (0, 1); got {self.fraction}.")
 
     @property
     def shape(self) -> tuple[int, ...]:

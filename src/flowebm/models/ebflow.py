@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.layers import AbstractLayer, Chain
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.refusal import Refused
 
 
 class EBFlow(AbstractEnergyModel, AbstractDistribution):
@@ -44,9 +45,9 @@ class EBFlow(AbstractEnergyModel, AbstractDistribution):
         self.chain = Chain(layers)
         self.latent = StandardNormal(self.chain.out_shape) if latent is None else latent
         if self.latent.cond_shape is not None:
-            raise ValueError("The latent of an EBFlow must be unconditional.")
+            raise Refused("The latent of an EBFlow must be unconditional.")
         if self.latent.shape != self.chain.out_shape:
-            raise ValueError(
+            raise Refused(
                 f"The layers return points of shape {self.chain.out_shape}, but the latent has "
                 f"shape {self.latent.shape}: make them equal."
             )

@@ -12,6 +12,8 @@ from flowebm.models.ebflow_architectures import (
     fully_connected_ebflow,
     glow_ebflow,
 )
+from flowebm.options import Count, check_options
+from flowebm.refusal import Refused
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,14 @@ class EBFlowArchitecture:
     """
 
     architecture: Literal["auto", "coupling", "fc", "cnn", "glow"] = "auto"
-    n_blocks: int | None = None
+    n_blocks: Count | None = None
     linear: Literal["full", "lower", "upper", "lu"] = "full"
     transformer: Literal["affine", "spline", "logistic-mixture"] = "affine"
     whiten: bool = True
-    conditioner_width: int | None = None
+    conditioner_width: Count | None = None
+
+    def __post_init__(self):
+        check_options(self)
 
 
 def build_ebflow(
@@ -63,14 +68,14 @@ def build_ebflow(
     if kind == "auto":
         kind = "coupling" if len(shape) == 1 and shape[0] > 1 else "fc"
     if kind in ("cnn", "glow") and len(shape) != 3:
-        raise ValueError(
+        raise Refused(
             f"The architecture {kind} is for images of shape (channels, height, width); points "
             f"here have shape {shape}: choose coupling or fc, or give the shape of an image."
         )
     blocks, width = architecture.n_blocks, architecture.conditioner_width
     if kind == "coupling":
         if len(shape) != 1 or shape[0] < 2:
-            raise ValueError(
+            raise Refused(
                 f"The architecture coupling is for points of two columns or more; got {shape}: "
                 "choose fc."
             )
@@ -89,12 +94,8 @@ def build_ebflow(
         )
     if kind == "cnn":
         return convolutional_ebflow(shape, whiten=architecture.whiten, **_given(n_blocks=blocks))
-    if kind == "glow":
-        return glow_ebflow(
-            key, shape, whiten=architecture.whiten, **_given(n_steps=blocks, width=width)
-        )
-    raise ValueError(
-        f"Unknown architecture {kind!r}: choose one of auto, coupling, fc, cnn and glow."
+    return glow_ebflow(
+        key, shape, whiten=architecture.whiten, **_given(n_steps=blocks, width=width)
     )
 
 

@@ -30,6 +30,7 @@ from flowebm.layers import (
 )
 from flowebm.layers.convolution import ConvolutionMethod
 from flowebm.models.ebflow import EBFlow
+from flowebm.refusal import Refused
 
 Linear = Literal["full", "lower", "upper", "lu"]
 Transformer = Literal["affine", "spline", "logistic-mixture"]
@@ -259,7 +260,7 @@ def _parameters_per_feature(transformer: Transformer, n_bins: int) -> int:
             return SplineCoupling.n_parameters(n_bins)
         case "logistic-mixture":
             return LogisticMixtureCoupling.n_parameters(n_bins)
-    raise ValueError(
+    raise Refused(
         f"Unknown transformer {transformer!r}: choose affine, spline or logistic-mixture."
     )
 
@@ -282,7 +283,7 @@ def _mixing(mixing: Mixing, key: PRNGKeyArray, dim: int) -> FullLinear:
             return FullLinear(jax.random.orthogonal(key, dim), jnp.zeros(dim))
         case "reversal":
             return FullLinear(jnp.eye(dim)[::-1], jnp.zeros(dim))
-    raise ValueError(f"Unknown mixing {mixing!r}: choose orthogonal or reversal.")
+    raise Refused(f"Unknown mixing {mixing!r}: choose orthogonal or reversal.")
 
 
 def _start(shape: tuple[int, ...], act_norm: bool, whiten: bool) -> list[AbstractLayer]:
@@ -305,7 +306,7 @@ def _linear(
             return TriangularLinear(empty, zeros, ones, lower=kind == "lower", shape=shape)
         case "lu":
             return LULinear(jnp.zeros((size, size)), zeros, ones, shape)
-    raise ValueError(f"Unknown linear layer {kind!r}: choose full, lower, upper or lu.")
+    raise Refused(f"Unknown linear layer {kind!r}: choose full, lower, upper or lu.")
 
 
 def _convolution(
@@ -323,4 +324,4 @@ def _convolution(
         return Conv2d(kernel, jnp.ones(channels), shape, method=method)
     if padding == "circular":
         return CircularConv2d(kernel, jnp.ones(channels), shape, method=method)
-    raise ValueError(f"Unknown padding {padding!r}: choose zero or circular.")
+    raise Refused(f"Unknown padding {padding!r}: choose zero or circular.")

@@ -8,6 +8,8 @@ import jax
 from equinox import AbstractVar
 from jaxtyping import Array, Float, Scalar
 
+from flowebm.refusal import Refused
+
 
 class AbstractEnergyModel(eqx.Module):
     r"""A density known up to a constant, $p(x) = e^{-E(x)} / Z$.
@@ -79,5 +81,5 @@ def as_energy_model(
             f"Expected an energy model or a log-density function; got {type(model).__name__}."
         )
     if shape is None:
-        raise ValueError("A log-density function needs the shape of a point: pass shape=(d,).")
+        raise Refused("A log-density function needs the shape of a point: pass shape=(d,).")
     return LogDensity(model, shape)

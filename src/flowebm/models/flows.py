@@ -1,6 +1,7 @@
 """Normalizing flows from flowjax, set up as proposals and as bases for points of any shape."""
 
 from math import prod
+from typing import Literal, get_args
 
 import equinox as eqx
 import jax
@@ -13,9 +14,11 @@ from jaxtyping import PRNGKeyArray
 
 from flowebm.models.scalar_spline import ScalarSpline
 from flowebm.models.shared_static import share_static
+from flowebm.refusal import Refused
 
 #: The kinds of flow that `make_flow` builds.
-FLOW_KINDS = ("spline-coupling", "affine-coupling", "spline-autoregressive")
+FlowKind = Literal["spline-coupling", "affine-coupling", "spline-autoregressive"]
+FLOW_KINDS: tuple[str, ...] = get_args(FlowKind)
 
 
 def make_flow(
@@ -63,7 +66,7 @@ def make_flow(
     Papamakarios et al. (2017) for autoregressive flows.
     """
     if kind not in FLOW_KINDS:
-        raise ValueError(f"Unknown flow {kind!r}: choose one of {', '.join(FLOW_KINDS)}.")
+        raise Refused(f"Unknown flow {kind!r}: choose one of {', '.join(FLOW_KINDS)}.")
     dimension = prod(shape)
     transformer = (
         None if kind == "affine-coupling" else ScalarSpline(knots=knots, interval=interval)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, Scalar
 
+from flowebm.refusal import Refused
+
 
 class LinearChange(AbstractBijection):
     r"""The change of coordinates $x = M z + m$ of a flattened point, with its inverse kept.
@@ -48,7 +50,7 @@ class LinearChange(AbstractBijection):
         self.shape = tuple(shape)
         size = prod(self.shape)
         if not matrix.shape == inverse_matrix.shape == (size, size) or offset.shape != (size,):
-            raise ValueError(
+            raise Refused(
                 f"A LinearChange of points of shape {self.shape} needs two matrices of shape "
                 f"{(size, size)} and an offset of shape {(size,)}; got {matrix.shape}, "
                 f"{inverse_matrix.shape} and {offset.shape}."

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
 
+from flowebm.refusal import Refused
+
 
 class NumpyroDensity(NamedTuple):
     r"""The posterior of a numpyro model in unconstrained coordinates.
@@ -49,7 +51,7 @@ def numpyro_density(
         raise ImportError("numpyro is not installed: pip install 'flowebm[numpyro]'.") from error
     info = initialize_model(key, model, model_args=args, model_kwargs=kwargs)
     if not info.param_info.z:
-        raise ValueError("The numpyro model has no continuous latent sites to sample.")
+        raise Refused("The numpyro model has no continuous latent sites to sample.")
 
     def log_density(sites):
         return -info.potential_fn(sites)

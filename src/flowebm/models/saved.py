@@ -32,6 +32,7 @@ from flowebm.models.saved_values import (
     parse_values,
 )
 from flowebm.models.tilted import EnergyModel
+from flowebm.refusal import Refused
 
 _ARRAYS_NAME = "model.safetensors"
 _VALUES_NAME = "model.json"
@@ -111,7 +112,7 @@ def save_model(directory: str | Path, saved: SavedModel) -> None:
     try:
         text = json.dumps(values, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise Refused(
             "The log-partition must be finite and the metadata made of plain JSON values to be "
             f"saved: {error}."
         ) from error
@@ -139,14 +140,14 @@ def load_model(directory: str | Path) -> SavedModel:
     values = parse_values(values_path, _read(values_path))
     content = _read(arrays_path)
     if hashlib.sha256(content).hexdigest() != values["arrays_sha256"]:
-        raise ValueError(
+        raise Refused(
             f"{arrays_path} is not the file that {values_path.name} describes: it is damaged or "
             "from another run, so copy both files again or save the model again."
         )
     try:
         arrays = load(content)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(
+        raise Refused(
             f"{arrays_path} cannot be read as safetensors ({error}): save the model again."
         ) from error
     architecture = parse_architecture(values_path, values["model"], values["architecture"])
@@ -157,8 +158,8 @@ def load_model(directory: str | Path) -> SavedModel:
         skeleton = _skeleton(architecture, shape, standardises=preprocessing is None)
         _check(arrays, _named(skeleton), str(arrays_path))
         tree = _filled(architecture, shape, arrays, standardises=preprocessing is None)
-    except ValueError as error:
-        raise ValueError(f"The model in {directory} is refused: {error}") from error
+    except Refused as error:
+        raise Refused(f"The model in {directory} is refused: {error}") from error
     stderr, columns = values["log_partition_stderr"], values["columns"]
     return SavedModel(
         model=tree.model,
@@ -268,26 +269,26 @@ def _check(arrays: dict[str, np.ndarray], skeleton: dict[str, Any], where: str) 
     advice = "the arrays and the architecture do not belong together, so save the model again"
     for name in sorted(expected.keys() | arrays.keys()):
         if name not in arrays:
-            raise ValueError(f"{where} has no array {name}: {advice}.")
+            raise Refused(f"{where} has no array {name}: {advice}.")
         if name not in expected:
-            raise ValueError(f"{where} has an array {name} too many: {advice}.")
+            raise Refused(f"{where} has an array {name} too many: {advice}.")
         found, leaf = arrays[name], expected[name]
         if found.shape != leaf.shape:
-            raise ValueError(
+            raise Refused(
                 f"{where} has {name} in shape {found.shape} where its architecture needs "
                 f"{leaf.shape}: {advice}."
             )
         if found.dtype.kind != np.dtype(leaf.dtype).kind or found.dtype == np.float16:
-            raise ValueError(
+            raise Refused(
                 f"{where} has {name} in type {found.dtype} where its architecture needs "
                 f"{leaf.dtype}: {advice}."
             )
         if found.dtype == np.float64 and jnp.zeros(0).dtype == np.float32:
-            raise ValueError(
+            raise Refused(
                 f"{where} has {name} in double precision: switch jax_enable_x64 on to use it."
             )
         if _is_float(found) and not np.isfinite(found).all():
-            raise ValueError(
+            raise Refused(
                 f"{where} has values in {name} that are not finite: the training that made it "
                 "diverged, so train again with a lower learning rate."
             )
@@ -303,7 +304,7 @@ def _check_size(
     entries = sum(array.size for array in arrays.values())
     counts = [v for v in vars(architecture).values() if type(v) is int]
     if math.prod(shape) > entries or max(counts, default=0) > max(entries, 1000):
-        raise ValueError(
+        raise Refused(
             f"{path} describes a larger model than the {entries:,} numbers beside it can fill: "
             "save the model again."
         )
@@ -313,6 +314,6 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ValueError(
+        raise Refused(
             f"{path} cannot be read ({error.strerror}): give the folder of a finished run."
         ) from error

@@ -3,12 +3,14 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from flowebm.data.columns import Columns
 from flowebm.data.logit_pixels import LogitPixels
 from flowebm.models.architecture import Architecture, FoundArchitecture
 from flowebm.models.ebflow_architecture import EBFlowArchitecture
+from flowebm.options import RefusedOption
+from flowebm.refusal import Refused
 
 #: Raised whenever an older reader would misread a newer file.
 FORMAT_VERSION = 2
@@ -31,11 +33,11 @@ def parse_values(path: Path, content: bytes) -> dict[str, Any]:
         ValueError: If the content is not JSON, of another format version, or lacks a value.
     """
 
-    def refuse(what: str) -> ValueError:
-        return ValueError(f"{path} {what}: give a folder that flowebm wrote.")
+    def refuse(what: str) -> Refused:
+        return Refused(f"{path} {what}: give a folder that flowebm wrote.")
 
     def refuse_constant(name: str) -> None:
-        raise ValueError(f"{name} is not a JSON value")
+        raise Refused(f"{name} is not a JSON value")
 
     try:
         values = json.loads(content, parse_constant=refuse_constant)
@@ -44,7 +46,7 @@ def parse_values(path: Path, content: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise refuse("is not a JSON object")
     if values.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
+        raise Refused(
             f"{path} has format version {values.get('format_version')!r}, and this flowebm reads "
             f"{FORMAT_VERSION}: use the version of flowebm that wrote it."
         )
@@ -85,32 +87,24 @@ def parse_architecture(
     architecture = _ARCHITECTURES[model]
     if architecture is Architecture and values.keys() - get_type_hints(Architecture).keys():
         architecture = FoundArchitecture
-    hints = get_type_hints(architecture)
+    advice = "use the version of flowebm that wrote it."
+    for name in values.keys() - get_type_hints(architecture).keys():
+        raise Refused(
+            f"{path} has the architecture field {name!r}, which this flowebm does not know: "
+            f"{advice}"
+        )
     for name, value in values.items():
-        if name not in hints:
-            raise ValueError(
-                f"{path} has the architecture field {name!r}, which this flowebm does not know: "
-                "use the version of flowebm that wrote it."
+        if isinstance(value, int) and not isinstance(value, bool) and not _is_count(value):
+            raise Refused(
+                f"{path} has {value!r} for the architecture field {name!r}, which is too large: "
+                f"{advice}"
             )
-        hint = hints[name]
-        if get_origin(hint) is Literal:
-            is_valid = value in get_args(hint)
-        elif hint is int:
-            is_valid = _is_count(value)
-        elif hint == int | None:
-            is_valid = value is None or _is_count(value)
-        elif hint is float:
-            is_valid = _is_number(value)
-        elif hint == float | None:
-            is_valid = value is None or _is_number(value)
-        else:
-            is_valid = isinstance(value, hint)
-        if not is_valid:
-            raise ValueError(
-                f"{path} has {value!r} for the architecture field {name!r}, which is not one of "
-                "its values: use the version of flowebm that wrote it."
-            )
-    return architecture(**values)
+    try:
+        return architecture(**values)
+    except RefusedOption as error:
+        raise Refused(
+            f"{path} has an architecture whose {str(error).rstrip('.')}: {advice}"
+        ) from error
 
 
 def parse_preprocessing(
@@ -138,7 +132,7 @@ def parse_preprocessing(
             raise TypeError("its choices are numbers")
         return LogitPixels(shape, **values)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise Refused(
             f"{path} has no valid 'preprocessing' ({error}): give a folder that flowebm wrote."
         ) from error
 

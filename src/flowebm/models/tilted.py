@@ -7,6 +7,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.refusal import Refused
 
 
 class EnergyModel(AbstractEnergyModel):
@@ -36,7 +37,7 @@ class EnergyModel(AbstractEnergyModel):
 
     def __check_init__(self):
         if self.base.cond_shape is not None:
-            raise ValueError("The base of an EnergyModel must be unconditional.")
+            raise Refused("The base of an EnergyModel must be unconditional.")
 
     @property
     def shape(self) -> tuple[int, ...]:

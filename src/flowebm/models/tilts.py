@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from flowebm.layers.canonical_convolution import canonical_convolution
 from flowebm.models.activations import activation
 from flowebm.models.spectral import SpectralNormalization
+from flowebm.refusal import Refused
 
 
 def _widened(first, *others):
@@ -77,9 +78,7 @@ class MLPTilt(eqx.Module):
         key: PRNGKeyArray,
     ):
         if width < 1 or depth < 1:
-            raise ValueError(
-                f"An MLP tilt needs width and depth of 1 or more; got {width}, {depth}."
-            )
+            raise Refused(f"An MLP tilt needs width and depth of 1 or more; got {width}, {depth}.")
         keys = jax.random.split(key, depth + 1)
         sizes = [math.prod(shape), *[width] * depth]
         layers = _widened(
@@ -134,7 +133,7 @@ class ConvTilt(eqx.Module):
         key: PRNGKeyArray,
     ):
         if len(shape) != 3:
-            raise ValueError(
+            raise Refused(
                 f"A convolutional tilt needs points (channels, height, width); got {shape}."
             )
         if depth is None:

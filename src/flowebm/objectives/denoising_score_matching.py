@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.models.over_points import mean_over_points
 from flowebm.objectives.objective import Objective, check_energy_model
+from flowebm.refusal import Refused
 
 
 def dsm(sigma: float | Sequence[float] = 0.1, *, level_penalty: float = 0.0) -> Objective:
@@ -36,7 +37,7 @@ def dsm(sigma: float | Sequence[float] = 0.1, *, level_penalty: float = 0.0) -> 
     """
     sigmas = np.atleast_1d(np.asarray(sigma, float))
     if sigmas.ndim != 1 or not sigmas.size or not np.all((sigmas > 0) & np.isfinite(sigmas)):
-        raise ValueError(f"dsm needs positive, finite noise levels sigma; got {sigma}.")
+        raise Refused(f"dsm needs positive, finite noise levels sigma; got {sigma}.")
 
     def mean_loss(model, x, noise, sigmas):
         def point_loss(x, noise, sigma):

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.over_points import mean_over_points
 from flowebm.objectives.objective import Objective, check_energy_model
+from flowebm.refusal import Refused
 
 
 def finite_difference_sliced_score_matching(
@@ -67,7 +68,7 @@ def fdssm(step: float = 0.1, *, level_penalty: float = 0.0) -> Objective:
     score matching*.
     """
     if not step > 0:
-        raise ValueError(f"fdssm needs a positive step; got {step}.")
+        raise Refused(f"fdssm needs a positive step; got {step}.")
 
     def mean_loss(model, x, directions):
         losses = jax.vmap(

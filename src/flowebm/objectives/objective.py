@@ -7,6 +7,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.refusal import Refused
 
 #: `(model, x, key) -> loss`: a model, points of shape `(batch, *shape)`, a PRNG key, and the
 #: scalar to minimise over the model's parameters.
@@ -31,7 +32,7 @@ def check_energy_model(name: str, model: object, x: Float[Array, "batch *shape"]
             "wrap a log-density with flowebm.models.as_energy_model."
         )
     if x.ndim == 0 or x.shape[1:] != model.shape:
-        raise ValueError(
+        raise Refused(
             f"The objective {name} needs a batch of points of shape {model.shape}; got an array "
             f"of shape {x.shape}."
         )

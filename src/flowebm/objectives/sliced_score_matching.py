@@ -9,6 +9,7 @@ from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.over_points import mean_over_points
 from flowebm.objectives.common_subexpressions import eliminate_common_subexpressions
 from flowebm.objectives.objective import Objective, check_energy_model
+from flowebm.refusal import Refused
 
 
 def energy_score_and_slices(
@@ -155,7 +156,7 @@ def ssm(n_slices: int = 1, *, level_penalty: float = 0.0) -> Objective:
     Source: Song et al. (2019), eq. (8).
     """
     if n_slices < 1:
-        raise ValueError(f"ssm needs at least one slice; got n_slices={n_slices}.")
+        raise Refused(f"ssm needs at least one slice; got n_slices={n_slices}.")
 
     def objective(model, x: Float[Array, "batch *shape"], key: PRNGKeyArray) -> Scalar:
         check_energy_model("ssm", model, x)

@@ -7,6 +7,8 @@ import jax
 from blackjax.base import SamplingAlgorithm
 from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
+from flowebm.refusal import Refused
+
 
 def _position(state: Any, info: Any) -> ArrayTree:
     del info
@@ -42,7 +44,7 @@ def run_chains(
         ValueError: If `n_steps` is not a positive multiple of `thin`.
     """
     if thin < 1 or n_steps < 1 or n_steps % thin:
-        raise ValueError(
+        raise Refused(
             f"Got n_steps={n_steps} and thin={thin}: pass n_steps as a positive multiple of thin."
         )
     n_chains = jax.tree.leaves(positions)[0].shape[0]

@@ -9,6 +9,7 @@ from blackjax.base import SamplingAlgorithm, build_sampling_algorithm
 from blackjax.types import PRNGKey
 from jaxtyping import Array, Float, Scalar
 
+from flowebm.refusal import Refused
 from flowebm.samplers import proposal as proposals
 from flowebm.samplers.proposal import Proposal, WeightedState
 
@@ -108,7 +109,7 @@ def build_kernel(n_proposals: int) -> Callable[..., tuple[WeightedState, FlowISI
     Source: Samsonov et al. (2022), algorithm 1.
     """
     if n_proposals < 1:
-        raise ValueError(
+        raise Refused(
             f"i-SIR with n_proposals={n_proposals} never moves: pass n_proposals of 1 or more."
         )
 

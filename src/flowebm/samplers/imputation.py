@@ -13,6 +13,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Scalar
 
 from flowebm.models.energy import AbstractEnergyModel, as_energy_model
+from flowebm.refusal import Refused
 from flowebm.samplers import flow_isir, local_global
 from flowebm.samplers import step_size as step_sizes
 from flowebm.samplers.hot_deck import hot_deck
@@ -103,7 +104,7 @@ def impute(
     """
     points, missing = jnp.asarray(points, float), jnp.asarray(missing, bool)
     if points.shape != missing.shape or points.ndim < 2:
-        raise ValueError(
+        raise Refused(
             f"points has shape {points.shape} and missing {missing.shape}: both must be "
             "(n, *shape), one point a row."
         )
@@ -111,13 +112,13 @@ def impute(
     least |= {"n_candidates": (n_candidates, 1), "batch_size": (batch_size, 1)}
     for name, (value, minimum) in least.items():
         if value < minimum:
-            raise ValueError(f"{name} must be {minimum} or more; got {value}.")
+            raise Refused(f"{name} must be {minimum} or more; got {value}.")
     model = as_energy_model(model, points.shape[1:])
     deck_key, chain_key = jr.split(key)
     if donors is None:
         donors = _model_samples(deck_key, model, proposal)
     if donors.shape[1:] != points.shape[1:] or len(donors) < 2:
-        raise ValueError(
+        raise Refused(
             f"donors has shape {donors.shape}: it must have two rows or more of shape "
             f"{points.shape[1:]}."
         )
@@ -153,7 +154,7 @@ def _model_samples(key, model, proposal):
     if isinstance(model, AbstractDistribution):
         return eqx.filter_jit(model.sample)(key, (POOL,))
     if proposal is None:
-        raise ValueError(
+        raise Refused(
             "Donors are samples of the model, which needs a flow to be sampled: pass proposal= or "
             "donors=."
         )

@@ -11,6 +11,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from flowebm.data import Columns, LogitPixels, Standardise
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.refusal import Refused
 from flowebm.samplers.imputation import impute
 
 
@@ -82,7 +83,7 @@ def impute_rows(
         points = preprocessing.transform_rows(np.where(missing, middle, rows + noise))
     if not np.isfinite(points).all():
         row, *entry = np.argwhere(~np.isfinite(points))[0]
-        raise ValueError(
+        raise Refused(
             f"The value {rows[(row, *entry)]:g} in row {incomplete[row] + 1} is outside the range "
             "of values that the model's data can have (rows counted from 1): correct it, or "
             "leave it out as missing."

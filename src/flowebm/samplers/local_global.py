@@ -8,6 +8,7 @@ from blackjax.base import SamplingAlgorithm, build_sampling_algorithm
 from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 from jaxtyping import Scalar
 
+from flowebm.refusal import Refused
 from flowebm.samplers.proposal import Proposal, WeightedState
 
 
@@ -146,7 +147,7 @@ def as_top_level_api(
     Vanden-Eijnden (2022), section 2.
     """
     if n_local < 0:
-        raise ValueError(f"Got n_local={n_local}: pass the number of local steps, 0 or more.")
+        raise Refused(f"Got n_local={n_local}: pass the number of local steps, 0 or more.")
     return build_sampling_algorithm(
         build_kernel(global_kernel),
         init,

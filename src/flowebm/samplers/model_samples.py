@@ -11,6 +11,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.refusal import Refused
 from flowebm.samplers import step_size as step_sizes
 from flowebm.samplers.population import global_move, local_moves
 
@@ -69,7 +70,7 @@ def sample_model(
     Source: Gabrié, Rotskoff, Vanden-Eijnden (2022), section 2.
     """
     if n < 1:
-        raise ValueError(f"The number of samples must be 1 or more; got {n}.")
+        raise Refused(f"The number of samples must be 1 or more; got {n}.")
     batch_size = min(batch_size, n)
     batches = []
     for batch_key in jr.split(key, -(-n // batch_size)):

@@ -10,6 +10,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, PRNGKeyArray, Scalar
 
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.refusal import Refused
 from flowebm.samplers import flow_isir
 
 
@@ -55,14 +56,14 @@ class NormalisedModel(AbstractDistribution):
         n_proposals: int = 16,
     ):
         if proposal.cond_shape is not None:
-            raise ValueError("The proposal of a NormalisedModel must be unconditional.")
+            raise Refused("The proposal of a NormalisedModel must be unconditional.")
         if tuple(proposal.shape) != tuple(model.shape):
-            raise ValueError(
+            raise Refused(
                 f"The proposal has points of shape {proposal.shape}, the model of shape "
                 f"{model.shape}: they must be the same."
             )
         if n_moves < 1 or n_proposals < 1:
-            raise ValueError(
+            raise Refused(
                 f"n_moves and n_proposals must be 1 or more; got {n_moves} and {n_proposals}."
             )
         self.model = model

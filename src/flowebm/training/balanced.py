@@ -1,7 +1,7 @@
 """Balanced training: maximum likelihood with flow-assisted chains and a flow that follows."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -17,6 +17,16 @@ from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.trainable import partition_trainable
 from flowebm.objectives.contrastive import contrastive_likelihood
 from flowebm.objectives.maximum_likelihood import maximum_likelihood
+from flowebm.options import (
+    AnyShare,
+    Count,
+    Fraction,
+    NotNegative,
+    Positive,
+    Range,
+    check_options,
+)
+from flowebm.refusal import Refused
 from flowebm.samplers import step_size
 from flowebm.samplers.population import GlobalMove, global_move, local_moves
 from flowebm.training import online
@@ -79,40 +89,36 @@ class BalancedOptions:
         n_evaluation: Fresh proposals for the log-normaliser at each evaluation.
     """
 
-    learning_rate: float = 5e-3
-    weight_decay: float | None = None
-    batch_size: int = 1024
-    n_chains: int = 1024
+    learning_rate: Positive = 5e-3
+    weight_decay: NotNegative | None = None
+    batch_size: Count = 1024
+    n_chains: Count = 1024
     start: Literal["base", "flow", "data"] = "flow"
     global_kernel: Literal["imh", "isir", "none"] = "imh"
-    n_proposals: int = 4
+    n_proposals: Count = 4
     gradient: Literal["chains", "recycled"] = "chains"
     local_kernel: Literal["mala", "hmc", "ula"] = "mala"
-    n_local: int = 2
-    step_size: float = 0.02
-    average_decay: float = 0.995
-    flow_learning_rate: float = 5e-4
-    flow_interval: int = 10
-    flow_batch: int = 1024
-    flow_data_fraction: float = 0.5
-    full_ess: float = 0.1
-    min_ess: float = 0.005
-    max_wait: int = 20
-    recovery_flow_steps: int = 3
-    penalty: float = 0.0
-    n_evaluation: int = 4096
+    n_local: Count = 2
+    step_size: Positive = 0.02
+    average_decay: Fraction = 0.995
+    flow_learning_rate: Positive = 5e-4
+    flow_interval: Count = 10
+    flow_batch: Count = 1024
+    flow_data_fraction: AnyShare = 0.5
+    full_ess: Positive = 0.1
+    min_ess: AnyShare = 0.005
+    max_wait: Annotated[int, Range(least=0)] = 20
+    recovery_flow_steps: Annotated[int, Range(least=0)] = 3
+    penalty: NotNegative = 0.0
+    n_evaluation: Annotated[int, Range(least=2)] = 4096
 
     def __post_init__(self):
+        check_options(self)
         if self.gradient == "recycled" and self.global_kernel == "none":
-            raise ValueError(
+            raise Refused(
                 "The recycled gradient needs the proposals of a flow-assisted kernel: choose "
                 "global_kernel 'imh' or 'isir', or gradient 'chains'."
             )
-        for name in ("batch_size", "n_chains", "n_proposals", "n_local", "flow_interval"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more; got {getattr(self, name)}.")
-        if not self.full_ess > 0:
-            raise ValueError(f"full_ess must be positive; got {self.full_ess}.")
 
     def decay(self, n_coordinates: int) -> float:
         """Weight decay of a tilt that sees so many coordinates: the more, the more noise it learns.

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowebm.atomic_write import cannot_write
+from flowebm.refusal import Refused
 from flowebm.training.driver import DriverState
 
 History = list[dict[str, Any]]
@@ -99,18 +101,22 @@ class Checkpoints:
 
         Raises:
             ValueError: If the checkpoint has another structure, shape or dtype than
-                `state_like`, or if none of the stage's checkpoints can be read.
+                `state_like`, or if all of the stage's checkpoints are damaged.
+            OSError: If they cannot be read at present.
         """
-        if not (self._directory / stage).is_dir():
+        try:
+            os.listdir(self._directory / stage)
+        except FileNotFoundError:
             return None
         with _quiet():
             try:
                 manager = self._manager(stage)
                 steps = sorted(manager.all_steps(), reverse=True)
             except Exception as error:
-                raise ValueError(
+                _check_readable(self._directory / stage)
+                raise Refused(
                     f"The checkpoints of stage {stage!r} in {self._directory} cannot be listed "
-                    f"({error}): look at its files, or start anew with --overwrite."
+                    f"({error}): look at its files."
                 ) from error
             for step in steps:
                 checkpoint = self._read(manager, stage, step, state_like)
@@ -118,46 +124,58 @@ class Checkpoints:
                     return checkpoint
         if not steps:
             return None
-        raise ValueError(
-            f"No checkpoint of stage {stage!r} in {self._directory} can be read: the files are "
-            "damaged, so start anew with --overwrite."
+        raise Refused(
+            f"No checkpoint of stage {stage!r} in {self._directory} can be read, because the files "
+            "are damaged: bring them back from a copy, or begin another run in another directory."
         )
 
     def _read(
         self, manager: Any, stage: str, step: int, state_like: DriverState
     ) -> tuple[DriverState, History] | None:
-        """One checkpoint, or `None` if its files are damaged."""
+        """One checkpoint, or `None` if its files are damaged.
+
+        Damage shows itself as whatever the parser or the storage layer happens to raise, and so
+        does a disk that does not answer for a moment: files that are damaged can be read, and read
+        again they are as they were.
+
+        Raises:
+            OSError: If its files cannot be read at present.
+        """
+        for _ in range(2):
+            try:
+                return self._parsed(manager, stage, step, state_like)
+            except (Refused, MemoryError):
+                raise
+            except Exception:
+                _check_readable(self._directory / stage / str(step))
+        return None
+
+    def _parsed(
+        self, manager: Any, stage: str, step: int, state_like: DriverState
+    ) -> tuple[DriverState, History]:
+        """One checkpoint; raises anything where its files are damaged."""
         import orbax.checkpoint as ocp
 
-        # Damage shows itself as whatever the parser or the storage layer happens to raise.
-        try:
-            args = ocp.args.Composite(record=ocp.args.JsonRestore())
-            record = manager.restore(step, args=args).record
-            saved, history = record["leaves"], record["history"]
-            known = {record.get("data"), self._data} - {None}
-            has_other_data = len(known) > 1
-            n_validation = next(shape for name, shape, _ in saved if name == _OF_VALIDATION)
-        except Exception:
-            return None
+        args = ocp.args.Composite(record=ocp.args.JsonRestore())
+        record = manager.restore(step, args=args).record
+        saved, history = record["leaves"], record["history"]
+        known = {record.get("data"), self._data} - {None}
+        has_other_data = len(known) > 1
+        n_validation = next(shape for name, shape, _ in saved if name == _OF_VALIDATION)
         fresh = state_like
         if has_other_data:
             points = jnp.zeros(n_validation, state_like.best_nll_points.dtype)
             state_like = eqx.tree_at(lambda s: s.best_nll_points, state_like, points)
         difference = _difference(saved, _describe(state_like))
         if difference:
-            raise ValueError(
+            raise Refused(
                 f"The checkpoint of stage {stage!r} in {self._directory} does not fit this run "
                 f"({difference}): the run began with other options, so resume with those or "
-                "start anew with --overwrite."
+                "begin another run in another directory."
             )
         leaves, structure = jax.tree.flatten(state_like)
-        try:
-            args = ocp.args.Composite(
-                state=ocp.args.StandardRestore(_numbered(_on_host(state_like)))
-            )
-            restored = manager.restore(step, args=args).state
-        except Exception:
-            return None
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(_numbered(_on_host(state_like))))
+        restored = manager.restore(step, args=args).state
         values = [_typed_like(leaf, restored[name]) for name, leaf in _numbered(leaves).items()]
         state = jax.tree.unflatten(structure, values)
         return _on_other_data(state, fresh) if has_other_data else state, history
@@ -234,6 +252,28 @@ def _difference(saved: list[list[Any]], expected: list[list[Any]]) -> str:
 def _typed_like(leaf: jax.Array, value: np.ndarray) -> jax.Array:
     """The value, weakly typed if the leaf is: a block would compile again for another type."""
     return leaf.at[...].set(value) if leaf.weak_type else jnp.array(value)
+
+
+def _check_readable(folder: Path) -> None:
+    """Refuse to judge files that cannot be read at all.
+
+    Raises:
+        OSError: If one of them cannot be.
+    """
+    try:
+        for where, _, names in os.walk(folder, onerror=_raise):
+            for name in names:
+                Path(where, name).read_bytes()
+    except OSError as error:
+        raise OSError(
+            f"The checkpoints in {folder} cannot be read at present ({error.strerror}: "
+            f"{error.filename}). Nothing was changed: look at the disk and the permissions, and "
+            "resume again."
+        ) from error
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 @contextmanager

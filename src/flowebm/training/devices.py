@@ -16,6 +16,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from flowebm.layers.full_linear import FullLinear
 from flowebm.models.over_points import DATA
+from flowebm.refusal import Refused
 from flowebm.training.processes import arrays_of_first, n_processes
 from flowebm.training.trainer import AbstractTrainer
 
@@ -56,16 +57,16 @@ def use_devices(n: int | None = None, *, model: int = 1) -> Iterator[int]:
     if not 1 <= n <= len(devices):
         on_cores = devices[0].platform == "cpu" and 1 < n <= (os.cpu_count() or 1)
         hint = f', or begin the program with jax.config.update("jax_num_cpu_devices", {n})'
-        raise ValueError(
+        raise Refused(
             f"{n} devices are asked for, and JAX sees {len(devices)} ({devices[0].platform}): ask "
             f"for 1 up to that number{hint if on_cores else ''}."
         )
     if n_processes() > 1 and n != len(devices):
-        raise ValueError(
+        raise Refused(
             f"The processes of a job use all of its {len(devices)} devices: leave the number out."
         )
     if model < 1 or n % model:
-        raise ValueError(f"model must divide the {n} devices; got {model}.")
+        raise Refused(f"model must divide the {n} devices; got {model}.")
     mesh = None
     if n > 1:
         shape, kinds = (n // model, model), (AxisType.Auto, AxisType.Auto)
@@ -185,12 +186,12 @@ class Placement:
                 continue
             parts = self.mesh.shape[axis]
             if axis == MODEL:
-                raise ValueError(
+                raise Refused(
                     f"A matrix of {leaf.shape[0]} rows cannot be shared out evenly among "
                     f"model={parts} devices: choose a divisor of {leaf.shape[0]}."
                 )
             option = next(o for name, o in self.chains.items() if f".{name}" in str(path[-1]))
-            raise ValueError(
+            raise Refused(
                 f"{leaf.shape[0]} chains cannot be shared out evenly among {parts} devices: make "
                 f"{option} a multiple of {parts}, or use another number of devices."
             )

@@ -22,6 +22,7 @@ from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.flows import make_flow
 from flowebm.models.tilted import EnergyModel
+from flowebm.refusal import Refused
 from flowebm.training.balanced import BalancedOptions, BalancedTrainer
 from flowebm.training.driver import Limits, Observers, Outcome, drive
 from flowebm.training.flow import fit_flow
@@ -272,7 +273,7 @@ def fit_persistent(
     the likelihood gradient*.
     """
     if options.global_kernel != "none":
-        raise ValueError("fit_persistent makes local moves alone: set global_kernel to 'none'.")
+        raise Refused("fit_persistent makes local moves alone: set global_kernel to 'none'.")
     chain_key, train_key, log_z_key = jr.split(key, 3)
     observers, sentences = collect_warnings(observers)
     data = _points_of(model, data, "data's")
@@ -317,7 +318,7 @@ def training_and_validation(key, model, data, validation, weights, validation_we
 def _points_of(model, points, whose: str) -> Array:
     points = jnp.asarray(points, float)
     if points.shape[1:] != model.shape:
-        raise ValueError(
+        raise Refused(
             f"The {whose} points have shape {points.shape[1:]}, the model's {model.shape}: they "
             "must be the same."
         )

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import equinox as eqx
 import jax
@@ -23,6 +23,8 @@ from flowebm.layers.preprocessing import Preprocessing
 from flowebm.layers.whitening import Whitening
 from flowebm.models.ebflow import EBFlow
 from flowebm.objectives import Objective, dsm, exact, fdssm, ml, sml, ssm
+from flowebm.options import Count, Fraction, NotNegative, Positive, Range, check_options
+from flowebm.refusal import Refused
 from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.objective import ObjectiveTrainer
 from flowebm.training.result import FitResult, collect_warnings
@@ -39,6 +41,9 @@ N_WHITENING, WHITENING_ENTRIES = 1 << 15, 1 << 25
 #: Entries of a point up to which a step of `ml` takes about as long as one of `ssm`
 #: (`benchmarks/ebflow_scaling.py`).
 CHEAP_DETERMINANTS = 256
+
+#: What can be minimised.
+ObjectiveName = Literal["auto", "ml", "sml", "exact", "ssm", "dsm", "fdssm"]
 
 
 @dataclass(frozen=True)
@@ -67,23 +72,26 @@ class ScoreMatchingOptions:
         pixel_smoothness: $\tau$ of the logit that takes pixels to the line.
     """
 
-    objective: Literal["auto", "ml", "sml", "exact", "ssm", "dsm", "fdssm"] = "auto"
-    n_slices: int = 1
-    sigma: float = 0.1
-    finite_difference: float = 0.1
-    level_penalty: float = 0.0
+    objective: ObjectiveName = "auto"
+    n_slices: Count = 1
+    sigma: Positive = 0.1
+    finite_difference: Positive = 0.1
+    level_penalty: NotNegative = 0.0
 
     optimizer: Literal["adam", "rmsprop"] = "adam"
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     schedule: Literal["cosine", "constant"] = "cosine"
-    epoch_decay: float = 1.0
-    clip: float = 10.0
-    weight_decay: float = 0.0
-    batch_size: int = 256
-    average_decay: float = 0.999
+    epoch_decay: Annotated[float, Range(above=0, most=1)] = 1.0
+    clip: Positive = 10.0
+    weight_decay: NotNegative = 0.0
+    batch_size: Count = 256
+    average_decay: Fraction = 0.999
     match_after_preprocessing: bool = True
     horizontal_flips: bool = False
-    pixel_smoothness: float = 1.0
+    pixel_smoothness: Positive = 1.0
+
+    def __post_init__(self):
+        check_options(self)
 
     def make_objective(self, size: int) -> Objective:
         """The objective of these choices.
@@ -93,9 +101,6 @@ class ScoreMatchingOptions:
 
         Returns:
             A function of a key, a model and a batch.
-
-        Raises:
-            ValueError: If the objective is unknown, or one of its choices out of range.
         """
         penalty = self.level_penalty
         objectives = {
@@ -109,10 +114,6 @@ class ScoreMatchingOptions:
         name = self.objective
         if name == "auto":
             name = "ml" if size <= CHEAP_DETERMINANTS else "ssm"
-        if name not in objectives:
-            raise ValueError(
-                f"Unknown objective {name!r}: choose auto or one of {', '.join(objectives)}."
-            )
         return objectives[name]()
 
 
@@ -193,7 +194,7 @@ def fit_score_matching(
         train, held_out = np.asarray(data), np.asarray(validation)
     for points, whose in ((train, "data's"), (held_out, "validation")):
         if points.shape[1:] != model.shape:
-            raise ValueError(
+            raise Refused(
                 f"The {whose} points have shape {points.shape[1:]}, the model's {model.shape}: "
                 "they must be the same."
             )
@@ -304,12 +305,8 @@ def _objective(options: ScoreMatchingOptions, size: int) -> Objective:
 
 @cache
 def _optimizer(options: ScoreMatchingOptions) -> optax.GradientTransformation:
-    if options.optimizer == "adam":
-        adaptive = optax.scale_by_adam()
-    elif options.optimizer == "rmsprop":
-        adaptive = optax.scale_by_rms(decay=0.99)
-    else:
-        raise ValueError(f"Unknown optimizer {options.optimizer!r}: choose adam or rmsprop.")
+    is_adam = options.optimizer == "adam"
+    adaptive = optax.scale_by_adam() if is_adam else optax.scale_by_rms(decay=0.99)
     return optax.chain(
         optax.clip_by_global_norm(options.clip),
         adaptive,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from flowebm.atomic_write import atomic_write, writing
+from flowebm.refusal import Refused
 
 Row = dict[str, Any]
 
@@ -57,7 +58,7 @@ class MetricsFile:
         """
         if stage is None:
             if not history:
-                raise ValueError("An empty history does not name its stage: pass stage=.")
+                raise Refused("An empty history does not name its stage: pass stage=.")
             stage = history[0]["stage"]
         rows = read_metrics(self._path) if self._path.exists() else []
         first = next((i for i, row in enumerate(rows) if row.get("stage") == stage), len(rows))
@@ -96,7 +97,7 @@ def read_metrics(path: str | Path) -> list[Row]:
         if isinstance(row, dict):
             rows.append(row)
         elif number < len(lines):
-            raise ValueError(
+            raise Refused(
                 f"Line {number} of {path} is not a JSON object: remove it to read the others."
             )
     return rows

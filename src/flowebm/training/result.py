@@ -13,6 +13,7 @@ from flowebm.evaluation.diagnostics import to_inference_data
 from flowebm.evaluation.log_partition import LogPartition
 from flowebm.models.ebflow import EBFlow
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.refusal import Refused
 from flowebm.samplers.continued import continue_chains
 from flowebm.samplers.normalised import NormalisedModel
 from flowebm.training.driver import Observers
@@ -88,7 +89,7 @@ class FitResult:
             ValueError: If the fit ran no chains, or names do not match the columns.
         """
         if not len(self.chains):
-            raise ValueError(
+            raise Refused(
                 "This fit ran no chains: an EBFlow draws independent samples, by model.sample."
             )
         continued = continue_chains(

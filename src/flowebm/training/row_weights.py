@@ -8,6 +8,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
 
+from flowebm.refusal import Refused
+
 
 class RowWeights(eqx.Module):
     r"""Weights of training and of validation rows.
@@ -50,7 +52,7 @@ class RowWeights(eqx.Module):
         if train is None and validation is None:
             return None
         if train is None or validation is None:
-            raise ValueError(
+            raise Refused(
                 "Give weights for training and validation rows, or for neither: a model that is "
                 "fitted to one distribution must not be chosen by another."
             )
@@ -58,7 +60,7 @@ class RowWeights(eqx.Module):
         for weights, whose in ((train, "training"), (validation, "validation")):
             weights = np.asarray(weights, np.float64)
             if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-                raise ValueError(
+                raise Refused(
                     f"The weights of the {whose} rows must be finite and not negative, and at "
                     "least one must not be zero."
                 )

@@ -19,6 +19,7 @@ from flowebm.evaluation.estimate import EstimateWarning
 from flowebm.evaluation.log_partition import LogPartition, log_partition
 from flowebm.models.flows import make_flow
 from flowebm.models.unconstrained import UnconstrainedDensity
+from flowebm.refusal import Refused
 from flowebm.samplers.assisted_draws import (
     AssistedDraws,
     AssistedKernel,
@@ -115,9 +116,9 @@ def sample(
     options = options or SamplingOptions()
     for name, count in (("n_chains", n_chains), ("thin", thin), ("max_steps", max_steps)):
         if count < 1:
-            raise ValueError(f"{name} must be 1 or more; got {count}.")
+            raise Refused(f"{name} must be 1 or more; got {count}.")
     if n_draws < 4:
-        raise ValueError(f"n_draws must be 4 or more, for diagnostics; got {n_draws}.")
+        raise Refused(f"n_draws must be 4 or more, for diagnostics; got {n_draws}.")
     started = time.monotonic()
     flow_key, start_key, warm_up_key, chain_key, draw_key, log_z_key = jr.split(key, 6)
     target, centre = sampling_target(log_density, initial, bounds, bijection)
@@ -153,7 +154,7 @@ def _trainer(
     if flow is None:
         flow = make_flow("spline-coupling", shape, key=flow_key)
     if tuple(flow.shape) != shape or flow.cond_shape is not None:
-        raise ValueError(
+        raise Refused(
             f"The flow must be unconditional and over points of shape {shape}; its points have "
             f"shape {tuple(flow.shape)}."
         )
@@ -161,7 +162,7 @@ def _trainer(
     data = start.sample(start_key, (options.n_particles,))
     mass = jnp.isfinite(jax.vmap(target.unnormalized_log_prob)(data))
     if not bool(mass.any()):
-        raise ValueError(
+        raise Refused(
             f"log_density is not finite at any of {options.n_particles} points around the "
             f"initial one (a normal of standard deviation {options.initial_scale:g} in "
             "unconstrained coordinates): give another initial point, a smaller "

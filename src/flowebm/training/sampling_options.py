@@ -1,8 +1,9 @@
 """Choices of the adaptive flow-assisted sampler."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from flowebm.options import Count, Fraction, Positive, Range, Share, check_options
 from flowebm.samplers import step_size as step_sizes
 from flowebm.samplers.population import GlobalKernel
 
@@ -41,36 +42,19 @@ class SamplingOptions:
     """
 
     global_kernel: GlobalKernel = "imh"
-    n_proposals: int = 4
+    n_proposals: Count = 4
     local_kernel: Literal["mala", "hmc", "nuts"] = "mala"
-    n_local: int = 4
-    n_particles: int = 1024
-    initial_scale: float = 10.0
-    target_ess: float = 0.5
-    flow_learning_rate: float = 2e-3
-    flow_batch: int = 512
-    n_flow_steps: int = 2
-    average_decay: float = 0.98
-    defensive_fraction: float = 0.05
-    enough_ess: float = 0.8
-    patience: int = 100
+    n_local: Count = 4
+    n_particles: Annotated[int, Range(least=8)] = 1024
+    initial_scale: Positive = 10.0
+    target_ess: Share = 0.5
+    flow_learning_rate: Positive = 2e-3
+    flow_batch: Count = 512
+    n_flow_steps: Count = 2
+    average_decay: Fraction = 0.98
+    defensive_fraction: Share = 0.05
+    enough_ess: Positive = 0.8
+    patience: Count = 100
 
     def __post_init__(self):
-        for name, known in (
-            ("global_kernel", ("imh", "isir")),
-            ("local_kernel", tuple(TARGET_ACCEPTANCE)),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"Unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}."
-                )
-        for name in ("n_proposals", "n_local", "flow_batch", "n_flow_steps", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more; got {getattr(self, name)}.")
-        if self.n_particles < 8:
-            raise ValueError(f"n_particles must be 8 or more; got {self.n_particles}.")
-        if not self.initial_scale > 0:
-            raise ValueError(f"initial_scale must be positive; got {self.initial_scale}.")
-        for name in ("target_ess", "defensive_fraction", "average_decay"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must be inside (0, 1); got {getattr(self, name)}.")
+        check_options(self)

@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, PyTree, Scalar
 
 from flowebm.models.bounds import bounds_bijection
 from flowebm.models.unconstrained import UnconstrainedDensity
+from flowebm.refusal import Refused
 
 
 def sampling_target(
@@ -41,21 +42,21 @@ def sampling_target(
             f"log_density must be a function of one point; got {type(log_density).__name__}."
         )
     if bounds is not None and bijection is not None:
-        raise ValueError("Give bounds or a bijection, not both.")
+        raise Refused("Give bounds or a bijection, not both.")
     dimension = _dimension(initial)
     point = jnp.zeros(dimension) if dimension is not None else _floating(initial)
     flat, unravel = ravel_pytree(point)
     if not flat.size:
-        raise ValueError("The initial point has no coordinates.")
+        raise Refused("The initial point has no coordinates.")
     if not bool(jnp.all(jnp.isfinite(flat))):
-        raise ValueError("The initial point is not finite: give finite numbers.")
+        raise Refused("The initial point is not finite: give finite numbers.")
     transform = _bijection(point, flat.size, bounds, bijection)
     if dimension is not None:
         start = jnp.zeros(flat.size)
     else:
         start = transform.inverse(flat)
         if not bool(jnp.all(jnp.isfinite(start))):
-            raise ValueError(
+            raise Refused(
                 "The initial point is not strictly inside the bounds (or outside of what the "
                 "bijection reaches): move it inside."
             )
@@ -71,7 +72,7 @@ def _dimension(initial: Any) -> int | None:
     if not isinstance(initial, int | np.integer):
         return None
     if initial < 1:
-        raise ValueError(f"The number of coordinates must be 1 or more; got {initial}.")
+        raise Refused(f"The number of coordinates must be 1 or more; got {initial}.")
     return int(initial)
 
 
@@ -93,7 +94,7 @@ def _bijection(
 ) -> AbstractBijection:
     if bijection is not None:
         if tuple(bijection.shape) != (dimension,) or bijection.cond_shape is not None:
-            raise ValueError(
+            raise Refused(
                 f"The bijection must be unconditional and of shape ({dimension},), the shape of "
                 f"the point as a vector; its shape is {tuple(bijection.shape)}."
             )
@@ -101,7 +102,7 @@ def _bijection(
     if bounds is None:
         return Identity((dimension,))
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise ValueError("bounds must be a pair (lower, upper).")
+        raise Refused("bounds must be a pair (lower, upper).")
     lower, upper = (_flat_bound(bound, point) for bound in bounds)
     return bounds_bijection(lower, upper, dimension)
 
@@ -115,7 +116,7 @@ def _flat_bound(bound: PyTree[ArrayLike], point: PyTree[Array]) -> ArrayLike:
     try:
         return np.ravel(np.asarray(bound, float)) if np.ndim(bound) else float(bound)
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise Refused(
             "A bound must be one number, an array, or a pytree of the initial point's "
             f"structure; got {bound!r}."
         ) from error
@@ -126,7 +127,7 @@ def _check_value(log_density: Callable[[Any], Scalar], point: PyTree[Array]) -> 
     try:
         value = jax.eval_shape(log_density, point)
     except Exception as error:
-        raise ValueError(
+        raise Refused(
             f"log_density cannot be traced by JAX at a point of shape {shapes}: "
             f"{type(error).__name__}: {error}. It must take one point and use jax.numpy."
         ) from error
@@ -135,7 +136,7 @@ def _check_value(log_density: Callable[[Any], Scalar], point: PyTree[Array]) -> 
             f"log_density must return one real number; it returns a {type(value).__name__}."
         )
     if value.shape != ():
-        raise ValueError(
+        raise Refused(
             f"log_density must return one number for one point; it returns an array of shape "
             f"{value.shape} for a point of shape {shapes}: sum over it, or vmap outside."
         )
@@ -143,7 +144,7 @@ def _check_value(log_density: Callable[[Any], Scalar], point: PyTree[Array]) -> 
         raise TypeError(f"log_density must return a real number; it returns {value.dtype}.")
     number = float(jax.jit(log_density)(point))
     if np.isnan(number) or number == np.inf:
-        raise ValueError(
+        raise Refused(
             f"log_density is {number} at the initial point: give a point where it is a number, or "
             "the bounds of the parameters."
         )

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from flowebm.refusal import Refused
 from flowebm.training.progress import OnBlock
 
 
@@ -26,7 +27,7 @@ def tensorboard_observer(folder: str | Path) -> Iterator[OnBlock]:
         ValueError: If tensorboardX is not installed.
     """
     if find_spec("tensorboardX") is None:
-        raise ValueError(
+        raise Refused(
             "Scalars for TensorBoard are written by tensorboardX, which is not installed: install "
             "it with `pip install 'flowebm[tensorboard]'`, or leave --tensorboard out."
         )

@@ -8,6 +8,7 @@ import jax.random as jr
 from jax.scipy.stats import norm
 
 from flowebm.data.targets.target import AbstractTarget
+from flowebm.refusal import Refused
 
 
 class Funnel(AbstractTarget):
@@ -32,9 +33,9 @@ class Funnel(AbstractTarget):
 
     def __init__(self, dim: int = 2, scale: float = 3.0):
         if dim < 2:
-            raise ValueError(f"The funnel needs dim of at least 2; got {dim}.")
+            raise Refused(f"The funnel needs dim of at least 2; got {dim}.")
         if not scale > 0:
-            raise ValueError(f"The funnel needs a positive scale; got {scale}.")
+            raise Refused(f"The funnel needs a positive scale; got {scale}.")
         self.shape = (dim,)
         self.scale = float(scale)
 

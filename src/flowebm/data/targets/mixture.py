@@ -10,6 +10,7 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
 from flowebm.data.targets.target import AbstractTarget
+from flowebm.refusal import Refused
 
 
 class GaussianMixture4(AbstractTarget):
@@ -38,9 +39,9 @@ class GaussianMixture4(AbstractTarget):
 
     def __init__(self, dim: int = 2, sd: float | None = None):
         if dim < 2:
-            raise ValueError(f"The four-mode mixture needs dim of at least 2; got {dim}.")
+            raise Refused(f"The four-mode mixture needs dim of at least 2; got {dim}.")
         if sd is not None and not sd > 0:
-            raise ValueError(f"The four-mode mixture needs a positive sd; got {sd}.")
+            raise Refused(f"The four-mode mixture needs a positive sd; got {sd}.")
         self.shape = (dim,)
         self.sd = (0.5 if dim == 2 else 0.7) if sd is None else float(sd)
 

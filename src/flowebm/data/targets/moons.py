@@ -10,6 +10,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from flowebm.data.targets.target import AbstractTarget
+from flowebm.refusal import Refused
 
 
 class Moons(AbstractTarget):
@@ -38,7 +39,7 @@ class Moons(AbstractTarget):
 
     def __init__(self, noise: float = 0.1):
         if not noise >= 0.05:
-            raise ValueError(f"The moons need noise of at least 0.05; got {noise}.")
+            raise Refused(f"The moons need noise of at least 0.05; got {noise}.")
         self.noise = float(noise)
 
     @property

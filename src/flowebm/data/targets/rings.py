@@ -9,6 +9,7 @@ from jax.scipy.special import i0e, logsumexp
 from jaxtyping import Array, Float
 
 from flowebm.data.targets.target import AbstractTarget
+from flowebm.refusal import Refused
 
 
 class Rings(AbstractTarget):
@@ -39,7 +40,7 @@ class Rings(AbstractTarget):
 
     def __init__(self, noise: float = 0.2):
         if not 0 < noise <= 0.25:
-            raise ValueError(f"The rings need noise above 0 and at most 0.25; got {noise}.")
+            raise Refused(f"The rings need noise above 0 and at most 0.25; got {noise}.")
         self.noise = float(noise)
 
     @property

@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from flowebm.refusal import Refused
 from flowebm.run import RunDirectory
 
 #: How far a run has come.
@@ -119,7 +120,7 @@ def read_record(path: Path) -> Record:
         ValueError: If this is not a run directory.
     """
     if not path.is_dir():
-        raise ValueError(
+        raise Refused(
             f"There is no directory {path}: give the --out directory of a `flowebm train`."
         )
     directory = RunDirectory(path)

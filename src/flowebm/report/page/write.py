@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flowebm.atomic_write import atomic_write
+from flowebm.refusal import Refused
 from flowebm.report.page.checks import Trust, checks_of, trust_in
 from flowebm.report.page.command import options_of
 from flowebm.report.page.document import GENERATOR, document
@@ -84,18 +85,18 @@ def write_html_report(
 def _check_output(path: Path) -> None:
     """Refuse to replace what is not a report."""
     if path.is_dir():
-        raise ValueError(f"{path} is a directory: give the name of a file.")
+        raise Refused(f"{path} is a directory: give the name of a file.")
     if not path.parent.is_dir():
-        raise ValueError(f"There is no folder {path.parent}: make it first.")
+        raise Refused(f"There is no folder {path.parent}: make it first.")
     if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"The folder {path.parent} cannot be written in: give another file to -o.")
+        raise Refused(f"The folder {path.parent} cannot be written in: give another file to -o.")
     if not path.exists():
         return
     if path.is_file():
         with path.open("rb") as file:
             if f'content="{GENERATOR}"'.encode() in file.read(1000):
                 return
-    raise ValueError(f"{path} exists and is no report: give another file to -o.")
+    raise Refused(f"{path} exists and is no report: give another file to -o.")
 
 
 def _installed() -> str | None:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from flowebm.refusal import Refused
+
 Bounds = tuple[tuple[float, float], tuple[float, float]]
 LogDensityRows = Callable[[Any], Any]
 
@@ -17,7 +19,7 @@ def cell_centres(
     centres = []
     for (low, high), n in zip(bounds, (n_first, n_second), strict=True):
         if not (np.isfinite([low, high]).all() and low < high):
-            raise ValueError(f"Bounds must be finite and rising; got {low} to {high}.")
+            raise Refused(f"Bounds must be finite and rising; got {low} to {high}.")
         edges = np.linspace(low, high, n + 1)
         centres.append((edges[1:] + edges[:-1]) / 2)
     return centres[0], centres[1]
@@ -31,7 +33,7 @@ def density_on_grid(
     rows = np.stack([axis.ravel() for axis in mesh], axis=1)
     log_prob = np.asarray(log_density(rows), float)
     if log_prob.shape != (rows.shape[0],):
-        raise ValueError(
+        raise Refused(
             f"The log-density gave shape {log_prob.shape} for points of shape {rows.shape}; it "
             "must give one value a point (`jax.vmap` makes it so)."
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from flowebm.refusal import Refused
 from flowebm.report.plots.cells import (
     Bounds,
     LogDensityRows,
@@ -72,7 +73,7 @@ def density_comparison(
     """
     panels = [DensityPanel(*parts) for parts in panels]  # type: ignore[arg-type]
     if not panels:
-        raise ValueError("A density comparison needs at least one panel.")
+        raise Refused("A density comparison needs at least one panel.")
     centres = None if modes is None else np.asarray(modes, float)
     for panel in panels:
         _check_weights(panel, centres)
@@ -81,7 +82,7 @@ def density_comparison(
     if bounds is None:
         tables = [table for table in points if table is not None]
         if not tables:
-            raise ValueError("Without points among the panels, give the `bounds` to draw in.")
+            raise Refused("Without points among the panels, give the `bounds` to draw in.")
         bounds = (
             column_range(*[table[:, 0] for table in tables]),
             column_range(*[table[:, 1] for table in tables]),
@@ -125,7 +126,7 @@ def _check_weights(panel: DensityPanel, centres: np.ndarray | None) -> None:
     shape = np.shape(panel.weights)
     if centres is None or centres.ndim != 2 or centres.shape[1] != 2 or shape != centres.shape[:1]:
         got = "none" if centres is None else f"an array of shape {centres.shape}"
-        raise ValueError(
+        raise Refused(
             f"Panel {panel.title!r} has weights of shape {shape}; give `modes` of shape (K, 2) "
             f"with one centre a weight (got {got})."
         )

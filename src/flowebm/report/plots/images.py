@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from flowebm.refusal import Refused
 from flowebm.report.plots.figure import TITLE_SIZE, new_figure
 
 if TYPE_CHECKING:
@@ -60,18 +61,18 @@ def mosaic(
     if stack.ndim == 3:
         stack = stack[:, None]
     if stack.ndim != 4 or stack.shape[1] not in (1, 3) or 0 in stack.shape:
-        raise ValueError(
+        raise Refused(
             f"Images must have shape (n, height, width) or (n, 1 or 3, height, width); got "
             f"{np.shape(images)}."
         )
     low, high = value_range
     if not low < high:
-        raise ValueError(f"The range of values must rise; got {low} to {high}.")
+        raise Refused(f"The range of values must rise; got {low} to {high}.")
     number, _, height, width = stack.shape
     if columns is None:
         columns = int(np.ceil(np.sqrt(number)))
     if columns < 1:
-        raise ValueError(f"A page of images needs at least one column; got {columns}.")
+        raise Refused(f"A page of images needs at least one column; got {columns}.")
     columns = min(columns, number)
     rows = -(-number // columns)
     colours = np.clip((stack - low) / (high - low), 0, 1).transpose(0, 2, 3, 1)

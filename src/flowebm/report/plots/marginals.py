@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from flowebm.refusal import Refused
 from flowebm.report.plots.cells import cell_centres, histogram_density, mass_levels
 from flowebm.report.plots.figure import (
     BLUE,
@@ -63,12 +64,12 @@ def data_against_samples(
     """
     rows, draws = finite_rows(data, "data"), finite_rows(samples, "samples")
     if rows.shape[1] != draws.shape[1]:
-        raise ValueError(
+        raise Refused(
             f"The data have {rows.shape[1]} columns and the samples {draws.shape[1]}; they must "
             "agree."
         )
     if max_columns < 1:
-        raise ValueError(f"At least one column must be shown; got max_columns={max_columns}.")
+        raise Refused(f"At least one column must be shown; got max_columns={max_columns}.")
     labels = check_names(names, rows.shape[1])
     distances = [kolmogorov_distance(a, b) for a, b in zip(rows.T, draws.T, strict=True)]
     shown = np.sort(np.argsort(distances, kind="stable")[::-1][:max_columns])

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from flowebm.refusal import Refused
+
 
 def finite_rows(points: ArrayLike, what: str) -> Float[np.ndarray, "n d"]:
     """The rows of a table of points that are finite throughout.
@@ -22,10 +24,10 @@ def finite_rows(points: ArrayLike, what: str) -> Float[np.ndarray, "n d"]:
     if table.ndim == 1:
         table = table[:, None]
     if table.ndim != 2:
-        raise ValueError(f"The {what} must be a table of points, one a row; got {table.shape}.")
+        raise Refused(f"The {what} must be a table of points, one a row; got {table.shape}.")
     rows = table[np.isfinite(table).all(axis=1)]
     if rows.size == 0:
-        raise ValueError(f"The {what} (shape {table.shape}) hold no finite point to plot.")
+        raise Refused(f"The {what} (shape {table.shape}) hold no finite point to plot.")
     return rows
 
 
@@ -33,7 +35,7 @@ def pairs(points: ArrayLike, what: str) -> Float[np.ndarray, "n 2"]:
     """The finite points among points of two coordinates."""
     table = finite_rows(points, f"points of {what!r}")
     if table.shape[1] != 2:
-        raise ValueError(f"The points of {what!r} have {table.shape[1]} coordinates; give two.")
+        raise Refused(f"The points of {what!r} have {table.shape[1]} coordinates; give two.")
     return table
 
 
@@ -74,5 +76,5 @@ def check_names(names: Sequence[str], n_columns: int) -> list[str]:
         ValueError: If there is not one for each column.
     """
     if len(names) != n_columns:
-        raise ValueError(f"{len(names)} names were given for {n_columns} columns; give one each.")
+        raise Refused(f"{len(names)} names were given for {n_columns} columns; give one each.")
     return [str(name) for name in names]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from flowebm.refusal import Refused
 from flowebm.report.plots.figure import (
     BLUE,
     GREEN,
@@ -71,7 +72,7 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
         ValueError: If there is no row.
     """
     if not history:
-        raise ValueError("The history has no rows to plot; train for at least one block.")
+        raise Refused("The history has no rows to plot; train for at least one block.")
     stages: list[_Stage] = []
     for name, rows in groupby(history, key=lambda row: str(row.get("stage") or "training")):
         stages.append(_Stage(name, list(rows), stages[-1].end if stages else 0.0))

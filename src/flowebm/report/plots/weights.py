@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowebm.evaluation import total_variation
+from flowebm.refusal import Refused
 from flowebm.report.plots.figure import BLUE, GREY, INK, TICK_SIZE, new_figure, style
 from flowebm.report.plots.points import axis_name, check_names
 
@@ -42,12 +43,12 @@ def mode_weight_bars(
     truth, model = np.asarray(true, float), np.asarray(fitted, float)
     error = None if stderr is None else np.asarray(stderr, float)
     if truth.ndim != 1 or truth.shape != model.shape or truth.size == 0:
-        raise ValueError(
+        raise Refused(
             f"True and fitted weights must be vectors of one length; got shapes {truth.shape} "
             f"and {model.shape}."
         )
     if error is not None and error.shape != model.shape:
-        raise ValueError(
+        raise Refused(
             f"Standard errors of shape {error.shape} do not fit weights of shape {model.shape}."
         )
     number = truth.size
