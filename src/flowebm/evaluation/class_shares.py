@@ -12,8 +12,8 @@ from flowebm.refusal import Refused
 #: Parts of the rows, each of which judges a classifier that was trained on the others.
 N_FOLDS = 5
 
-#: Rows that classifiers are trained on at most: where there are more, as many of each class as leave
-#: room for the rarest.
+#: Rows that classifiers are trained on at most: where there are more, as many of each class as
+#: leave room for the rarest.
 MOST_ROWS = 30_000
 
 #: Samples that a model's shares are estimated from, and resamplings that tell their errors.
