@@ -53,6 +53,7 @@ from flowebm.models.saved import SavedModel, load_model, save_model
 from flowebm.models.tilted import EnergyModel
 from flowebm.options import Count, Positive, Range, Share, check_options
 from flowebm.refusal import Refused
+from flowebm.samplers.gap_mixture import GapMixture
 from flowebm.samplers.imputed_rows import impute_rows
 from flowebm.samplers.model_samples import sample_model
 from flowebm.samplers.normalised import NormalisedModel
@@ -90,6 +91,10 @@ BATCH_SIZE, SMALL_BATCH_SIZE = 4096, 256
 #: large by these.
 DRAWS, LARGE_ERROR = (16, 256), 0.05
 
+#: Samples of the model that a mixture is fitted to which proposes missing entries, and the share of
+#: its draws that are twice as wide.
+GAP_SAMPLES, GAP_WIDE = 5000, 0.2
+
 
 class FlowEBM(DensityMixin, BaseEstimator):
     r"""A normalised density fitted to a table, with its mass in the right modes.
@@ -119,6 +124,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
             `("whole", low, high)` for whole numbers; `"circular"` or `("circular", period)` for
             angles; or `"levels"` for a few values and no other. Whole numbers, and values that
             many rows share, are found.
+        missing: What becomes of missing entries (NaN): `"refuse"`, or `"marginalise"`: rows are
+            fitted by what they have, and scored by the marginal density of that.
         point_shape: Shape of one point where rows are flattened images; `None` for a table.
         pixel_levels: Number of levels (256) where the data are whole-number pixels. They are
             made continuous by noise and taken to the line by a logit; densities are then those
@@ -154,6 +161,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         architecture: Architecture | EBFlowArchitecture | None = None,
         options: BalancedOptions | ScoreMatchingOptions | None = None,
         columns: str | Mapping[str | int, KindLike] = "auto",
+        missing: Literal["refuse", "marginalise"] = "refuse",
         point_shape: tuple[int, ...] | None = None,
         pixel_levels: Annotated[int, Range(least=2)] | None = None,
         validation_fraction: Share = 0.1,
@@ -168,6 +176,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         self.architecture = architecture
         self.options = options
         self.columns = columns
+        self.missing = missing
         self.point_shape = point_shape
         self.pixel_levels = pixel_levels
         self.validation_fraction = validation_fraction
@@ -193,11 +202,12 @@ class FlowEBM(DensityMixin, BaseEstimator):
         """
         fit = self._fit_of_the_method()
         table = read_table(X)
-        values, weights = _rows_that_count(table, sample_weight)
+        values, weights = self._rows_that_count(table, sample_weight)
         check_table(
             values,
             table.names,
             min_rows=MIN_ROWS,
+            allow_missing=self.missing == "marginalise",
             # Pixels at the border of an image are often constant, which noise mends.
             allow_constant=self.pixel_levels is not None,
         )
@@ -224,7 +234,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
                 log_partition_stderr=result.log_partition.stderr,
                 architecture=architecture,
                 columns=names,
-                metadata={"method": self.method, "seed": seed},
+                metadata={"method": self.method, "seed": seed, "missing": self.missing},
             )
         )
         self.result_ = result
@@ -255,6 +265,30 @@ class FlowEBM(DensityMixin, BaseEstimator):
                     )
         return fit
 
+    def _rows_that_count(
+        self, table: Table, sample_weight: Any
+    ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"] | None]:
+        """The rows of positive weight and their weights, `None` where all count alike."""
+        values, weights = table.values, None
+        if self.missing == "marginalise":
+            # Nothing is known of rows without any entry.
+            there = ~np.isnan(values).all(axis=1)
+            if sample_weight is not None:
+                sample_weight = check_weights(sample_weight, len(values))[there]
+            values = values if there.all() else values[there]
+        if sample_weight is None:
+            return values, None
+        check_table(
+            values,
+            table.names,
+            min_rows=1,
+            allow_constant=True,
+            allow_missing=self.missing == "marginalise",
+        )
+        weights = check_weights(sample_weight, len(values))
+        values, weights = values[weights > 0], weights[weights > 0]
+        return values, None if (weights == weights[0]).all() else weights
+
     def _find_columns(
         self,
         values: Float[np.ndarray, "n d"],
@@ -264,13 +298,13 @@ class FlowEBM(DensityMixin, BaseEstimator):
         """The kinds of the columns; `None` where standardisation is all that they need."""
         kinds = kinds_of(self.columns, names)
         if self.point_shape is not None or self.pixel_levels is not None:
-            if kinds:
-                raise Refused("columns is for tables; leave it out for images.")
+            if kinds or self.missing != "refuse":
+                raise Refused("columns and missing are for tables; leave them out for images.")
             return None
         for column, kind in kinds.items():
             check_kind(values[:, column], kind, names[column])
         columns = Columns.fit(values, kinds, names, weights=weights)
-        return None if columns.is_plain else columns
+        return None if columns.is_plain and self.missing == "refuse" else columns
 
     def _warn_of_few_rows(self, rows: float) -> tuple[str, ...]:
         """Refuse or warn of too little data: a number of rows, or what weighted rows are worth."""
@@ -381,10 +415,15 @@ class FlowEBM(DensityMixin, BaseEstimator):
         """The preprocessing, and points that stand for the training and validation rows."""
         if parts.columns is not None:
             rng = np.random.default_rng(parts.seed)
-            train, validation = (
-                jnp.asarray(parts.columns.boxes(rows).draw(rng), float)
-                for rows in (parts.train, parts.validation)
-            )
+            drawn = [
+                parts.columns.boxes(rows).draw(rng) for rows in (parts.train, parts.validation)
+            ]
+            if any(np.isnan(points).any() for points in drawn):
+                # Drawn from what a mixture of normals, fitted to the entries that are there, says
+                # of the others: their likelihood has then the same gradient on average.
+                mixture = GapMixture.fit(rng, drawn[0])
+                drawn = [mixture.fill(rng, points).rows for points in drawn]
+            train, validation = (jnp.asarray(points, float) for points in drawn)
             return parts.columns, train, validation
         standardise = Standardise.fit(
             parts.train,
@@ -451,7 +490,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
         """Normalised log-density of every row, in nats and in the units of the data.
 
         Of whole numbers and of piled-up values it is the log-probability, of several columns the
-        density of the others times the probability of these.
+        density of the others times the probability of these. Of a row with gaps, after a fit
+        with `missing="marginalise"`, it is the marginal log-density of what is there.
 
         Args:
             X: An array or data frame of shape (n, d), or the path of a table.
@@ -470,8 +510,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """`score_samples`, and the standard error of each log-density but for that of $\\log Z$.
 
-        What has a probability (a whole number, a piled-up value) is integrated over by draws, of
-        which the error is; all other log-densities are exact.
+        What has a probability (a whole number, a piled-up value) and what is missing is integrated
+        over by draws, of which the error is; all other log-densities are exact.
 
         Args:
             X: An array or data frame of shape (n, d), or the path of a table.
@@ -486,14 +526,22 @@ class FlowEBM(DensityMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         table = read_table(X)
         self._check_columns(X, table)
-        check_table(table.values, table.names, min_rows=1, allow_constant=True)
+        check_table(
+            table.values,
+            table.names,
+            min_rows=1,
+            allow_constant=True,
+            allow_missing=self.missing == "marginalise",
+        )
         saved = self.saved_
         log_prob, stderr = np.empty(len(table.values)), np.zeros(len(table.values))
         if isinstance(saved.preprocessing, Columns):
             self._check_kinds(table)
             boxes = saved.preprocessing.boxes(table.values)
             for part in _parts(len(log_prob)):
-                log_prob[part], stderr[part] = _integrals(saved.model, boxes.rows(part))
+                log_prob[part], stderr[part] = _integrals(
+                    saved.model, boxes.rows(part), self._gap_mixture
+                )
                 if on_progress is not None:
                     on_progress(part.stop, len(log_prob))
             return log_prob - self.log_partition_, stderr
@@ -508,6 +556,14 @@ class FlowEBM(DensityMixin, BaseEstimator):
             if on_progress is not None:
                 on_progress(part.stop, len(rows))
         return log_prob - self.log_partition_, stderr
+
+    def _gap_mixture(self) -> GapMixture:
+        """A mixture of normals of the model's samples, which proposes missing entries."""
+        if self._gaps is None:
+            points = self._points(jr.key(self.saved_.metadata.get("seed", 0)), GAP_SAMPLES)
+            rng = np.random.default_rng(0)
+            self._gaps = GapMixture.fit(rng, np.asarray(points, np.float64))
+        return self._gaps
 
     def _check_kinds(self, table: Table) -> None:
         """Refuse values that the columns' kinds cannot have, where these were declared."""
@@ -575,16 +631,20 @@ class FlowEBM(DensityMixin, BaseEstimator):
         seed = self.random_state if random_state is None else random_state
         seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
         saved = self.saved_
-        if isinstance(saved.model, EBFlow):
-            positions = _exact_samples(jr.key(seed), saved.model, n_samples, on_progress)
-        else:
-            positions = sample_model(
-                jr.key(seed), saved.model, saved.proposal, n_samples, on_progress=on_progress
-            ).positions
-        rows = saved.preprocessing.inverse_rows(np.asarray(positions, np.float64))
+        points = self._points(jr.key(seed), n_samples, on_progress)
+        rows = saved.preprocessing.inverse_rows(np.asarray(points, np.float64))
         if isinstance(saved.preprocessing, LogitPixels):
             rows = np.clip(np.floor(rows), 0, saved.preprocessing.levels - 1)
         return rows.reshape(n_samples, -1)
+
+    def _points(
+        self, key: PRNGKeyArray, n: int, on_progress: OnProgress | None = None
+    ) -> Float[Array, "n *shape"]:
+        """Samples of the model over its own points."""
+        saved = self.saved_
+        if isinstance(saved.model, EBFlow):
+            return _exact_samples(key, saved.model, n, on_progress)
+        return sample_model(key, saved.model, saved.proposal, n, on_progress=on_progress).positions
 
     def impute(
         self, X: Any, n_draws: int = 1, *, random_state: int | None = None
@@ -676,6 +736,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             columns={i: column.kind for i, column in enumerate(saved.preprocessing.columns)}
             if isinstance(saved.preprocessing, Columns)
             else "auto",
+            missing=saved.metadata.get("missing", "refuse"),
             point_shape=None if len(saved.shape) == 1 else saved.shape,
             pixel_levels=getattr(saved.preprocessing, "levels", None),
         )
@@ -704,6 +765,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
     def _set_fitted(self, saved: SavedModel) -> None:
         """Set what a fit and a load have in common."""
         self.saved_ = saved
+        self._gaps: GapMixture | None = None
         if self._has_probabilities(saved):
             self.model_, self.flow_ = saved.model, saved.proposal
         else:
@@ -787,18 +849,6 @@ class _Fitted(NamedTuple):
     architecture: Architecture | EBFlowArchitecture
 
 
-def _rows_that_count(
-    table: Table, sample_weight: Any
-) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"] | None]:
-    """The rows of positive weight and their weights, `None` where all count alike."""
-    if sample_weight is None:
-        return table.values, None
-    check_table(table.values, table.names, min_rows=1, allow_constant=True)
-    weights = check_weights(sample_weight, len(table.values))
-    values, weights = table.values[weights > 0], weights[weights > 0]
-    return values, None if (weights == weights[0]).all() else weights
-
-
 def _weights_of(weights: Split | None) -> dict[str, Any]:
     """The parts of the weights as a fit takes them."""
     if weights is None:
@@ -840,24 +890,30 @@ def _filled_up(rows: Float[np.ndarray, "m *shape"], n: int) -> Float[Array, "n *
     return jnp.asarray(filled, float)
 
 
-def _integrals(model: Any, boxes: Boxes) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+def _integrals(
+    model: Any, boxes: Boxes, gap_mixture: Callable[[], GapMixture]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     r"""Unnormalised log-densities of rows, and their standard errors.
 
-    $\log \frac1R \sum_r p(z_r) e^{w_r}$ over draws in each row's box, of which rows with a large
-    error get more.
+    $\log \frac1R \sum_r p(z_r) e^{w_r}$ over draws in each row's box, and into its gaps, of which
+    rows with a large error get more.
     """
     value, stderr = np.empty(len(boxes.center)), np.zeros(len(boxes.center))
     are_points = boxes.are_points
+    rng = np.random.default_rng(0)
     few, many = DRAWS
     # A point is known by one draw.
     for n, choose in ((1, are_points), (few, ~are_points), (many, None)):
         rows = np.flatnonzero(stderr > LARGE_ERROR if choose is None else choose)
         if not len(rows):
             continue
-        log_terms = [
-            _in_batches(_log_prob_of_points, model, None, points) + log_weights
-            for points, log_weights in boxes.rows(rows).proposals(n)
-        ]
+        log_terms = []
+        for points, log_weights in boxes.rows(rows).proposals(n):
+            if np.isnan(points).any():
+                points, log_q = gap_mixture().fill(rng, points, wide=GAP_WIDE)
+                log_weights = log_weights - log_q
+            log_prob = _in_batches(_log_prob_of_points, model, None, points)
+            log_terms.append(log_prob + log_weights)
         value[rows], stderr[rows] = _log_mean(np.stack(log_terms))
     return value, stderr
 

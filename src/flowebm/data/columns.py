@@ -34,13 +34,13 @@ ROWS_BEYOND = 10.0
 UNSEEN_ROWS, N_BEYOND = 0.1, 20
 
 #: Width of a lone value's slot and standard deviation of its noise, to an interval's 1.
-ATOM_WIDTH, ATOM_NOISE = 1.5, 0.25
+ATOM_WIDTH, ATOM_NOISE = 3.6, 0.6
 
 #: Share of draws that estimate a probability from wider noise, and how much wider it is.
 WIDE_SHARE, WIDE = 0.2, 4.0
 
 #: Standard deviations from an interval's mean to the end of its slot, at least and at most.
-REACH, MOST_REACH = 3.5, 8.0
+REACH, MOST_REACH = 3.0, 8.0
 
 
 #: Entries that are above zero.
@@ -112,7 +112,7 @@ class Boxes(NamedTuple):
     @property
     def are_points(self) -> np.ndarray:
         """Which rows are points in all of their entries."""
-        return (self.scale == 0).all(axis=1)
+        return ((self.scale == 0) & ~np.isnan(self.center)).all(axis=1)
 
     def rows(self, index: Any) -> "Boxes":
         """Those of some rows.
@@ -224,7 +224,7 @@ class Columns(AbstractBijection):
         """The maps for columns of these kinds; where none is given, what the values look like.
 
         Args:
-            X: Rows in the units of the data.
+            X: Rows in the units of the data, NaN where an entry is missing.
             kinds: Kinds by the number of a column.
             names: The names of the columns.
             weights: How much each row counts; all alike by default.
@@ -239,7 +239,8 @@ class Columns(AbstractBijection):
         fitted = []
         for i, name in enumerate(names):
             try:
-                fitted.append(_fit_column(X[:, i], kinds.get(i) or find_kind(X[:, i]), name))
+                there = X[~np.isnan(X[:, i]), i]
+                fitted.append(_fit_column(there, kinds.get(i) or find_kind(there), name))
             except Refused as error:
                 raise Refused(str(error).replace("Column 1 ", f"Column '{name}' ")) from None
         return cls(tuple(fitted))
@@ -263,7 +264,7 @@ class Columns(AbstractBijection):
         """What stands for each entry of rows in the space of the model.
 
         Args:
-            X: Rows in the units of the data.
+            X: Rows in the units of the data; what is missing (NaN) stays so.
         """
         X = np.asarray(X, np.float64)
         parts = [_column_boxes(x, column) for x, column in zip(X.T, self.columns, strict=True)]
@@ -278,15 +279,15 @@ class Columns(AbstractBijection):
         """
         return self.boxes(X).draw(np.random.default_rng(seed))
 
-    def inverse_rows(self, Z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    def inverse_rows(self, Z: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
         """Values of points: every point stands for some row.
 
         Args:
             Z: Points of the model's space.
         """
-        Z = np.asarray(Z, np.float64)
-        parts = [_column_values(z, column) for z, column in zip(Z.T, self.columns, strict=True)]
-        return np.stack(parts, axis=1)
+        flat = np.asarray(Z, np.float64).reshape(-1, *self.shape)
+        parts = [_column_values(z, column) for z, column in zip(flat.T, self.columns, strict=True)]
+        return np.stack(parts, axis=1).reshape(Z.shape)
 
     def transform_and_log_det(self, x, condition=None):
         self._refuse_probabilities()
@@ -397,9 +398,11 @@ def _column_boxes(x: np.ndarray, column: Column) -> Boxes:
     """The boxes of one column's values; its arrays have one axis."""
     # Half of a normal: any point's.
     boxes = Boxes(*(np.full(len(x), value) for value in (0.0, 0.0, 0.25, 0.5, -inf)))
+    missing = np.isnan(x)
+    boxes.center[missing], boxes.log_slope[missing] = np.nan, 0.0
     if column.kind.name == "circular":
         center, log_slope = _forward(x, column, np)
-        return boxes._replace(center=center, log_slope=log_slope)
+        return boxes._replace(center=center, log_slope=np.where(missing, 0.0, log_slope))
     for interval in column.intervals:
         if interval.is_whole:
             rows = np.flatnonzero((x > interval.low) & (x < interval.high) & (x == np.floor(x)))

@@ -170,6 +170,7 @@ def check_table(
     min_rows: int,
     width: int | None = None,
     allow_constant: bool = False,
+    allow_missing: bool = False,
     where: str = "the data",
 ) -> None:
     """Refuse a table that cannot be fitted or scored.
@@ -180,6 +181,7 @@ def check_table(
         min_rows: The fewest rows that will do.
         width: The number of columns expected, where it is known.
         allow_constant: Accept a column with one value only, as scoring does.
+        allow_missing: Accept missing values (NaN), but no column of nothing else.
         where: What the messages call the table.
 
     Raises:
@@ -197,21 +199,27 @@ def check_table(
             f"Expected {width} columns in {where}, got {columns}: give the columns that the "
             "model was fitted to, in the same order."
         )
-    bad = ~np.isfinite(values)
+    bad = np.isinf(values) if allow_missing else ~np.isfinite(values)
     if bad.any():
         row, column = np.unravel_index(np.argmax(bad), bad.shape)
+        ways = "remove or fill them"
+        if np.isnan(values).any() and not np.isinf(values).any():
+            ways += ", or fit the entries that are there by missing='marginalise'"
         raise Refused(
             f"Row {row + 1} of column '{names[column]}' in {where} is {values[row, column]}, the "
-            f"first of {bad.sum()} missing or infinite values (rows counted from 1): remove or "
-            "fill them."
+            f"first of {bad.sum()} missing or infinite values (rows counted from 1): {ways}."
         )
+    missing = np.isnan(values) if allow_missing else np.zeros((1, 1), bool)
+    if (empty := np.flatnonzero(missing.all(axis=0))).size and not allow_constant:
+        raise Refused(f"Column '{names[empty[0]]}' in {where} has no value in any row: drop it.")
     if rows < min_rows:
         raise Refused(f"Too few rows in {where}: got n_samples={rows}, needs at least {min_rows}.")
-    constant = np.flatnonzero((values == values[:1]).all(axis=0))
+    first = values[np.argmin(missing, axis=0), np.arange(columns)] if missing.any() else values[0]
+    constant = np.flatnonzero(((values == first) | missing).all(axis=0))
     if constant.size and not allow_constant:
         others = f", like {constant.size - 1} other columns" if constant.size > 1 else ""
         raise Refused(
-            f"Column '{names[constant[0]]}' in {where} has the value {values[0, constant[0]]:g} "
+            f"Column '{names[constant[0]]}' in {where} has the value {first[constant[0]]:g} "
             f"in every row{others}, so it has no density: drop it."
         )
 
