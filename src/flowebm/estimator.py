@@ -34,6 +34,7 @@ from flowebm.data import (
     effective_rows,
     kinds_of,
     read_table,
+    said_of_turns,
     split,
 )
 from flowebm.evaluation.estimate import EstimateWarning
@@ -303,6 +304,11 @@ class FlowEBM(DensityMixin, BaseEstimator):
             return None
         for column, kind in kinds.items():
             check_kind(values[:, column], kind, names[column])
+            sentence = said_of_turns(values[:, column], kind, names[column])
+            if sentence is not None:
+                self._warn(sentence)
+            if kind.name == "circular" and self.method != "joint":
+                raise Refused(f"Circular columns are for the method 'joint'; got {self.method!r}.")
         columns = Columns.fit(values, kinds, names, weights=weights)
         return None if columns.is_plain and self.missing == "refuse" else columns
 
@@ -320,11 +326,14 @@ class FlowEBM(DensityMixin, BaseEstimator):
             "choose the best model, and every number about the fit is as uncertain as that. With "
             f"fewer than {FEW_ROWS} rows a Gaussian is often the better density."
         )
+        self._warn(sentence)
+        return (sentence,)
+
+    def _warn(self, sentence: str) -> None:
         if self.observers is None:
-            warnings.warn(sentence, EstimateWarning, stacklevel=3)
+            warnings.warn(sentence, EstimateWarning, stacklevel=4)
         else:
             self.observers.warn(sentence)
-        return (sentence,)
 
     def _fit_balanced(
         self,
@@ -387,6 +396,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             train_base=architecture.train_base,
             relevant=architecture.relevant,
             options=cast(BalancedOptions | None, self.options),
+            **_circular_of(parts),
             **self._limits(),
         )
         found = {
@@ -847,6 +857,13 @@ class _Fitted(NamedTuple):
     result: FitResult
     preprocessing: Standardise | LogitPixels | Columns
     architecture: Architecture | EBFlowArchitecture
+
+
+def _circular_of(parts: _Parts) -> dict[str, Any]:
+    """Which columns are circular, where any is, as a fit takes it."""
+    if parts.columns is None or not any(parts.columns.circular):
+        return {}
+    return {"circular": parts.columns.circular}
 
 
 def _weights_of(weights: Split | None) -> dict[str, Any]:

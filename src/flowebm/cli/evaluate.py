@@ -64,6 +64,7 @@ def run(arguments: Sequence[str]) -> None:
         noise=options["dequantise"],
         folder=command.data_dir,
         choice=choice_of(config["options"]),
+        allow_missing=estimator.missing == "marginalise",
     )
     check_order(estimator, points.dataset.names, command.data)
     test, title = points.dataset.values, f"{command.run} on {points.dataset.name}"

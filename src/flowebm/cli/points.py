@@ -76,6 +76,7 @@ def read_points(
     folder: Path | None = None,
     download: bool = False,
     choice: Choice = ALL_COLUMNS,
+    allow_missing: bool = False,
 ) -> Points:
     """Read a built-in data set, a file, or a folder of images.
 
@@ -87,6 +88,7 @@ def read_points(
         folder: The folder of the files of a set of images.
         download: Whether to fetch files that the folder lacks.
         choice: The columns of a file to read, and its labels.
+        allow_missing: Whether entries of a file may be missing.
 
     Raises:
         ValueError: If the data are refused, in one sentence.
@@ -105,11 +107,18 @@ def read_points(
     if path.suffix.lower() in (".npy", ".npz"):
         # Array files may hold images, which have a shape of their own.
         table = read_table(path, images=True, choice=choice)
-        check_table(table.values, table.names, min_rows=1, allow_constant=True, where=data)
+        check_table(
+            table.values,
+            table.names,
+            min_rows=1,
+            allow_constant=True,
+            allow_missing=allow_missing,
+            where=data,
+        )
         dataset = Dataset(data, table.values, table.names, labels=table.labels)
         shape = _with_channel(table.shape)
     else:
-        dataset = load(data, dim=dim, n=n, seed=seed, choice=choice)
+        dataset = load(data, dim=dim, n=n, seed=seed, choice=choice, allow_missing=allow_missing)
         shape = None if path.exists() and path.suffix else _IMAGES.get(dataset.name)
     return Points(dataset, shape)
 
@@ -130,6 +139,7 @@ def read_points_of_width(
     noise: bool = False,
     folder: Path | None = None,
     choice: Choice = ALL_COLUMNS,
+    allow_missing: bool = False,
 ) -> Points:
     """Read data for a model that is there, in its number of columns.
 
@@ -141,18 +151,27 @@ def read_points_of_width(
         noise: Whether whole numbers are to be made continuous; other values stay.
         folder: The folder of the files of a set of images.
         choice: The columns of a file to read, and its labels.
+        allow_missing: Whether entries of a file may be missing.
 
     Raises:
         ValueError: If the data are refused or have another width.
     """
-    points = read_points(data, n=n, seed=seed, folder=folder, choice=choice)
+    points = read_points(
+        data, n=n, seed=seed, folder=folder, choice=choice, allow_missing=allow_missing
+    )
     if points.dataset.target is not None and points.dataset.values.shape[1] != width:
         # Sets of any dimension come in the model's; the others keep their own and are refused.
         with suppress(Refused):
             points = read_points(data, dim=width, n=n, seed=seed)
     dataset = points.dataset
     check_table(
-        dataset.values, dataset.names, min_rows=1, width=width, allow_constant=True, where=data
+        dataset.values,
+        dataset.names,
+        min_rows=1,
+        width=width,
+        allow_constant=True,
+        allow_missing=allow_missing,
+        where=data,
     )
     if noise and (dataset.values == np.floor(dataset.values)).all():
         return points.dequantised(seed)

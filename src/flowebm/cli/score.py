@@ -64,6 +64,7 @@ def run(arguments: Sequence[str]) -> None:
         noise=config["options"]["dequantise"],
         folder=command.data_dir,
         choice=choice_of(config["options"]),
+        allow_missing=estimator.missing == "marginalise",
     )
     check_order(estimator, points.dataset.names, command.data)
     names = getattr(estimator, "feature_names_in_", points.dataset.names)

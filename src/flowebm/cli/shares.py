@@ -75,6 +75,7 @@ def run(arguments: Sequence[str]) -> None:
             where,
             estimator.n_features_in_,
             choice=choice_of({**options, "labels": labels}),
+            allow_missing=estimator.missing == "marginalise",
         )
         check_order(estimator, points.dataset.names, where)
         if points.dataset.labels is None:

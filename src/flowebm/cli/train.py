@@ -129,6 +129,7 @@ def _prepared(command: Command, directory: RunDirectory) -> tuple[Points, dict[s
             command.drop,
             None if command.columns is None else names_of(command.columns),
         ),
+        allow_missing=command.missing == "marginalise",
     )
     if command.dequantise or (points.pixel_levels and not isinstance(command, TrainEBFlow)):
         points = points.dequantised(command.seed)
@@ -150,6 +151,7 @@ def _check_points(command: Command, points: Points) -> None:
         min_rows=math.ceil(MIN_ROWS / kept),
         # Pixels at the border of an image are often constant, which noise mends.
         allow_constant=bool(_pixel_levels(command, points)),
+        allow_missing=command.missing == "marginalise",
         where=command.data,
     )
     for i, kind in kinds_of(_kinds(command), names).items():
@@ -253,6 +255,7 @@ def _fit(command: Command, points: Points, train: np.ndarray, observers: Observe
         architecture=command.architecture,
         options=command.training,
         columns=_kinds(command) or "auto",
+        missing=command.missing,
         point_shape=command.point_shape or points.shape,
         pixel_levels=_pixel_levels(command, points),
         validation_fraction=command.validation_fraction,
@@ -365,6 +368,8 @@ def _plot(
     command: Command, estimator: FlowEBM, train: np.ndarray, values: dict[str, Any], path: Path
 ) -> None:
     shape = estimator.saved_.shape
+    # Plots show complete rows.
+    train = train[~np.isnan(train).any(axis=1)]
     weights = values.get("mode_weights", {})
     with warnings.catch_warnings():
         # A glyph that a font lacks is no news for who trains a model.

@@ -69,6 +69,8 @@ class Train:
             which one may be left out; whole, or whole:LOW:HIGH; circular, or circular:PERIOD;
             levels, for a few values and no other. May be given several times; other columns'
             kinds are found.
+        missing: What becomes of missing entries: "refuse", or "marginalise", rows are fitted by
+            what they have.
         dequantise: Make whole numbers, such as pixels, continuous by uniform noise.
         point_shape: Channels, height and width, where rows are flattened images.
         test_fraction: Share of the rows that the fitted model is measured with. Synthetic sets
@@ -103,6 +105,7 @@ class Train:
     column: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=KIND")
     ] = ()
+    missing: Literal["refuse", "marginalise"] = "refuse"
     dequantise: bool = False
     point_shape: tuple[Count, Count, Count] | None = None
     test_fraction: Share = 0.1

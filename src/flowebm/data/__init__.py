@@ -13,6 +13,7 @@ from flowebm.data.kinds import KindLike as KindLike
 from flowebm.data.kinds import check_kind as check_kind
 from flowebm.data.kinds import find_column as find_column
 from flowebm.data.kinds import kinds_of as kinds_of
+from flowebm.data.kinds import said_of_turns as said_of_turns
 from flowebm.data.logit_pixels import LogitPixels as LogitPixels
 from flowebm.data.split import Split as Split
 from flowebm.data.split import split as split

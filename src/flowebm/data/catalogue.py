@@ -85,6 +85,7 @@ def load(
     n: int = 20_000,
     seed: int = 0,
     choice: Choice = ALL_COLUMNS,
+    allow_missing: bool = False,
 ) -> Dataset:
     """Load a data set by its name, or a table from a file.
 
@@ -95,6 +96,7 @@ def load(
         n: Number of points to draw from a synthetic set; others come whole.
         seed: Seed of the draws, and of the noise that makes the digits' pixels continuous.
         choice: The columns of a file to read, and its labels.
+        allow_missing: Whether entries of a file may be missing.
 
     Returns:
         The data set, in float64 on the host, the same for the same arguments.
@@ -134,7 +136,14 @@ def load(
             f"{', '.join(available())}, or a file ending in {', '.join(READ_SUFFIXES)}."
         )
     table = read_table(path, choice=choice)
-    check_table(table.values, table.names, min_rows=1, allow_constant=True, where=str(path))
+    check_table(
+        table.values,
+        table.names,
+        min_rows=1,
+        allow_constant=True,
+        allow_missing=allow_missing,
+        where=str(path),
+    )
     return Dataset(str(path), table.values, table.names, labels=table.labels)
 
 

@@ -390,7 +390,9 @@ def _forward(x: Any, column: Column, xp: Any) -> tuple[Any, Any]:
 
 def _backward(z: Any, column: Column, xp: Any) -> Any:
     if column.kind.name == "circular":
-        return (z - tau * xp.floor((z + pi) / tau)) * (column.kind.period / tau)
+        period, low = column.kind.period, column.kind.low
+        x = z * (period / tau)
+        return x - period * xp.floor((x - low) / period)
     return column.intervals[0].inverse(z, xp)
 
 
@@ -485,7 +487,8 @@ def _column_values(z: np.ndarray, column: Column) -> np.ndarray:
 def _fit_column(x: np.ndarray, kind: Kind, name: str) -> Column:
     """The map of one column, fitted to rows in proportion to their weights."""
     if kind.name == "circular":
-        return Column(kind)
+        # Angles come back in the window that the rows are in: from 0, or about it.
+        return Column(replace(kind, low=0.0 if (x >= 0).all() else -kind.period / 2))
     if kind.name in ("whole", "levels"):
         return _fit_counted(x, kind)
     refuse_categories(x, name)

@@ -37,7 +37,8 @@ class Kind:
 
     Attributes:
         name: `real`, `bounded`, `whole`, `circular`, or `levels`: a few values and no other.
-        low: The lowest value that there can be; minus infinity where there is none.
+        low: The lowest value that there can be; minus infinity where there is none. Of circular
+            values the one that a turn begins at.
         high: The highest one.
         period: Of circular values.
     """
@@ -52,7 +53,7 @@ class Kind:
         if self.name == "bounded":
             return ends
         if self.name == "circular":
-            return f"circular:{self.period:.10g}"
+            return f"circular:{self.period:.10g}"  # Where a turn begins is no part of the kind.
         return self.name if ends == ":" else f"{self.name}:{ends}"
 
 
@@ -182,6 +183,8 @@ def check_kind(x: Float[np.ndarray, " n"], kind: Kind, name: str, where: str = "
     Raises:
         ValueError: If there are such, with the row of the first, counted from 1.
     """
+    if kind.name == "circular":
+        return
     beyond = (x < kind.low) | (x > kind.high)
     if beyond.any():
         row = int(np.argmax(beyond))
@@ -201,6 +204,27 @@ def check_kind(x: Float[np.ndarray, " n"], kind: Kind, name: str, where: str = "
             f"number ({broken.sum()} rows in all, counted from 1): round the column, or declare it "
             "'real'."
         )
+
+
+def said_of_turns(x: Float[np.ndarray, " n"], kind: Kind, name: str) -> str | None:
+    """A sentence on angles that are not in one turn, from 0 or about it, and are wrapped.
+
+    Args:
+        x: The column's values.
+        kind: Its kind.
+        name: Its name.
+    """
+    if kind.name != "circular":
+        return None
+    turns = [(x < low) | (x > low + kind.period) for low in (0.0, -kind.period / 2)]
+    outside = min(turns, key=np.sum)
+    if not outside.any():
+        return None
+    row = int(np.argmax(outside))
+    return (
+        f"{outside.sum()} rows of column '{name}' are outside of its period {kind.period:g}, the "
+        f"first with {x[row]:.6g} in row {row + 1}: they are wrapped."
+    )
 
 
 def find_atoms(

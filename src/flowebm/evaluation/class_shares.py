@@ -145,7 +145,11 @@ def class_shares(
     data = counts / n
     data_stderr = np.sqrt(data * (1 - data) / n)
     kept = _balanced(codes, counts, random_state)
+    # Samples have no gaps, and a classifier would see which rows have.
+    kept = kept[~np.isnan(rows[kept]).any(axis=1)]
     rows, codes = rows[kept], codes[kept]
+    if len(np.unique(codes)) < k:
+        raise Refused("Of some class every row has gaps: leave columns out, or that class.")
     n = len(codes)
     samples = np.asarray(model.sample(n_samples, random_state=random_state), np.float64)
     of_rows, of_samples = np.zeros((n, k)), np.zeros((n_samples, k))
