@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from flowebm.data import load as load
     from flowebm.data import load_images as load_images
     from flowebm.estimator import FlowEBM as FlowEBM
+    from flowebm.evaluation import ClassShares as ClassShares
     from flowebm.evaluation import EstimateWarning as EstimateWarning
     from flowebm.evaluation import NearestMode as NearestMode
+    from flowebm.evaluation import class_shares as class_shares
     from flowebm.evaluation import held_out_nll as held_out_nll
     from flowebm.evaluation import kl_divergence as kl_divergence
     from flowebm.evaluation import log_partition as log_partition
@@ -54,6 +56,7 @@ _ORIGINS = {
     "AbstractEnergyModel": "flowebm.models",
     "Architecture": "flowebm.models",
     "BalancedOptions": "flowebm.training",
+    "ClassShares": "flowebm.evaluation",
     "EBFlow": "flowebm.models",
     "EBFlowArchitecture": "flowebm.models",
     "EnergyModel": "flowebm.models",
@@ -70,6 +73,7 @@ _ORIGINS = {
     "ScoreMatchingOptions": "flowebm.training",
     "StartPoints": "flowebm.training",
     "TrainingDiverged": "flowebm.training",
+    "class_shares": "flowebm.evaluation",
     "fit_balanced": "flowebm.training",
     "fit_joint": "flowebm.training",
     "fit_persistent": "flowebm.training",
@@ -107,6 +111,7 @@ __all__ = [
     "AbstractEnergyModel",
     "Architecture",
     "BalancedOptions",
+    "ClassShares",
     "EBFlow",
     "EBFlowArchitecture",
     "EnergyModel",
@@ -124,6 +129,7 @@ __all__ = [
     "StartPoints",
     "TrainingDiverged",
     "__version__",
+    "class_shares",
     "fit_balanced",
     "fit_joint",
     "fit_persistent",

@@ -12,7 +12,7 @@ import tyro
 from flowebm.cli.arguments import parse
 from flowebm.cli.fitted import check_order, load_fitted
 from flowebm.cli.measure import measure
-from flowebm.cli.points import fresh_points, hold_out, read_points_of_width
+from flowebm.cli.points import choice_of, fresh_points, hold_out, read_points_of_width
 from flowebm.cli.table import print_measures
 from flowebm.options import Seed
 from flowebm.run import plain
@@ -63,6 +63,8 @@ def run(arguments: Sequence[str]) -> None:
         seed=options["seed"],
         noise=options["dequantise"],
         folder=command.data_dir,
+        choice=choice_of(config["options"]),
+        allow_missing=estimator.missing == "marginalise",
     )
     check_order(estimator, points.dataset.names, command.data)
     test, title = points.dataset.values, f"{command.run} on {points.dataset.name}"

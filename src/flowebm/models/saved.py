@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from flowebm.atomic_write import atomic_write, writing
+from flowebm.data.columns import Columns
 from flowebm.data.logit_pixels import LogitPixels
 from flowebm.data.standardise import Standardise
 from flowebm.models.architecture import Architecture
@@ -68,7 +69,7 @@ class SavedModel:
 
     model: EnergyModel | EBFlow
     proposal: AbstractDistribution
-    preprocessing: Standardise | LogitPixels
+    preprocessing: Standardise | LogitPixels | Columns
     log_partition: float
     log_partition_stderr: float
     architecture: Architecture | EBFlowArchitecture
@@ -102,7 +103,6 @@ def save_model(directory: str | Path, saved: SavedModel) -> None:
             do not belong together and are refused when they are loaded.
     """
     directory = Path(directory)
-    pixels = _plain(saved.preprocessing) if isinstance(saved.preprocessing, LogitPixels) else None
     try:
         recipe, arrays = _describe(saved)
     except ValueError as error:
@@ -125,7 +125,7 @@ def save_model(directory: str | Path, saved: SavedModel) -> None:
         "model": type(saved.model).__name__,
         "recipe": recipe,
         "architecture": dataclasses.asdict(saved.architecture),
-        "preprocessing": pixels,
+        "preprocessing": _plain(saved.preprocessing),
         "shape": list(saved.shape),
         "columns": None if saved.columns is None else list(saved.columns),
         "log_partition": float(saved.log_partition),
@@ -268,7 +268,12 @@ def _check_shapes(parts: tuple[Any, ...], shape: tuple[int, ...]) -> None:
             raise ValueError("its densities are not of single points")
 
 
-def _plain(preprocessing: LogitPixels) -> dict[str, Any]:
+def _plain(preprocessing: Standardise | LogitPixels | Columns) -> dict[str, Any] | None:
+    """A preprocessing without arrays as plain values."""
+    if isinstance(preprocessing, Standardise):
+        return None
+    if isinstance(preprocessing, Columns):
+        return {"columns": preprocessing.to_values()}
     return {name: getattr(preprocessing, name) for name in ("levels", "smoothness", "margin")}
 
 

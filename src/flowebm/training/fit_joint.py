@@ -23,7 +23,7 @@ from flowebm.models.marginals import Marginals, fit_marginals
 from flowebm.models.stack import seed_of
 from flowebm.models.subspace import SubspaceDensity, SubspaceTilt
 from flowebm.models.tilted import EnergyModel
-from flowebm.models.tilts import MLPTilt
+from flowebm.models.tilts import CircularTilt, MLPTilt
 from flowebm.training.budget import Budget
 from flowebm.training.candidate import Candidate, better_of, gain
 from flowebm.training.driver import Observers, TrainingDiverged
@@ -134,7 +134,9 @@ def fit_joint(
     rows = Rows(data, jnp.asarray(validation, float), RowWeights.of(weights, validation_weights))
     fit = _Joint(key, rows, options, max_steps, Budget.of(time_budget), observers, circular)
     gaussian = Candidate.of("Gaussian", model.base, rows)
-    candidates = [gaussian, *fit.mixtures()]
+    # On a circle there are only the networks, which are periodic.
+    is_circular = circular is not None and any(circular)
+    candidates = [] if is_circular else [gaussian, *fit.mixtures()]
     relevance, active = fit.active_subspace(gaussian.density, candidates)
     candidates += fit.of_subspace(relevance, active)
     candidates += fit.networks(candidates, relevance, active)
@@ -142,6 +144,8 @@ def fit_joint(
     tilt = model.tilt
     if active is not None and relevance is not None and isinstance(tilt, MLPTilt):
         tilt = SubspaceTilt.of(tilt, relevance.change, active, key=fit.key("tilt"))
+    elif is_circular and isinstance(tilt, MLPTilt):
+        tilt = CircularTilt.of(tilt, circular, key=fit.key("tilt"))
     tilted, draws = fit.tilt(tilt, base)
     return fit.result(base, tilted, draws, candidates, relevance, active, sentences)
 
@@ -189,7 +193,7 @@ class _Joint:
 
     def mixtures(self) -> Iterator[Candidate]:
         """Mixtures of Gaussians, of the columns and of their marginal transforms."""
-        if not self.are_columns or any(self.circular or ()):
+        if not self.are_columns:
             return
         # Networks and the tilt have their time left: a mixture is seldom the last word.
         rows, marginals = self.rows, cast(Marginals, self.marginals)
@@ -305,7 +309,9 @@ class _Joint:
         Of the active subspace's coordinates alone, where a mixture of these is the best so far.
         """
         options, rows, marginals = self.options, self.rows, self.marginals
-        if not self.are_columns or len(rows.train) < options.network_rows:
+        # Nothing else is fitted on a circle, however few the rows are.
+        is_worth_it = len(rows.train) >= options.network_rows or not candidates
+        if not self.are_columns or not is_worth_it:
             return
         change = None
         if relevance is not None and self.best(candidates).name.startswith(SUBSPACE):
@@ -313,9 +319,9 @@ class _Joint:
             rows = Rows(turn(rows.train), turn(rows.validation), rows.weights)
             marginals = fit_marginals(rows.in_proportion())
         found = list(candidates)
-        before = stack(self.seed("stack"), found, self.rows)
-        for number in range(options.most_networks):
-            if self.budget.is_spent(reserve=0.2):
+        before = stack(self.seed("stack"), found, self.rows) if found else None
+        for number in range(max(options.most_networks, 0 if found else 1)):
+            if found and self.budget.is_spent(reserve=0.2):
                 return
             name = f"network-{number + 1}"
             with suppress(TrainingDiverged):
@@ -337,7 +343,9 @@ class _Joint:
                 yield network
                 found.append(network)
             after = stack(self.seed("stack"), found, self.rows)
-            if rows.shape[0] == 1 or gain(after, before, self.rows)[0] < options.worthwhile:
+            if rows.shape[0] == 1:
+                return
+            if before is not None and gain(after, before, self.rows)[0] < options.worthwhile:
                 return
             before = after
 
