@@ -135,8 +135,7 @@ def fit_joint(
     fit = _Joint(key, rows, options, max_steps, Budget.of(time_budget), observers, circular)
     gaussian = Candidate.of("Gaussian", model.base, rows)
     # On a circle there are only the networks, which are periodic.
-    is_circular = circular is not None and any(circular)
-    candidates = [] if is_circular else [gaussian, *fit.mixtures()]
+    candidates = [] if any(circular or ()) else [gaussian, *fit.mixtures()]
     relevance, active = fit.active_subspace(gaussian.density, candidates)
     candidates += fit.of_subspace(relevance, active)
     candidates += fit.networks(candidates, relevance, active)
@@ -144,7 +143,7 @@ def fit_joint(
     tilt = model.tilt
     if active is not None and relevance is not None and isinstance(tilt, MLPTilt):
         tilt = SubspaceTilt.of(tilt, relevance.change, active, key=fit.key("tilt"))
-    elif is_circular and isinstance(tilt, MLPTilt):
+    elif circular is not None and any(circular) and isinstance(tilt, MLPTilt):
         tilt = CircularTilt.of(tilt, circular, key=fit.key("tilt"))
     tilted, draws = fit.tilt(tilt, base)
     return fit.result(base, tilted, draws, candidates, relevance, active, sentences)
