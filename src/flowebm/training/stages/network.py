@@ -92,7 +92,7 @@ def fit_network(
         order,
         width=options.network_width,
         blocks=options.network_blocks,
-        components=options.network_components,
+        components=options.components_of(z.shape[1]),
         circular=circular,
         key=make_key,
     )
