@@ -5,6 +5,7 @@ import importlib
 import re
 import shlex
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from flowebm.cli import main
 from flowebm.cli.report import default_options
 from flowebm.models import make_flow
-from flowebm.training import BalancedOptions, fit_flow
+from flowebm.training import BalancedOptions, JointOptions, fit_flow
 
 #: Any fenced block: its language, and what is in it.
 BLOCK = re.compile(r"^```(\S*)\n(.*?)^```$", re.M | re.S)
@@ -30,9 +31,30 @@ SMALL_OPTIONS = {
     "flow_depth": 1,
     "flow_batch": 64,
     "n_evaluation": 128,
+    "least_steps": 20,
+    "most_networks": 1,
+    "network_width": 16,
+    "tilt_steps": 20,
+    "n_draws": 2048,
     "n_blocks": 1,
     "conditioner_width": 8,
 }
+
+
+def small_joint_options():
+    """`JointOptions` with other defaults."""
+
+    @dataclass(frozen=True)
+    class SmallJointOptions(JointOptions):
+        epochs: int = 1
+        least_steps: int = 20
+        most_networks: int = 1
+        network_width: int = 16
+        tilt_steps: int = 20
+        n_draws: int = 2048
+        n_chains: int = 128
+
+    return SmallJointOptions
 
 
 @contextmanager
@@ -40,15 +62,15 @@ def little_work(small_architecture):
     """Small networks and few steps where Python code names none; commands get options."""
     estimator = importlib.import_module("flowebm.estimator")
     fit = importlib.import_module("flowebm.training.fit_balanced")
-    exploration = importlib.import_module("flowebm.training.exploration")
+    joint = importlib.import_module("flowebm.training.fit_joint")
     sampling = importlib.import_module("flowebm.training.sampling")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimator, "Architecture", small_architecture)
         patch.setattr(estimator, "DEFAULT_STEPS", dict.fromkeys(estimator.DEFAULT_STEPS, 20))
         small_options = functools.partial(BalancedOptions, n_chains=128, flow_batch=128)
         patch.setattr(fit, "BalancedOptions", small_options)
-        for module in (fit, exploration):
-            patch.setattr(module, "fit_flow", functools.partial(fit_flow, max_steps=20))
+        patch.setattr(fit, "fit_flow", functools.partial(fit_flow, max_steps=20))
+        patch.setattr(joint, "JointOptions", small_joint_options())
         small_flow = functools.partial(make_flow, layers=2, width=8, depth=1)
         patch.setattr(sampling, "make_flow", small_flow)
         yield
