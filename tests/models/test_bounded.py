@@ -58,8 +58,8 @@ def test_a_hole_between_the_draws_holds_no_more_than_is_stated(bound):
     assert float(jnp.abs(tilts(model.tilt, points)).max()) == 0
     log_z = LogPartition.from_log_weights(-tilts(model.tilt, points)).value
     # By quadrature, fine around the hole.
-    side = np.unique(np.concatenate([np.linspace(-8, 8, 20_001), np.linspace(centre - width,
-                                                                           centre + width, 20_001)]))  # fmt: skip
+    fine = np.linspace(centre - width, centre + width, 20_001)
+    side = np.unique(np.concatenate([np.linspace(-8, 8, 20_001), fine]))
     middle = jnp.asarray((side[1:] + side[:-1]) / 2)[:, None]
     mass = np.exp(np.asarray(jax.vmap(model.unnormalized_log_prob)(middle))) * np.diff(side)
     in_hole = np.abs(np.asarray(middle)[:, 0] - centre) < width

@@ -163,7 +163,7 @@ def test_a_tilt_is_kept_where_it_gains(ring_fit):
 
 
 def test_a_tilt_is_bounded_and_its_integral_known(ring_fit):
-    points, result = ring_fit
+    _, result = ring_fit
     log_ratio = unnormalised(result.model, GRID) - result.flow.log_prob(GRID)
     assert float(jnp.abs(log_ratio).max()) <= result.bound + 1e-3
     mass = float(jnp.exp(log_prob(result, GRID)).sum()) * AREA
