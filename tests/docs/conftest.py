@@ -5,7 +5,6 @@ import importlib
 import re
 import shlex
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from flowebm.cli import main
 from flowebm.cli.report import default_options
 from flowebm.models import make_flow
-from flowebm.training import BalancedOptions, JointOptions, fit_flow
+from flowebm.training import BalancedOptions, fit_flow
 
 #: Any fenced block: its language, and what is in it.
 BLOCK = re.compile(r"^```(\S*)\n(.*?)^```$", re.M | re.S)
@@ -41,24 +40,8 @@ SMALL_OPTIONS = {
 }
 
 
-def small_joint_options():
-    """`JointOptions` with other defaults."""
-
-    @dataclass(frozen=True)
-    class SmallJointOptions(JointOptions):
-        epochs: int = 1
-        least_steps: int = 20
-        most_networks: int = 1
-        network_width: int = 16
-        tilt_steps: int = 20
-        n_draws: int = 2048
-        n_chains: int = 128
-
-    return SmallJointOptions
-
-
 @contextmanager
-def little_work(small_architecture):
+def little_work(small_architecture, small_joint_options):
     """Small networks and few steps where Python code names none; commands get options."""
     estimator = importlib.import_module("flowebm.estimator")
     fit = importlib.import_module("flowebm.training.fit_balanced")
@@ -70,14 +53,14 @@ def little_work(small_architecture):
         small_options = functools.partial(BalancedOptions, n_chains=128, flow_batch=128)
         patch.setattr(fit, "BalancedOptions", small_options)
         patch.setattr(fit, "fit_flow", functools.partial(fit_flow, max_steps=20))
-        patch.setattr(joint, "JointOptions", small_joint_options())
+        patch.setattr(joint, "JointOptions", small_joint_options)
         small_flow = functools.partial(make_flow, layers=2, width=8, depth=1)
         patch.setattr(sampling, "make_flow", small_flow)
         yield
 
 
 @pytest.fixture
-def run_page(small_architecture, tmp_path, monkeypatch):
+def run_page(small_architecture, small_joint_options, tmp_path, monkeypatch):
     """Run every block of a page in one folder; the names that its Python left."""
     monkeypatch.chdir(tmp_path)
 
@@ -85,7 +68,7 @@ def run_page(small_architecture, tmp_path, monkeypatch):
         names = {"__name__": "__main__"}
         for language, code in BLOCK.findall(page.read_text(encoding="utf-8")):
             if language == "python":
-                with little_work(small_architecture):
+                with little_work(small_architecture, small_joint_options):
                     exec(compile(code, page.name, "exec"), names)
             elif language == "sh":
                 run_commands(code)
