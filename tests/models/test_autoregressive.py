@@ -13,13 +13,14 @@ from flowebm.models.autoregressive import AutoregressiveMixture, started_at
 SIZES = {"width": 16, "blocks": 2, "components": 3}
 
 
-def random_model(order, circular=None, scale=0.5):
+def random_model(order, circular=None):
     """A network none of whose parameters is zero."""
     model = AutoregressiveMixture(np.asarray(order), circular=circular, key=jr.key(0), **SIZES)
     shapes = lambda m: (m.readout, m.linear, m.embed_bias, m.hidden_bias)  # noqa: E731
     keys = jr.split(jr.key(1), 4)
-    values = [scale * jr.normal(k, x.shape) for k, x in zip(keys, shapes(model), strict=True)]
-    return eqx.tree_at(shapes, model, values)
+    # The readout is small, so that the scales of a column are not those of another world.
+    parts = zip(keys, shapes(model), (0.05, 0.5, 0.5, 0.5), strict=True)
+    return eqx.tree_at(shapes, model, tuple(c * jr.normal(k, x.shape) for k, x, c in parts))
 
 
 def cells(model, circular, n=600):
@@ -77,9 +78,9 @@ def test_conditionals_depend_on_earlier_columns_alone(circular):
     for part in jax.jacfwd(model.conditionals)(x):
         strength = np.abs(np.asarray(part)).max(axis=1)  # of each output from each input
         assert np.all(strength[later] == 0)
-    # The means depend on all that come before: none is masked too much.
-    means = np.abs(np.asarray(jax.jacfwd(model.conditionals)(x).means)).max(axis=1)
-    assert np.all(means[~later] > 0)
+    # The scales, which the network makes, depend on all before: none is masked too much.
+    scales = np.abs(np.asarray(jax.jacfwd(model.conditionals)(x).log_scales)).max(axis=1)
+    assert np.all(scales[~later] > 0)
 
 
 def test_the_likelihood_is_the_sum_of_the_conditionals():
@@ -99,12 +100,13 @@ def test_a_turn_changes_nothing():
     model = random_model((1, 0, 2), (True, False, True))
     x = jnp.array([0.3, -1.0, 2.0])
     turned = x + 2 * jnp.pi * jnp.array([1.0, 0.0, -1.0])
-    assert float(model.log_prob(turned)) == pytest.approx(float(model.log_prob(x)), abs=1e-4)
+    assert float(model.log_prob(turned)) == pytest.approx(float(model.log_prob(x)), abs=1e-3)
 
 
 def test_it_starts_at_the_linear_regressions():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2000, 3))
+    truth = -0.5 * np.mean(np.sum(x**2, axis=1)) - 1.5 * np.log(2 * np.pi)
     x[:, 1] += 2.0 * x[:, 0]
     x[:, 2] += 0.5 * x[:, 0] - 3.0 * x[:, 1]
     order = np.array([1, 0, 2])
@@ -114,10 +116,9 @@ def test_it_starts_at_the_linear_regressions():
     for i, seen in ((0, [1]), (2, [0, 1])):
         design = np.column_stack([x[:, seen], np.ones(2000)])
         slopes = np.linalg.lstsq(design, x[:, i], rcond=None)[0][:-1]
-        np.testing.assert_allclose(started.linear[seen, i], slopes, rtol=1e-3)
+        np.testing.assert_allclose(np.asarray(started.linear)[seen, i], slopes, rtol=1e-3)
     assert np.count_nonzero(started.linear) == 3
     # Near the likelihood of the regressions, which is that of the truth.
-    truth = -1.5 * np.log(2 * np.pi * np.e)
     log_prob = float(jax.vmap(started.log_prob)(jnp.asarray(x, jnp.float32)).mean())
     assert truth - 0.3 < log_prob < truth + 0.02
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from flowjax.distributions import Normal
 
-from flowebm.evaluation.log_partition import LogPartition
 from flowebm.models import EnergyModel, MLPTilt
 from flowebm.models.bounded import BoundedTilt, NoTilt, tilts
 from flowebm.models.trainable import partition_trainable
@@ -31,7 +30,7 @@ def test_no_network_exceeds_the_bound(bound):
     wild = eqx.tree_at(lambda t: t.readout.weight, tilt, 1e4 * jnp.ones((1, 8)))
     points = 10 * jr.normal(jr.key(1), (1000, 2))
     values = tilts(BoundedTilt(wild, bound), points)
-    assert float(jnp.abs(values).max()) <= bound
+    assert float(jnp.abs(values).max()) <= bound * (1 + 1e-6)
     assert float(jnp.abs(values).max()) > 0.9 * bound
 
 
@@ -49,21 +48,22 @@ def test_a_hole_between_the_draws_holds_no_more_than_is_stated(bound):
     """The hole is where no draw fell, and 100 nats deep before it is bounded."""
     base = Normal(jnp.zeros(1), 1.0)
     draws = np.sort(np.asarray(base.sample(jr.key(0), (2000,)))[:, 0])
-    inner = draws[100:-100]
-    gap = int(np.argmax(np.diff(inner)))
-    centre, width = inner[gap : gap + 2].mean(), 0.4999 * np.diff(inner)[gap]
+    # Chosen before the draws: whatever gap there is around one half.
+    place = np.searchsorted(draws, 0.5)
+    left, right = draws[place - 1], draws[place]
+    centre, width = (left + right) / 2, 0.49 * (right - left)
     hole = Hole(jnp.asarray(centre), float(width), 100.0)
     model = EnergyModel(BoundedTilt(hole, bound), base)
     points = jnp.asarray(draws)[:, None]
     assert float(jnp.abs(tilts(model.tilt, points)).max()) == 0
-    log_z = LogPartition.from_log_weights(-tilts(model.tilt, points)).value
     # By quadrature, fine around the hole.
-    fine = np.linspace(centre - width, centre + width, 20_001)
+    fine = np.linspace(centre - width, centre + width, 201)
     side = np.unique(np.concatenate([np.linspace(-8, 8, 20_001), fine]))
     middle = jnp.asarray((side[1:] + side[:-1]) / 2)[:, None]
     mass = np.exp(np.asarray(jax.vmap(model.unnormalized_log_prob)(middle))) * np.diff(side)
     in_hole = np.abs(np.asarray(middle)[:, 0] - centre) < width
-    assert abs(np.log(mass.sum()) - log_z) < bound
+    # Draws say that log Z is zero.
+    assert 0 < np.log(mass.sum()) < bound
     hidden_mass = np.exp(2 * bound) * np.log(20) / len(draws)
     assert 0 < mass[in_hole].sum() / mass.sum() < hidden_mass
     # Without its bound the model would be nothing but the hole.

@@ -59,7 +59,8 @@ def test_every_column_rises_and_is_straight_beyond_its_knots(marginals):
 
 
 def test_slopes_are_continuous_at_the_knots(marginals):
-    for side in (marginals.x - 1e-7, marginals.x + 1e-7):
+    knots = jnp.asarray(marginals.x, float)
+    for side in (knots - 1e-7, knots + 1e-7):
         slopes = jax.vmap(lambda x: jnp.diagonal(jax.jacfwd(marginals.transform)(x)))(side.T)
         np.testing.assert_allclose(slopes.T, marginals.slopes, rtol=1e-3)
 

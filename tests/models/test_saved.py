@@ -392,7 +392,7 @@ def test_every_place_of_a_recipe_may_be_junk(folder):
 
     walk(whole["recipe"], ())
     draw = random.Random(0)
-    for path in draw.sample(places, 40):
+    for path in draw.sample(places, 12):
         for junk in ([], {}, "x", -1, 10**12, [[1]]):
             (folder / "model.json").write_text(json.dumps(whole))
             rewrite(folder, recipe_of(path, junk))
@@ -400,7 +400,8 @@ def test_every_place_of_a_recipe_may_be_junk(folder):
                 loaded = load_model(folder)
             except Refused:
                 continue
-            assert eqx.tree_equal(arrays_of(loaded), arrays_of(expected)), (path, junk)
+            found, same = (jax.tree.leaves(arrays_of(m)) for m in (loaded, expected))
+            assert all(map(np.array_equal, found, same)), (path, junk)
 
 
 @pytest.mark.parametrize("number", [10**9, 10**12])

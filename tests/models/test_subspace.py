@@ -52,8 +52,8 @@ def test_a_tilt_of_a_subspace_sees_nothing_else():
     tilt = eqx.tree_at(lambda t: t.readout.weight, tilt, readout)
     seeing = SubspaceTilt.of(tilt, LinearChange.of(MATRIX, OFFSET, (5,)), 2, key=jr.key(6))
     slopes = jax.grad(seeing)(X) @ MATRIX
-    np.testing.assert_allclose(slopes[2:], 0, atol=1e-5)
-    assert float(jnp.abs(slopes[:2]).min()) > 1e-4
+    np.testing.assert_allclose(slopes[2:], 0, atol=1e-4)
+    assert float(jnp.abs(slopes[:2]).max()) > 1e-2
     shapes = [leaf.shape for leaf in jax.tree.leaves(partition_trainable(seeing)[0])]
     # Neither the matrix nor its inverse is trained.
     assert shapes.count((8, 2)) == 1
