@@ -44,10 +44,10 @@ def block_of(
 
     def run() -> None:
         with placement.active():
-            kept[0], metrics = _run_block(frozen, kept[0], length, jnp.asarray(1e6))
+            kept[0] = _run_block(frozen, kept[0], jnp.asarray(length), jnp.asarray(1e6))
             if evaluated:
-                kept[0], metrics = _evaluate(frozen, kept[0])
-        jax.block_until_ready(metrics or kept[0])
+                kept[0], *_ = _evaluate(frozen, kept[0])
+        jax.block_until_ready(kept[0])
 
     return run
 

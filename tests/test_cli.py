@@ -442,6 +442,30 @@ def test_an_unreadable_file_is_refused(tmp_path, capsys):
     assert f"Cannot read {path} as Parquet" in message
 
 
+@pytest.mark.parametrize("json_too", [False, True])
+@pytest.mark.parametrize(
+    "command",
+    [["score", "mixture"], ["evaluate", "mixture"], ["sample", "-n", "3", "-o", "out.npy"]],
+)
+def test_commands_repeat_what_the_fit_had_to_say(
+    finished, tmp_path, monkeypatch, capsys, command, json_too
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    values = json.loads((run / "model.json").read_text())
+    said = ["The estimate of log Z is not to be believed.", "Balanced training is given up."]
+    (run / "model.json").write_text(json.dumps(values | {"warnings": said}))
+    monkeypatch.chdir(tmp_path)
+    name, *rest = command
+    assert main([name, str(run), *rest, "--quiet", *["--json"] * json_too]) == 0
+    out, err = capsys.readouterr()
+    for sentence in said:
+        if json_too:
+            assert sentence in json.loads(out)["warnings"]
+        else:
+            assert sentence in " ".join((out + err).split())
+
+
 @pytest.mark.parametrize("command", ["score", "evaluate"])
 def test_a_table_of_another_width_is_refused(finished, tmp_path, capsys, command):
     path = table(tmp_path, c=np.arange(80))

@@ -115,6 +115,17 @@ def test_few_rows_are_fitted_with_a_warning(fitted_again):
     assert model.result_.warnings == tuple(warned)
 
 
+def test_what_a_fit_had_to_say_is_told_again_to_who_loads_it(fitted_again, tmp_path):
+    model, warned = fitted_again
+    model.save(tmp_path)
+    with pytest.warns(EstimateWarning) as again:
+        loaded = FlowEBM.load(tmp_path)
+    assert [str(warning.message) for warning in again] == warned
+    assert {warning.filename for warning in again} == {__file__}
+    # Its log Z is exact.
+    assert (loaded.saved_.ess, loaded.saved_.khat, loaded.saved_.n_draws) == (None, None, None)
+
+
 def test_frames_of_polars_are_frames(fitted, data):
     frame = polars.from_pandas(data)
     again = estimator().fit(frame)

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from flowebm.data import load as load
     from flowebm.data import load_images as load_images
     from flowebm.estimator import FlowEBM as FlowEBM
+    from flowebm.evaluation import ClassShares as ClassShares
     from flowebm.evaluation import EstimateWarning as EstimateWarning
     from flowebm.evaluation import NearestMode as NearestMode
+    from flowebm.evaluation import class_shares as class_shares
     from flowebm.evaluation import held_out_nll as held_out_nll
     from flowebm.evaluation import kl_divergence as kl_divergence
     from flowebm.evaluation import log_partition as log_partition
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from flowebm.training import SamplingOptions as SamplingOptions
     from flowebm.training import SamplingResult as SamplingResult
     from flowebm.training import ScoreMatchingOptions as ScoreMatchingOptions
+    from flowebm.training import StartPoints as StartPoints
     from flowebm.training import TrainingDiverged as TrainingDiverged
     from flowebm.training import fit_balanced as fit_balanced
     from flowebm.training import fit_joint as fit_joint
@@ -53,6 +56,7 @@ _ORIGINS = {
     "AbstractEnergyModel": "flowebm.models",
     "Architecture": "flowebm.models",
     "BalancedOptions": "flowebm.training",
+    "ClassShares": "flowebm.evaluation",
     "EBFlow": "flowebm.models",
     "EBFlowArchitecture": "flowebm.models",
     "EnergyModel": "flowebm.models",
@@ -67,7 +71,9 @@ _ORIGINS = {
     "SamplingOptions": "flowebm.training",
     "SamplingResult": "flowebm.training",
     "ScoreMatchingOptions": "flowebm.training",
+    "StartPoints": "flowebm.training",
     "TrainingDiverged": "flowebm.training",
+    "class_shares": "flowebm.evaluation",
     "fit_balanced": "flowebm.training",
     "fit_joint": "flowebm.training",
     "fit_persistent": "flowebm.training",
@@ -105,6 +111,7 @@ __all__ = [
     "AbstractEnergyModel",
     "Architecture",
     "BalancedOptions",
+    "ClassShares",
     "EBFlow",
     "EBFlowArchitecture",
     "EnergyModel",
@@ -119,8 +126,10 @@ __all__ = [
     "SamplingOptions",
     "SamplingResult",
     "ScoreMatchingOptions",
+    "StartPoints",
     "TrainingDiverged",
     "__version__",
+    "class_shares",
     "fit_balanced",
     "fit_joint",
     "fit_persistent",

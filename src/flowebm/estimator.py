@@ -1,7 +1,6 @@
 """`FlowEBM`: the library behind scikit-learn's interface."""
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, cast
@@ -19,18 +18,25 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowebm.data import (
+    Boxes,
+    Columns,
+    KindLike,
     LogitPixels,
     Split,
     Standardise,
     Table,
+    check_kind,
     check_table,
     check_weights,
     dequantise,
     effective_rows,
+    kinds_of,
     read_table,
+    said_of_turns,
     split,
 )
-from flowebm.evaluation.estimate import EstimateWarning
+from flowebm.evaluation.estimate import warn
+from flowebm.evaluation.log_partition import LogPartition
 from flowebm.models.architecture import (
     Architecture,
     build,
@@ -45,6 +51,7 @@ from flowebm.models.saved import SavedModel, load_model, save_model
 from flowebm.models.tilted import EnergyModel
 from flowebm.options import Count, Positive, Range, Share, check_options
 from flowebm.refusal import Refused
+from flowebm.samplers.gap_mixture import GapMixture
 from flowebm.samplers.imputed_rows import impute_rows
 from flowebm.samplers.model_samples import sample_model
 from flowebm.samplers.normalised import NormalisedModel
@@ -78,6 +85,14 @@ DEFAULT_PATIENCE = {"joint": None, "balanced": None, "ebflow": 20}
 #: numbers: two programs serve tables of any length, and a row's density does not depend on the
 #: rows beside it.
 BATCH_SIZE, SMALL_BATCH_SIZE = 4096, 256
+
+#: Draws that estimate a probability, and how many where the standard error of its logarithm is
+#: large by these.
+DRAWS, LARGE_ERROR = (16, 256), 0.05
+
+#: Samples of the model that a mixture is fitted to which proposes missing entries, and the share of
+#: its draws that are twice as wide.
+GAP_SAMPLES, GAP_WIDE = 5000, 0.2
 
 
 #: Choices of an architecture that joint training makes for itself.
@@ -117,6 +132,14 @@ class FlowEBM(DensityMixin, BaseEstimator):
             `EBFlowArchitecture`.
         options: Choices of the method; a `JointOptions`, `BalancedOptions` or
             `ScoreMatchingOptions`.
+        columns: What kinds of values columns hold: `"auto"`, or a dict of kinds by the names or
+            numbers of columns; the kinds of the others are found. A kind is `"real"`;
+            `(low, high)`, either end `None`, for values between bounds; `"whole"` or
+            `("whole", low, high)` for whole numbers; `"circular"` or `("circular", period)` for
+            angles; or `"levels"` for a few values and no other. Whole numbers, and values that
+            many rows share, are found.
+        missing: What becomes of missing entries (NaN): `"refuse"`, or `"marginalise"`: rows are
+            fitted by what they have, and scored by the marginal density of that.
         point_shape: Shape of one point where rows are flattened images; `None` for a table.
         pixel_levels: Number of levels (256) where the data are whole-number pixels. They are
             made continuous by noise and taken to the line by a logit; densities are then those
@@ -126,8 +149,10 @@ class FlowEBM(DensityMixin, BaseEstimator):
         random_state: Seed of everything random.
 
     Attributes:
-        model_: The energy model in the units of the data.
-        flow_: The proposal in the units of the data, a flowjax distribution.
+        model_: The energy model in the units of the data; where columns have probabilities, of
+            the points that stand for rows.
+        flow_: The proposal in the units of the data, or of these points; a flowjax distribution.
+        columns_: What each column was taken for, in words.
         log_partition_: $\log Z$, nats.
         log_partition_stderr_: Its standard error, nats.
         history_: One row of metrics a block.
@@ -149,6 +174,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
         patience: Count | None = None,
         architecture: Architecture | EBFlowArchitecture | None = None,
         options: JointOptions | BalancedOptions | ScoreMatchingOptions | None = None,
+        columns: str | Mapping[str | int, KindLike] = "auto",
+        missing: Literal["refuse", "marginalise"] = "refuse",
         point_shape: tuple[int, ...] | None = None,
         pixel_levels: Annotated[int, Range(least=2)] | None = None,
         validation_fraction: Share = 0.1,
@@ -162,6 +189,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
         self.patience = patience
         self.architecture = architecture
         self.options = options
+        self.columns = columns
+        self.missing = missing
         self.point_shape = point_shape
         self.pixel_levels = pixel_levels
         self.validation_fraction = validation_fraction
@@ -187,19 +216,22 @@ class FlowEBM(DensityMixin, BaseEstimator):
         """
         fit = self._fit_of_the_method()
         table = read_table(X)
-        values, weights = _rows_that_count(table, sample_weight)
+        values, weights = self._rows_that_count(table, sample_weight)
         check_table(
             values,
             table.names,
             min_rows=MIN_ROWS,
+            allow_missing=self.missing == "marginalise",
             # Pixels at the border of an image are often constant, which noise mends.
             allow_constant=self.pixel_levels is not None,
         )
         shape = self._shape(values.shape[1])
         few = self._warn_of_few_rows(len(values) if weights is None else effective_rows(weights))
+        columns = self._find_columns(values, table.names, weights)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         split_key, build_key, fit_key = jr.split(jr.key(seed), 3)
         parts = split(split_key, values.reshape(-1, *shape), self.validation_fraction)
+        parts = _Parts(parts.train, parts.validation, columns, seed)
         # The same key makes the same parts of them.
         weight_parts = (
             None if weights is None else split(split_key, weights, self.validation_fraction)
@@ -214,9 +246,11 @@ class FlowEBM(DensityMixin, BaseEstimator):
                 preprocessing=preprocessing,
                 log_partition=result.log_partition.value,
                 log_partition_stderr=result.log_partition.stderr,
+                **_diagnostics_of(result.log_partition),
+                warnings=result.warnings,
                 architecture=architecture,
                 columns=names,
-                metadata={"method": self.method, "seed": seed},
+                metadata={"method": self.method, "seed": seed, "missing": self.missing},
             )
         )
         self.result_ = result
@@ -247,6 +281,52 @@ class FlowEBM(DensityMixin, BaseEstimator):
                     )
         return fit
 
+    def _rows_that_count(
+        self, table: Table, sample_weight: Any
+    ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"] | None]:
+        """The rows of positive weight and their weights, `None` where all count alike."""
+        values, weights = table.values, None
+        if self.missing == "marginalise":
+            # Nothing is known of rows without any entry.
+            there = ~np.isnan(values).all(axis=1)
+            if sample_weight is not None:
+                sample_weight = check_weights(sample_weight, len(values))[there]
+            values = values if there.all() else values[there]
+        if sample_weight is None:
+            return values, None
+        check_table(
+            values,
+            table.names,
+            min_rows=1,
+            allow_constant=True,
+            allow_missing=self.missing == "marginalise",
+        )
+        weights = check_weights(sample_weight, len(values))
+        values, weights = values[weights > 0], weights[weights > 0]
+        return values, None if (weights == weights[0]).all() else weights
+
+    def _find_columns(
+        self,
+        values: Float[np.ndarray, "n d"],
+        names: tuple[str, ...],
+        weights: Float[np.ndarray, " n"] | None,
+    ) -> Columns | None:
+        """The kinds of the columns; `None` where standardisation is all that they need."""
+        kinds = kinds_of(self.columns, names)
+        if self.point_shape is not None or self.pixel_levels is not None:
+            if kinds or self.missing != "refuse":
+                raise Refused("columns and missing are for tables; leave them out for images.")
+            return None
+        for column, kind in kinds.items():
+            check_kind(values[:, column], kind, names[column])
+            sentence = said_of_turns(values[:, column], kind, names[column])
+            if sentence is not None:
+                self._warn(sentence)
+            if kind.name == "circular" and self.method != "joint":
+                raise Refused(f"Circular columns are for the method 'joint'; got {self.method!r}.")
+        columns = Columns.fit(values, kinds, names, weights=weights)
+        return None if columns.is_plain and self.missing == "refuse" else columns
+
     def _warn_of_few_rows(self, rows: float) -> tuple[str, ...]:
         """Refuse or warn of too little data: a number of rows, or what weighted rows are worth."""
         if rows < 2:
@@ -261,17 +341,17 @@ class FlowEBM(DensityMixin, BaseEstimator):
             "choose the best model, and every number about the fit is as uncertain as that. With "
             f"fewer than {FEW_ROWS} rows a Gaussian is often the better density."
         )
-        if self.observers is None:
-            warnings.warn(sentence, EstimateWarning, stacklevel=3)
-        else:
-            self.observers.warn(sentence)
+        self._warn(sentence)
         return (sentence,)
+
+    def _warn(self, sentence: str) -> None:
+        (self.observers or Observers()).warn(sentence)
 
     def _fit_balanced(
         self,
         build_key: PRNGKeyArray,
         fit_key: PRNGKeyArray,
-        parts: Split,
+        parts: "_Parts",
         weights: Split | None,
     ):
         shape = parts.train.shape[1:]
@@ -302,7 +382,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         self,
         build_key: PRNGKeyArray,
         fit_key: PRNGKeyArray,
-        parts: Split,
+        parts: "_Parts",
         weights: Split | None,
     ):
         standardise, train, validation = self._standardised(parts, weights)
@@ -322,6 +402,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             validation=validation,
             **_weights_of(weights),
             options=cast(JointOptions | None, self.options),
+            **_circular_of(parts),
             **limits,
         )
         return _Fitted(result, standardise, architecture)
@@ -330,8 +411,20 @@ class FlowEBM(DensityMixin, BaseEstimator):
         """What was chosen, or the default."""
         return cast(Architecture, self.architecture or Architecture())
 
-    def _standardised(self, parts: Split, weights: Split | None):
-        """The standardisation, and the training and validation rows under it."""
+    def _standardised(self, parts: "_Parts", weights: Split | None):
+        """The preprocessing, and points that stand for the training and validation rows."""
+        if parts.columns is not None:
+            rng = np.random.default_rng(parts.seed)
+            drawn = [
+                parts.columns.boxes(rows).draw(rng) for rows in (parts.train, parts.validation)
+            ]
+            if any(np.isnan(points).any() for points in drawn):
+                # Drawn from what a mixture of normals, fitted to the entries that are there, says
+                # of the others: their likelihood has then the same gradient on average.
+                mixture = GapMixture.fit(rng, drawn[0])
+                drawn = [mixture.fill(rng, points).rows for points in drawn]
+            train, validation = (jnp.asarray(points, float) for points in drawn)
+            return parts.columns, train, validation
         standardise = Standardise.fit(
             parts.train,
             weights=None if weights is None else weights.train,
@@ -348,7 +441,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         self,
         build_key: PRNGKeyArray,
         fit_key: PRNGKeyArray,
-        parts: Split,
+        parts: "_Parts",
         weights: Split | None,
     ):
         shape = parts.train.shape[1:]
@@ -398,6 +491,10 @@ class FlowEBM(DensityMixin, BaseEstimator):
     ) -> Float[np.ndarray, " n"]:
         """Normalised log-density of every row, in nats and in the units of the data.
 
+        Of whole numbers and of piled-up values it is the log-probability, of several columns the
+        density of the others times the probability of these. Of a row with gaps, after a fit
+        with `missing="marginalise"`, it is the marginal log-density of what is there.
+
         Args:
             X: An array or data frame of shape (n, d), or the path of a table.
             on_progress: Told the rows done and the rows in all, after each batch.
@@ -408,26 +505,73 @@ class FlowEBM(DensityMixin, BaseEstimator):
         Raises:
             ValueError: If the table is refused or its width is not the model's.
         """
+        return self.score_with_error(X, on_progress=on_progress)[0]
+
+    def score_with_error(
+        self, X: Any, *, on_progress: OnProgress | None = None
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """`score_samples`, and the standard error of each log-density but for that of $\\log Z$.
+
+        What has a probability (a whole number, a piled-up value) and what is missing is integrated
+        over by draws, of which the error is; all other log-densities are exact.
+
+        Args:
+            X: An array or data frame of shape (n, d), or the path of a table.
+            on_progress: Told the rows done and the rows in all, after each batch.
+
+        Returns:
+            One log-density a row, and its standard error.
+
+        Raises:
+            ValueError: If the table is refused or its width is not the model's.
+        """
         check_is_fitted(self, "model_")
         table = read_table(X)
         self._check_columns(X, table)
-        check_table(table.values, table.names, min_rows=1, allow_constant=True)
+        check_table(
+            table.values,
+            table.names,
+            min_rows=1,
+            allow_constant=True,
+            allow_missing=self.missing == "marginalise",
+        )
         saved = self.saved_
+        log_prob, stderr = np.empty(len(table.values)), np.zeros(len(table.values))
+        if isinstance(saved.preprocessing, Columns):
+            self._check_kinds(table)
+            boxes = saved.preprocessing.boxes(table.values)
+            for part in _parts(len(log_prob)):
+                log_prob[part], stderr[part] = _integrals(
+                    saved.model, boxes.rows(part), self._gap_mixture
+                )
+                if on_progress is not None:
+                    on_progress(part.stop, len(log_prob))
+            return log_prob - self.log_partition_, stderr
         rows = self.continuous_rows(table.values.reshape(-1, *saved.shape))
         # Standardised in double precision: a column's offset may have more digits than single
         # precision has.
         standardised = saved.preprocessing.transform_rows(rows)
-        log_prob = np.empty(len(rows))
-        for part, n in _batches(len(rows)):
-            log_prob[part] = _log_prob(
-                saved.model,
-                saved.preprocessing,
-                _filled_up(standardised[part], n),
-                _filled_up(rows[part], n),
-            )[: len(rows[part])]
+        for part in _parts(len(rows)):
+            log_prob[part] = _in_batches(
+                _log_prob, saved.model, saved.preprocessing, standardised[part], rows[part]
+            )
             if on_progress is not None:
                 on_progress(part.stop, len(rows))
-        return log_prob - self.log_partition_
+        return log_prob - self.log_partition_, stderr
+
+    def _gap_mixture(self) -> GapMixture:
+        """A mixture of normals of the model's samples, which proposes missing entries."""
+        if self._gaps is None:
+            points = self._points(jr.key(self.saved_.metadata.get("seed", 0)), GAP_SAMPLES)
+            rng = np.random.default_rng(0)
+            self._gaps = GapMixture.fit(rng, np.asarray(points, np.float64))
+        return self._gaps
+
+    def _check_kinds(self, table: Table) -> None:
+        """Refuse values that the columns' kinds cannot have, where these were declared."""
+        columns = cast(Columns, self.saved_.preprocessing).columns
+        for i, column in enumerate(columns):
+            check_kind(table.values[:, i], column.kind, table.names[i])
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-density of the rows, in nats a point: what a search maximises.
@@ -489,16 +633,20 @@ class FlowEBM(DensityMixin, BaseEstimator):
         seed = self.random_state if random_state is None else random_state
         seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
         saved = self.saved_
-        if isinstance(saved.model, EBFlow):
-            positions = _exact_samples(jr.key(seed), saved.model, n_samples, on_progress)
-        else:
-            positions = sample_model(
-                jr.key(seed), saved.model, saved.proposal, n_samples, on_progress=on_progress
-            ).positions
-        rows = saved.preprocessing.inverse_rows(np.asarray(positions, np.float64))
+        points = self._points(jr.key(seed), n_samples, on_progress)
+        rows = saved.preprocessing.inverse_rows(np.asarray(points, np.float64))
         if isinstance(saved.preprocessing, LogitPixels):
             rows = np.clip(np.floor(rows), 0, saved.preprocessing.levels - 1)
         return rows.reshape(n_samples, -1)
+
+    def _points(
+        self, key: PRNGKeyArray, n: int, on_progress: OnProgress | None = None
+    ) -> Float[Array, "n *shape"]:
+        """Samples of the model over its own points."""
+        saved = self.saved_
+        if isinstance(saved.model, EBFlow):
+            return _exact_samples(key, saved.model, n, on_progress)
+        return sample_model(key, saved.model, saved.proposal, n, on_progress=on_progress).positions
 
     def impute(
         self, X: Any, n_draws: int = 1, *, random_state: int | None = None
@@ -548,6 +696,11 @@ class FlowEBM(DensityMixin, BaseEstimator):
             A distribution with a normalised `log_prob`, and `sample`.
         """
         check_is_fitted(self, "model_")
+        if self._has_probabilities(self.saved_):
+            raise Refused(
+                "Columns of whole numbers or piled-up values have probabilities, not a density: "
+                "use score_samples and sample."
+            )
         if isinstance(self.saved_.model, EBFlow):
             # The proposal in the units of the data is then the model itself.
             return self.flow_
@@ -572,6 +725,9 @@ class FlowEBM(DensityMixin, BaseEstimator):
         Returns:
             A fitted estimator, without the history of its fit.
 
+        Warns:
+            EstimateWarning: With each sentence that the fit had to say about itself.
+
         Raises:
             ValueError: If the folder holds no model that this version can read.
         """
@@ -580,10 +736,16 @@ class FlowEBM(DensityMixin, BaseEstimator):
         estimator = cls(
             saved.metadata.get("method", "balanced"),
             architecture=architecture,
+            columns={i: column.kind for i, column in enumerate(saved.preprocessing.columns)}
+            if isinstance(saved.preprocessing, Columns)
+            else "auto",
+            missing=saved.metadata.get("missing", "refuse"),
             point_shape=None if len(saved.shape) == 1 else saved.shape,
             pixel_levels=getattr(saved.preprocessing, "levels", None),
         )
         estimator._set_fitted(saved)
+        for sentence in saved.warnings:
+            warn(sentence)
         return estimator
 
     def __getstate__(self) -> dict[str, Any]:
@@ -608,8 +770,12 @@ class FlowEBM(DensityMixin, BaseEstimator):
     def _set_fitted(self, saved: SavedModel) -> None:
         """Set what a fit and a load have in common."""
         self.saved_ = saved
-        self.model_ = PreprocessedModel(saved.model, saved.preprocessing)
-        self.flow_ = Transformed(saved.proposal, Invert(saved.preprocessing))
+        self._gaps: GapMixture | None = None
+        if self._has_probabilities(saved):
+            self.model_, self.flow_ = saved.model, saved.proposal
+        else:
+            self.model_ = PreprocessedModel(saved.model, saved.preprocessing)
+            self.flow_ = Transformed(saved.proposal, Invert(saved.preprocessing))
         self.log_partition_ = saved.log_partition
         self.log_partition_stderr_ = saved.log_partition_stderr
         self.n_features_in_ = int(np.prod(saved.shape))
@@ -618,6 +784,20 @@ class FlowEBM(DensityMixin, BaseEstimator):
         elif hasattr(self, "feature_names_in_"):
             # Of an earlier fit.
             del self.feature_names_in_
+
+    @staticmethod
+    def _has_probabilities(saved: SavedModel) -> bool:
+        return isinstance(saved.preprocessing, Columns) and saved.preprocessing.is_discrete
+
+    @property
+    def columns_(self) -> dict[str, str]:
+        """What each column was taken for, in words, by its name."""
+        check_is_fitted(self, "model_")
+        names = [f"x{i + 1}" for i in range(self.n_features_in_)]
+        names = tuple(map(str, getattr(self, "feature_names_in_", names)))
+        if isinstance(self.saved_.preprocessing, Columns):
+            return self.saved_.preprocessing.described(names)
+        return dict.fromkeys(names, "real")
 
     def continuous_rows(self, rows: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
         """Rows as the density takes them: with pixel levels, whole numbers get their noise.
@@ -651,24 +831,35 @@ class FlowEBM(DensityMixin, BaseEstimator):
         return shape
 
 
+class _Parts(NamedTuple):
+    """Rows of a fit in the units of the data, and the kinds of their columns."""
+
+    train: Float[np.ndarray, "n *shape"]
+    validation: Float[np.ndarray, "m *shape"]
+    columns: Columns | None
+    seed: int
+
+
 class _Fitted(NamedTuple):
     """What a method's fit comes to."""
 
     result: FitResult
-    preprocessing: Standardise | LogitPixels
+    preprocessing: Standardise | LogitPixels | Columns
     architecture: Architecture | EBFlowArchitecture
 
 
-def _rows_that_count(
-    table: Table, sample_weight: Any
-) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"] | None]:
-    """The rows of positive weight and their weights, `None` where all count alike."""
-    if sample_weight is None:
-        return table.values, None
-    check_table(table.values, table.names, min_rows=1, allow_constant=True)
-    weights = check_weights(sample_weight, len(table.values))
-    values, weights = table.values[weights > 0], weights[weights > 0]
-    return values, None if (weights == weights[0]).all() else weights
+def _diagnostics_of(log_z: LogPartition) -> dict[str, Any]:
+    """How good the estimate of log Z is, as a saved model has it; of one that is exact nothing."""
+    if log_z.n == 0:
+        return {}
+    return {"ess": log_z.ess, "khat": log_z.khat, "n_draws": log_z.n}
+
+
+def _circular_of(parts: _Parts) -> dict[str, Any]:
+    """Which columns are circular, where any is, as a fit takes it."""
+    if parts.columns is None or not any(parts.columns.circular):
+        return {}
+    return {"circular": parts.columns.circular}
 
 
 def _weights_of(weights: Split | None) -> dict[str, Any]:
@@ -683,22 +874,71 @@ def _has_names(X: Any) -> bool:
     return hasattr(X, "columns") and all(isinstance(name, str) for name in X.columns)
 
 
-def _batches(n: int) -> Iterator[tuple[slice, int]]:
-    """Parts of `n` rows, and the number of rows that each is to be filled up to.
+def _parts(n: int) -> Iterator[slice]:
+    """Parts of `n` rows, of `BATCH_SIZE` at most."""
+    for start in range(0, n, BATCH_SIZE):
+        yield slice(start, min(start + BATCH_SIZE, n))
+
+
+def _in_batches(
+    function: Callable[..., Array], model: Any, preprocessing: Any, *rows: np.ndarray
+) -> Float[np.ndarray, " m"]:
+    """A function of points, one a row of each array, at fixed numbers of points.
 
     Small batches serve what would fill less than half of a large one.
     """
-    start = 0
+    n, start, values = len(rows[0]), 0, []
     while start < n:
         size = BATCH_SIZE if n - start > BATCH_SIZE // 2 else SMALL_BATCH_SIZE
-        yield slice(start, min(start + size, n)), size
+        some = [part[start : start + size] for part in rows]
+        filled = (_filled_up(part, size) for part in some)
+        values.append(np.asarray(function(model, preprocessing, *filled))[: len(some[0])])
         start += size
+    return np.concatenate(values)
 
 
 def _filled_up(rows: Float[np.ndarray, "m *shape"], n: int) -> Float[Array, "n *shape"]:
     """The rows and as many copies of the last as make `n`."""
     filled = np.concatenate([rows, np.repeat(rows[-1:], n - len(rows), axis=0)])
     return jnp.asarray(filled, float)
+
+
+def _integrals(
+    model: Any, boxes: Boxes, gap_mixture: Callable[[], GapMixture]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    r"""Unnormalised log-densities of rows, and their standard errors.
+
+    $\log \frac1R \sum_r p(z_r) e^{w_r}$ over draws in each row's box, and into its gaps, of which
+    rows with a large error get more.
+    """
+    value, stderr = np.empty(len(boxes.center)), np.zeros(len(boxes.center))
+    are_points = boxes.are_points
+    rng = np.random.default_rng(0)
+    few, many = DRAWS
+    # A point is known by one draw.
+    for n, choose in ((1, are_points), (few, ~are_points), (many, None)):
+        rows = np.flatnonzero(stderr > LARGE_ERROR if choose is None else choose)
+        if not len(rows):
+            continue
+        log_terms = []
+        for points, log_weights in boxes.rows(rows).proposals(n):
+            if np.isnan(points).any():
+                points, log_q = gap_mixture().fill(rng, points, wide=GAP_WIDE)
+                log_weights = log_weights - log_q
+            log_prob = _in_batches(_log_prob_of_points, model, None, points)
+            log_terms.append(log_prob + log_weights)
+        value[rows], stderr[rows] = _log_mean(np.stack(log_terms))
+    return value, stderr
+
+
+def _log_mean(log_terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of means along the first axis, and their standard errors."""
+    highest = log_terms.max(axis=0)
+    possible = ~np.isneginf(highest)
+    terms = np.exp(log_terms - np.where(possible, highest, 0.0))
+    mean = np.where(possible, terms.mean(axis=0), 1.0)
+    stderr = np.where(possible, terms.std(axis=0) / mean, 0.0) / max(len(terms) - 1, 1) ** 0.5
+    return np.log(mean) + highest, stderr
 
 
 def _pixels(rows: Float[np.ndarray, "n *shape"], levels: int) -> jax.Array:
@@ -748,3 +988,10 @@ def _log_prob(model, preprocessing, standardised, rows):
         return model.unnormalized_log_prob(z) + preprocessing.transform_and_log_det(x)[1]
 
     return jax.vmap(one)(standardised, rows)
+
+
+@eqx.filter_jit
+def _log_prob_of_points(model, preprocessing, points):
+    """Unnormalised log-densities of the model's own points."""
+    del preprocessing
+    return jax.vmap(model.unnormalized_log_prob)(points)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flowebm.data import check_table, read_table
+from flowebm.data import Choice, check_table, read_table
 
 VALUES = np.array([[1.0, -2.5], [3.0, 4e-3], [0.1, 7.0]])
 NAMES = ("height", "mass")
@@ -183,7 +183,9 @@ def test_other_sources_are_refused(tmp_path):
     np.savez(tmp_path / "t.npz", train=VALUES, test=VALUES)
     assert "'train', 'test'" in _message(tmp_path / "t.npz")
     assert "There is no file" in _message(tmp_path / "absent.csv")
-    assert "must end in" in _message(tmp_path / "t.xlsx")
+    assert "must end in" in _message(tmp_path / "t.dat")
+    assert "pandas.read_excel" in _message(tmp_path / "t.xlsx")
+    assert "pandas.read_feather" in _message(tmp_path / "t.feather")
     assert "rows and columns" in _message(np.zeros(3))
     assert "differ in length" in _message([[1, 2], [3]])
     assert "No values" in _message(np.zeros((0, 3)))
@@ -261,3 +263,58 @@ def test_a_header_that_promises_more_than_the_file_holds_is_refused(tmp_path, su
             archive.writestr("X.npy", content.getvalue())
     with pytest.raises(ValueError, match=r"Cannot read .* as a NumPy file .* write it again"):
         read_table(path)
+
+
+MIXED = pd.DataFrame(
+    {
+        "a": [1.5, 2.5, 3.5],
+        "kind": ["T", "B", None],
+        "n": pd.array([1, None, 3], dtype="Int64"),
+        "Time": [9, 8, 7],
+    }
+)
+
+
+@pytest.mark.parametrize("form", ["frame", "csv", "parquet"])
+def test_labels_are_kept_apart_and_columns_left_out(tmp_path, form):
+    source = MIXED
+    if form != "frame":
+        source = tmp_path / f"t.{form}"
+        MIXED.to_csv(source, index=False) if form == "csv" else MIXED.to_parquet(source)
+    table = read_table(source, choice=Choice("kind", drop=("Time",)))
+    assert table.names == ("a", "n")
+    np.testing.assert_array_equal(table.values, [[1.5, 1], [2.5, np.nan], [3.5, 3]])
+    assert list(table.labels[:2]) == ["T", "B"]
+    named = read_table(source, choice=Choice(columns=("Time", "a")))
+    assert named.names == ("Time", "a")
+    assert named.labels is None
+    np.testing.assert_array_equal(named.values[0], [9, 1.5])
+
+
+def test_columns_that_are_not_there_are_refused_with_the_names_that_are_near():
+    with pytest.raises(ValueError, match=r"no column .*'Kind': did you mean 'kind'"):
+        read_table(MIXED, choice=Choice(labels="Kind"))
+    with pytest.raises(ValueError, match=r"no column .*'weight'"):
+        read_table(MIXED, choice=Choice("kind", drop=("weight",)))
+    with pytest.raises(ValueError, match=r"'a' is asked for and left out"):
+        read_table(MIXED, choice=Choice("kind", drop=("a",), columns=("a",)))
+    with pytest.raises(ValueError, match=r"asked for twice"):
+        read_table(MIXED, choice=Choice(columns=("a", "a")))
+    with pytest.raises(ValueError, match=r"No column .* is left"):
+        read_table(MIXED, choice=Choice("kind", drop=("a", "n", "Time")))
+    # A table to score may lack what a run left out.
+    table = read_table(MIXED[["a", "n"]], choice=Choice("kind", ("Time",), lenient=True))
+    assert table.names == ("a", "n")
+
+
+def test_fcs_files_have_the_names_of_their_channels(tmp_path):
+    flowio = pytest.importorskip("flowio")
+    values = np.arange(12.0).reshape(4, 3)
+    with (tmp_path / "t.fcs").open("wb") as file:
+        flowio.create_fcs(file, values.ravel(), ["FSC-A", "B1-A", "Time"], ["", "CD4", ""])
+    table = read_table(tmp_path / "t.fcs")
+    assert table.names == ("FSC-A", "CD4", "Time")
+    np.testing.assert_array_equal(table.values, values)
+    (tmp_path / "u.fcs").write_bytes(b"FCS3.0 and no more")
+    with pytest.raises(ValueError, match="as FCS"):
+        read_table(tmp_path / "u.fcs")

@@ -1,5 +1,6 @@
 """Weights of rows: draws and averages are those of the weighted distribution."""
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -7,7 +8,7 @@ import optax
 import pytest
 from flowjax.distributions import Normal
 
-from flowebm.training.driver import minibatches
+from flowebm.training.driver import minibatch
 from flowebm.training.objective import ObjectiveTrainer
 from flowebm.training.row_weights import RowWeights, rows_in_proportion
 
@@ -28,7 +29,8 @@ def test_the_alias_table_has_exactly_the_weights(scale):
 def test_minibatches_take_rows_in_proportion_to_their_weights():
     weights = RowWeights.of(WEIGHTS, [1.0])
     n = 80_000
-    rows = np.asarray(minibatches(jr.key(0), len(WEIGHTS), 100, n // 100, weights)).ravel()
+    draw = jax.vmap(lambda i: minibatch(jr.key(0), len(WEIGHTS), 100, i, weights))
+    rows = np.asarray(draw(jnp.arange(n // 100))).ravel()
     found = np.bincount(rows, minlength=len(WEIGHTS)) / n
     # Draws within an epoch are negatively correlated, so binomial errors are upper bounds: five
     # of them, for eight rows, are exceeded with probability under 1e-5.
@@ -44,7 +46,7 @@ def test_the_mean_is_that_of_the_weighted_distribution():
 def test_even_weights_change_no_minibatch():
     weights = RowWeights.of(np.full(10, 3.0), [1.0])
     np.testing.assert_array_equal(
-        minibatches(jr.key(0), 10, 4, 5, weights), minibatches(jr.key(0), 10, 4, 5)
+        minibatch(jr.key(0), 10, 4, 5, weights), minibatch(jr.key(0), 10, 4, 5)
     )
 
 

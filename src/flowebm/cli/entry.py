@@ -22,6 +22,7 @@ COMMANDS = {
     "sample": "draw samples of a fitted model",
     "score": "log-density of every row of a table under a fitted model",
     "evaluate": "held-out likelihood of a fitted model, with its error",
+    "shares": "what share each class has in the data and in the model",
     "impute": "fill missing entries with draws from a fitted model",
     "report": "a page that says what a run is worth, and why",
 }

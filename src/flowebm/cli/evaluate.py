@@ -12,7 +12,7 @@ import tyro
 from flowebm.cli.arguments import parse
 from flowebm.cli.fitted import check_order, load_fitted
 from flowebm.cli.measure import measure
-from flowebm.cli.points import fresh_points, hold_out, read_points_of_width
+from flowebm.cli.points import choice_of, fresh_points, hold_out, read_points_of_width
 from flowebm.cli.table import print_measures
 from flowebm.options import Seed
 from flowebm.run import plain
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> None:
         ValueError: If the run or the data are refused.
     """
     command = parse(Evaluate, "evaluate", arguments)
-    estimator, config = load_fitted(command.run)
+    estimator, config = load_fitted(command.run, tells=False)
     options = config["options"]
     points = read_points_of_width(
         command.data,
@@ -63,6 +63,8 @@ def run(arguments: Sequence[str]) -> None:
         seed=options["seed"],
         noise=options["dequantise"],
         folder=command.data_dir,
+        choice=choice_of(config["options"]),
+        allow_missing=estimator.missing == "marginalise",
     )
     check_order(estimator, points.dataset.names, command.data)
     test, title = points.dataset.values, f"{command.run} on {points.dataset.name}"
@@ -80,9 +82,10 @@ def run(arguments: Sequence[str]) -> None:
             target=points.dataset.target,
             on_progress=on_progress,
         )
+    sentences = list(dict.fromkeys([*estimator.saved_.warnings, *measures.warnings]))
     if command.json:
         values = {"run": command.run, "data": command.data, **measures.values}
-        json.dump(plain({**values, "warnings": measures.warnings}), sys.stdout)
+        json.dump(plain({**values, "warnings": sentences}), sys.stdout)
         print()
     else:
-        print_measures(measures.values, measures.warnings, title=title)
+        print_measures(measures.values, sentences, title=title)

@@ -1,19 +1,23 @@
 """The fitted model of a run directory."""
 
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flowebm.estimator import FlowEBM
+from flowebm.evaluation.estimate import EstimateWarning
 from flowebm.refusal import Refused
 from flowebm.run import RunDirectory
 
 
-def load_fitted(path: Path) -> tuple[FlowEBM, dict[str, Any]]:
+def load_fitted(path: Path, *, tells: bool = True) -> tuple[FlowEBM, dict[str, Any]]:
     """The fitted model of a run, and what the run was asked to do.
 
     Args:
         path: A run directory.
+        tells: Whether to repeat, on standard error, what the fit had to say about itself.
 
     Returns:
         The estimator and the configuration.
@@ -32,7 +36,14 @@ def load_fitted(path: Path) -> tuple[FlowEBM, dict[str, Any]]:
         raise Refused(
             f"The run in {path} has no model yet: let `flowebm train --resume` bring it to its end."
         )
-    return FlowEBM.load(path), directory.read_whole_config()
+    with warnings.catch_warnings():
+        # Told in the command line's own words.
+        warnings.simplefilter("ignore", EstimateWarning)
+        estimator = FlowEBM.load(path)
+    if tells:
+        for sentence in estimator.saved_.warnings:
+            print(f"Note: {sentence}", file=sys.stderr)
+    return estimator, directory.read_whole_config()
 
 
 def check_order(estimator: FlowEBM, names: Sequence[str], where: str) -> None:

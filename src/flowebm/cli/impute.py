@@ -125,7 +125,7 @@ def run(arguments: Sequence[str]) -> None:
             "picture": picture,
             "global_acceptance": np.nanmean(result.global_acceptance),
             "local_acceptance": np.nanmean(result.local_acceptance),
-            "warnings": [note] if note else [],
+            "warnings": [*saved.warnings, *([note] if note else [])],
         }
         json.dump(plain(written), sys.stdout)
         print()

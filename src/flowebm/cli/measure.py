@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.random as jr
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
-from flowebm.data import AbstractTarget, Standardise
+from flowebm.data import AbstractTarget, Columns, Standardise
 from flowebm.estimator import FlowEBM
 from flowebm.evaluation import (
     HeldOut,
@@ -108,6 +109,18 @@ def measure(
 
 def _likelihood(estimator: FlowEBM, test: np.ndarray, log_z: LogPartition) -> dict[str, Any]:
     saved = estimator.saved_
+    if isinstance(saved.preprocessing, Columns):
+        # Of the log-densities that are known already the mean is taken, with its error.
+        names = getattr(estimator, "feature_names_in_", None)
+        rows = test if names is None else pd.DataFrame(test, columns=names)
+        # Of the estimator's own log Z another one may have been made.
+        log_density = estimator.score_samples(rows) + estimator.log_partition_
+        in_data_units = _held_out(log_density, log_z)
+        return {
+            "nll": _interval(in_data_units),
+            "test_points": len(test),
+            "log_partition": log_z._asdict(),
+        }
     points = estimator.continuous_rows(test.reshape(-1, *saved.shape))
     in_data_units = held_out_nll(estimator.model_, jax.numpy.asarray(points, float), log_z)
     values: dict[str, Any] = {"nll": _interval(in_data_units)}
@@ -125,6 +138,13 @@ def _likelihood(estimator: FlowEBM, test: np.ndarray, log_z: LogPartition) -> di
     values["test_points"] = len(test)
     values["log_partition"] = log_z._asdict()
     return values
+
+
+def _held_out(log_prob: Float[np.ndarray, " n"], log_z: LogPartition) -> HeldOut:
+    """The mean of log-densities without their normaliser; infinite if a row is impossible."""
+    if np.isneginf(log_prob).any():
+        return HeldOut(np.inf, np.inf, np.inf, np.inf)
+    return held_out_nll(lambda value: value[0], jax.numpy.asarray(log_prob[:, None]), log_z)
 
 
 def _interval(held_out: HeldOut) -> dict[str, float | None]:

@@ -4,6 +4,7 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax.random as jr
 import numpy as np
@@ -11,6 +12,7 @@ from jaxtyping import Float
 
 from flowebm.data import (
     AbstractTarget,
+    Choice,
     Dataset,
     Images,
     check_table,
@@ -21,6 +23,7 @@ from flowebm.data import (
     split,
 )
 from flowebm.data.image_catalogue import image_set_name
+from flowebm.data.tables import ALL_COLUMNS
 from flowebm.refusal import Refused
 
 #: Points drawn from a known truth to measure a model with.
@@ -72,6 +75,8 @@ def read_points(
     seed: int = 0,
     folder: Path | None = None,
     download: bool = False,
+    choice: Choice = ALL_COLUMNS,
+    allow_missing: bool = False,
 ) -> Points:
     """Read a built-in data set, a file, or a folder of images.
 
@@ -82,6 +87,8 @@ def read_points(
         seed: Seed of synthetic points and of noise.
         folder: The folder of the files of a set of images.
         download: Whether to fetch files that the folder lacks.
+        choice: The columns of a file to read, and its labels.
+        allow_missing: Whether entries of a file may be missing.
 
     Raises:
         ValueError: If the data are refused, in one sentence.
@@ -99,12 +106,19 @@ def read_points(
         return _image_points(load_images(path))
     if path.suffix.lower() in (".npy", ".npz"):
         # Array files may hold images, which have a shape of their own.
-        table = read_table(path, images=True)
-        check_table(table.values, table.names, min_rows=1, allow_constant=True, where=data)
-        dataset = Dataset(data, table.values, table.names)
+        table = read_table(path, images=True, choice=choice)
+        check_table(
+            table.values,
+            table.names,
+            min_rows=1,
+            allow_constant=True,
+            allow_missing=allow_missing,
+            where=data,
+        )
+        dataset = Dataset(data, table.values, table.names, labels=table.labels)
         shape = _with_channel(table.shape)
     else:
-        dataset = load(data, dim=dim, n=n, seed=seed)
+        dataset = load(data, dim=dim, n=n, seed=seed, choice=choice, allow_missing=allow_missing)
         shape = None if path.exists() and path.suffix else _IMAGES.get(dataset.name)
     return Points(dataset, shape)
 
@@ -124,6 +138,8 @@ def read_points_of_width(
     seed: int = 0,
     noise: bool = False,
     folder: Path | None = None,
+    choice: Choice = ALL_COLUMNS,
+    allow_missing: bool = False,
 ) -> Points:
     """Read data for a model that is there, in its number of columns.
 
@@ -134,18 +150,28 @@ def read_points_of_width(
         seed: Seed of synthetic points and of noise.
         noise: Whether whole numbers are to be made continuous; other values stay.
         folder: The folder of the files of a set of images.
+        choice: The columns of a file to read, and its labels.
+        allow_missing: Whether entries of a file may be missing.
 
     Raises:
         ValueError: If the data are refused or have another width.
     """
-    points = read_points(data, n=n, seed=seed, folder=folder)
+    points = read_points(
+        data, n=n, seed=seed, folder=folder, choice=choice, allow_missing=allow_missing
+    )
     if points.dataset.target is not None and points.dataset.values.shape[1] != width:
         # Sets of any dimension come in the model's; the others keep their own and are refused.
         with suppress(Refused):
             points = read_points(data, dim=width, n=n, seed=seed)
     dataset = points.dataset
     check_table(
-        dataset.values, dataset.names, min_rows=1, width=width, allow_constant=True, where=data
+        dataset.values,
+        dataset.names,
+        min_rows=1,
+        width=width,
+        allow_constant=True,
+        allow_missing=allow_missing,
+        where=data,
     )
     if noise and (dataset.values == np.floor(dataset.values)).all():
         return points.dequantised(seed)
@@ -190,3 +216,27 @@ def _with_channel(shape: tuple[int, ...]) -> tuple[int, ...] | None:
     if len(shape) == 1:
         return None
     return shape if len(shape) == 3 else (1, *shape)
+
+
+def choice_of(options: dict[str, Any]) -> Choice:
+    """The columns that a run's options chose, for a table that may lack those left out.
+
+    Args:
+        options: The options in a run's configuration.
+    """
+    columns = options.get("columns")
+    return Choice(
+        options.get("labels"),
+        tuple(options.get("drop") or ()),
+        None if columns is None else names_of(columns),
+        lenient=True,
+    )
+
+
+def names_of(columns: str) -> tuple[str, ...]:
+    """Names that are separated by commas.
+
+    Args:
+        columns: The names.
+    """
+    return tuple(name.strip() for name in columns.split(",") if name.strip())

@@ -13,6 +13,7 @@ import tyro
 from flowebm.cli.arguments import parse
 from flowebm.cli.fitted import load_fitted
 from flowebm.cli.rows import check_output, write_rows
+from flowebm.estimator import FlowEBM
 from flowebm.options import Count, Seed
 from flowebm.refusal import Refused
 from flowebm.report.plots.figure import save_figure
@@ -70,13 +71,14 @@ def run(arguments: Sequence[str]) -> None:
         scale = (0.0, levels - 1.0) if levels else tuple(np.quantile(samples, [0.001, 0.999]))
         page = image_grid(samples.reshape(-1, *shape), value_range=scale)
         save_figure(page, command.output)
-        return _tell(command)
+        return _tell(command, estimator)
     names = getattr(estimator, "feature_names_in_", [f"x{i + 1}" for i in range(samples.shape[1])])
     write_rows(command.output, samples, names, shape)
-    return _tell(command)
+    return _tell(command, estimator)
 
 
-def _tell(command: Sample) -> None:
+def _tell(command: Sample, estimator: FlowEBM) -> None:
     if command.json:
-        json.dump({"samples": command.n, "file": str(command.output)}, sys.stdout)
+        written = {"samples": command.n, "file": str(command.output)}
+        json.dump(written | {"warnings": estimator.saved_.warnings}, sys.stdout)
         print()

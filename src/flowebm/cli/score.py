@@ -13,7 +13,7 @@ import tyro
 
 from flowebm.cli.arguments import parse
 from flowebm.cli.fitted import check_order, load_fitted
-from flowebm.cli.points import read_points_of_width
+from flowebm.cli.points import choice_of, read_points_of_width
 from flowebm.cli.rows import check_output, write_rows
 from flowebm.evaluation import bits_per_dimension
 from flowebm.run import plain
@@ -28,8 +28,9 @@ class Score:
         run: The run directory.
         data: Name of a built-in data set, or a .csv, .parquet, .npy or .npz file.
         data_dir: The folder of the files of a set of images.
-        output: The file for one log-density a row, of images with their bits per dimension;
-            standard output, log-densities alone, if not given.
+        output: The file for one log-density a row, of images with their bits per dimension, of
+            whole numbers and piled-up values with its standard error; standard output,
+            log-densities alone, if not given.
         overwrite: Replace the file if it is there.
         quiet: Show no progress.
         json: Print one JSON object instead of lines.
@@ -62,14 +63,18 @@ def run(arguments: Sequence[str]) -> None:
         estimator.n_features_in_,
         noise=config["options"]["dequantise"],
         folder=command.data_dir,
+        choice=choice_of(config["options"]),
+        allow_missing=estimator.missing == "marginalise",
     )
     check_order(estimator, points.dataset.names, command.data)
     names = getattr(estimator, "feature_names_in_", points.dataset.names)
     rows = pd.DataFrame(points.dataset.values, columns=list(names))
     with progress_counter("score", quiet=command.quiet) as on_progress:
         on_progress(0, len(rows))
-        log_density = estimator.score_samples(rows, on_progress=on_progress)
+        log_density, stderr = estimator.score_with_error(rows, on_progress=on_progress)
     columns = {"log_density": log_density}
+    if stderr.any():
+        columns["stderr"] = stderr
     if len(estimator.saved_.shape) > 1:
         width = estimator.n_features_in_
         columns["bits_per_dimension"] = np.array(
@@ -84,6 +89,7 @@ def run(arguments: Sequence[str]) -> None:
             "log_partition_stderr": estimator.log_partition_stderr_,
             "rows": len(log_density),
             "mean": log_density.mean(),
+            "warnings": estimator.saved_.warnings,
         }
         if "bits_per_dimension" in columns:
             values["mean_bits_per_dimension"] = columns["bits_per_dimension"].mean()

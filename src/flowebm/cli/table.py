@@ -26,8 +26,40 @@ def print_measures(values: dict[str, Any], warnings: list[str], *, title: str) -
     parts: list[RenderableType] = [table]
     if "mode_weights" in values:
         parts.append(_weights(values["mode_weights"]))
+    if "class_shares" in values:
+        parts.append(shares_table(values["class_shares"]))
     parts += [Text(f"Warning: {sentence}", style="yellow") for sentence in warnings]
     console.print(Group(*parts))
+
+
+def shares_table(shares: dict[str, Any]) -> RenderableType:
+    """Shares of classes in the data and in the model as a table, with what they do not tell.
+
+    Args:
+        shares: The shares, as `evaluation.json` has them.
+    """
+    table = Table(title="shares of the classes", title_justify="left")
+    table.add_column("class", no_wrap=True)
+    for name in ("data", "model", "ratio"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    columns = ("classes", "data", "data_stderr", "model", "model_stderr", "ratio", "differ")
+    for name, data, error, model, model_error, ratio, differs in zip(
+        *(shares[column] for column in columns), strict=True
+    ):
+        table.add_row(
+            Text(str(name)),
+            f"{data:.4f} ± {error:.4f}",
+            f"{model:.4f} ± {model_error:.4f}",
+            f"{ratio:.2f}",
+            "differs by more than 3 errors" if differs else "",
+        )
+    parts: list[RenderableType] = [table, f"total variation {shares['total_variation']:.4f}"]
+    parts += [
+        Text(f"Rows of '{one}' and '{other}' are hardly told apart: add their shares up.")
+        for one, other in shares["confused"]
+    ]
+    return Group(*parts)
 
 
 def _rows(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -57,6 +89,9 @@ def _rows(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, label in shares.items():
         if values.get(name) is not None:
             yield label, f"{values[name]:.1%}"
+    for name, kind in values.get("columns", {}).items():
+        if kind != "real":
+            yield f"column '{name}'", kind
     if "iterations" in values:
         yield "iterations", f"{values['iterations']:,} ({values['stop_reason']})"
         yield "training time", f"{values['seconds']:.1f} s"

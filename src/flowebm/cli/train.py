@@ -20,7 +20,8 @@ from rich.console import Console
 from flowebm.atomic_write import CannotWrite
 from flowebm.cli.arguments import flag, parse
 from flowebm.cli.measure import measure
-from flowebm.cli.points import Points, hold_out, read_points
+from flowebm.cli.points import Points, hold_out, names_of, read_points
+from flowebm.cli.shares import shares
 from flowebm.cli.stop_signals import Stopped, StopSignals, stop_signals
 from flowebm.cli.table import print_measures
 from flowebm.cli.train_options import (
@@ -31,8 +32,10 @@ from flowebm.cli.train_options import (
     check,
     options_of,
 )
-from flowebm.data import check_table
+from flowebm.data import Choice, check_kind, check_table, kinds_of
+from flowebm.data.kinds import Kind, parse_kind
 from flowebm.estimator import MIN_ROWS, FlowEBM
+from flowebm.evaluation.class_shares import label_names
 from flowebm.refusal import Refused
 from flowebm.report.plots import save_run_plots
 from flowebm.run import RunDirectory, first_difference, plain
@@ -122,6 +125,12 @@ def _prepared(command: Command, directory: RunDirectory) -> tuple[Points, dict[s
         seed=command.seed,
         folder=command.data_dir,
         download=command.download,
+        choice=Choice(
+            command.labels,
+            command.drop,
+            None if command.columns is None else names_of(command.columns),
+        ),
+        allow_missing=command.missing == "marginalise",
     )
     if command.dequantise or (points.pixel_levels and not isinstance(command, TrainEBFlow)):
         points = points.dequantised(command.seed)
@@ -143,13 +152,32 @@ def _check_points(command: Command, points: Points) -> None:
         min_rows=math.ceil(MIN_ROWS / kept),
         # Pixels at the border of an image are often constant, which noise mends.
         allow_constant=bool(_pixel_levels(command, points)),
+        allow_missing=command.missing == "marginalise",
         where=command.data,
     )
+    for i, kind in kinds_of(_kinds(command), names).items():
+        check_kind(values[:, i], kind, names[i], command.data)
+    if command.labels is not None and len(set(label_names(points.dataset.labels))) < 2:
+        raise Refused(
+            f"All rows of {command.data} have the same label in '{command.labels}': shares need "
+            "two classes or more; leave --labels out."
+        )
     if points.dataset.target is None and round(len(values) * command.test_fraction) < 2:
         raise Refused(
             f"--test-fraction {command.test_fraction} of {len(values)} rows is fewer than two rows "
             "to measure with: give a larger fraction."
         )
+
+
+def _kinds(command: Command) -> dict[str | int, Kind]:
+    """The kinds of columns that the command declares, by their names."""
+    kinds: dict[str | int, Kind] = {}
+    for declared in command.column:
+        name, equals, kind = declared.rpartition("=")
+        if not equals or not name:
+            raise Refused(f"--column takes NAME=KIND; got {declared!r}.")
+        kinds[name.strip()] = parse_kind(kind.strip())
+    return kinds
 
 
 def _config(command: Command, points: Points) -> dict[str, Any]:
@@ -227,6 +255,8 @@ def _fit(command: Command, points: Points, train: np.ndarray, observers: Observe
         patience=command.patience,
         architecture=command.architecture,
         options=command.training,
+        columns=_kinds(command) or "auto",
+        missing=command.missing,
         point_shape=command.point_shape or points.shape,
         pixel_levels=_pixel_levels(command, points),
         validation_fraction=command.validation_fraction,
@@ -315,8 +345,12 @@ def _measured(
             target=points.dataset.target,
             on_progress=on_progress,
         )
+    measures.values["columns"] = estimator.columns_
+    if command.labels is not None:
+        measures.values["class_shares"] = shares(
+            estimator, points.dataset, seed=command.seed, quiet=command.quiet
+        )
     last = result.history[-1]
-    seconds = {row["stage"]: row["seconds"] for row in result.history}
     values = {
         **measures.values,
         "fresh_test_points": points.dataset.target is not None,
@@ -325,7 +359,7 @@ def _measured(
         "local_acceptance": last.get("local_acceptance"),
         "iterations": last["iteration"],
         "stop_reason": result.stop_reason,
-        "seconds": sum(seconds.values()),
+        "seconds": last["seconds"],
     }
     return values, [*result.warnings, *measures.warnings]
 
@@ -334,6 +368,8 @@ def _plot(
     command: Command, estimator: FlowEBM, train: np.ndarray, values: dict[str, Any], path: Path
 ) -> None:
     shape = estimator.saved_.shape
+    # Plots show complete rows.
+    train = train[~np.isnan(train).any(axis=1)]
     weights = values.get("mode_weights", {})
     with warnings.catch_warnings():
         # A glyph that a font lacks is no news for who trains a model.
@@ -349,6 +385,7 @@ def _plot(
             true_weights=weights.get("true"),
             fitted_weights=weights.get("fitted"),
             fitted_weights_stderr=weights.get("stderr"),
+            class_shares=values.get("class_shares"),
         )
 
 

@@ -62,6 +62,16 @@ class Train:
         seed: Seed of everything random.
         dim: Coordinates of a synthetic set (mixture and funnel).
         n: Points of a synthetic set.
+        labels: The column of a file that says which class a row is of: left out of the fit; a run
+            ends by comparing each class's share in the data and in the model.
+        drop: A column of a file to leave out; may be given several times.
+        columns: The columns of a file to fit, separated by commas, instead of all.
+        column: What a column holds, as NAME=KIND: real; LOW:HIGH, for values between bounds, of
+            which one may be left out; whole, or whole:LOW:HIGH; circular, or circular:PERIOD;
+            levels, for a few values and no other. May be given several times; other columns'
+            kinds are found.
+        missing: What becomes of missing entries: "refuse", or "marginalise", rows are fitted by
+            what they have.
         dequantise: Make whole numbers, such as pixels, continuous by uniform noise.
         point_shape: Channels, height and width, where rows are flattened images.
         test_fraction: Share of the rows that the fitted model is measured with. Synthetic sets
@@ -90,6 +100,13 @@ class Train:
     seed: Seed = 0
     dim: Count | None = None
     n: Count = 20_000
+    labels: str | None = None
+    drop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    columns: str | None = None
+    column: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=KIND")
+    ] = ()
+    missing: Literal["refuse", "marginalise"] = "refuse"
     dequantise: bool = False
     point_shape: tuple[Count, Count, Count] | None = None
     test_fraction: Share = 0.1

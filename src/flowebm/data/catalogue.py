@@ -8,12 +8,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 
 from flowebm.data import tabular
 from flowebm.data.dequantise import dequantise
 from flowebm.data.image_catalogue import available_images, image_set_name
-from flowebm.data.tables import SUFFIXES, check_table, read_table
+from flowebm.data.tables import ALL_COLUMNS, READ_SUFFIXES, Choice, check_table, read_table
 from flowebm.data.targets import (
     AbstractTarget,
     Checkerboard,
@@ -58,14 +58,15 @@ class Dataset:
         values: One point a row, shape `(n, d)`, float64 on the host, all finite.
         names: The names of the `d` columns.
         target: The density that the points were drawn from, for synthetic sets.
-        labels: The class of each row, shape `(n,)`, for labelled sets.
+        labels: The class of each row, shape `(n,)`, for labelled sets; of files the column that
+            was named.
     """
 
     name: str
     values: Float[np.ndarray, "n d"]
     names: tuple[str, ...]
     target: AbstractTarget | None = None
-    labels: Int[np.ndarray, " n"] | None = None
+    labels: Shaped[np.ndarray, " n"] | None = None
 
 
 def available() -> dict[str, str]:
@@ -78,7 +79,13 @@ def available() -> dict[str, str]:
 
 
 def load(
-    name_or_path: str | Path, *, dim: int | None = None, n: int = 20_000, seed: int = 0
+    name_or_path: str | Path,
+    *,
+    dim: int | None = None,
+    n: int = 20_000,
+    seed: int = 0,
+    choice: Choice = ALL_COLUMNS,
+    allow_missing: bool = False,
 ) -> Dataset:
     """Load a data set by its name, or a table from a file.
 
@@ -88,6 +95,8 @@ def load(
         dim: Number of coordinates, for `mixture` and `funnel`; 2 unless given.
         n: Number of points to draw from a synthetic set; others come whole.
         seed: Seed of the draws, and of the noise that makes the digits' pixels continuous.
+        choice: The columns of a file to read, and its labels.
+        allow_missing: Whether entries of a file may be missing.
 
     Returns:
         The data set, in float64 on the host, the same for the same arguments.
@@ -102,6 +111,11 @@ def load(
             f"dim={dim} was given for {str(name_or_path)!r}, whose dimension is fixed: leave dim "
             f"out, or use {' or '.join(_ANY_DIM)}."
         )
+    if name in _TARGETS | _TABLES and choice != choice._replace(labels=None, drop=(), columns=None):
+        raise Refused(
+            f"Columns and labels are chosen in a file, and {str(name_or_path)!r} is a built-in "
+            "set: leave the choice out."
+        )
     if name in _TARGETS:
         return _draw(name, {} if dim is None else {"dim": dim}, n, seed)
     if name in _TABLES:
@@ -114,16 +128,23 @@ def load(
             f"{images} is a set of images, not a table: read it by load_images, with the folder of "
             "its files."
         )
-    if path.suffix.lower() not in SUFFIXES and not path.exists():
+    if path.suffix.lower() not in READ_SUFFIXES and not path.exists():
         near = difflib.get_close_matches(name, available() | available_images(), n=3)
         hint = f" (did you mean {' or '.join(near)}?)" if near else ""
         raise Refused(
             f"There is no data set {str(name_or_path)!r}{hint}: give one of "
-            f"{', '.join(available())}, or a file ending in {', '.join(SUFFIXES)}."
+            f"{', '.join(available())}, or a file ending in {', '.join(READ_SUFFIXES)}."
         )
-    table = read_table(path)
-    check_table(table.values, table.names, min_rows=1, allow_constant=True, where=str(path))
-    return Dataset(str(path), table.values, table.names)
+    table = read_table(path, choice=choice)
+    check_table(
+        table.values,
+        table.names,
+        min_rows=1,
+        allow_constant=True,
+        allow_missing=allow_missing,
+        where=str(path),
+    )
+    return Dataset(str(path), table.values, table.names, labels=table.labels)
 
 
 def _draw(name, options, n, seed):

@@ -143,17 +143,17 @@ class Standardise(AbstractBijection):
 
     def transform_rows(self, X: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:
         """`transform` for many points in double precision on the host, before any rounding."""
-        mean, sd, bend, center = self._double_precision()
+        mean, sd, bend, center = self.double_precision()
         return (_bend(np.asarray(X, np.float64), bend, center) - mean) / sd
 
     def inverse_rows(self, Z: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:
         """`inverse` for many points in double precision on the host."""
-        mean, sd, bend, center = self._double_precision()
+        mean, sd, bend, center = self.double_precision()
         bent = np.asarray(Z, np.float64) * sd + mean
         safe = np.where(bend > 0, bend, 1.0)
         return np.where(bend > 0, center + np.sinh(bend * (bent - center)) / safe, bent)
 
-    def _double_precision(self) -> tuple[np.ndarray, ...]:
+    def double_precision(self) -> tuple[np.ndarray, ...]:
         arrays = (self.mean, self.sd, self.bend, self.center)
         return tuple(np.asarray(paramax.unwrap(array), np.float64) for array in arrays)
 

@@ -1,5 +1,7 @@
 """What a fitted model is worth, measured on the model and never on its training chains."""
 
+from flowebm.evaluation.class_shares import ClassShares as ClassShares
+from flowebm.evaluation.class_shares import class_shares as class_shares
 from flowebm.evaluation.diagnostics import ChainDiagnostics as ChainDiagnostics
 from flowebm.evaluation.diagnostics import chain_diagnostics as chain_diagnostics
 from flowebm.evaluation.diagnostics import to_inference_data as to_inference_data

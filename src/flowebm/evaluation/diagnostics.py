@@ -1,12 +1,11 @@
 """Whether Markov chains have converged and mixed: R̂ and effective sample sizes."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.diagnostics import ess_bulk, ess_tail, rhat
 from jaxtyping import Array, Float
 
 from flowebm.refusal import Refused
@@ -116,13 +115,35 @@ def to_inference_data(
     return arviz.from_dict(posterior={name: columns[..., i] for i, name in enumerate(names)})
 
 
-@jax.jit
 def _diagnose(draws):
-    return jax.vmap(_diagnose_coordinate, in_axes=2)(draws)
+    """Split R̂, bulk and tail ESS of each coordinate, on the host.
 
+    blackjax has the same; compiled for every shape anew, its sorts and transforms take longer
+    than a whole short run.
+    """
+    with warnings.catch_warnings():
+        # Of its own future.
+        warnings.simplefilter("ignore")
+        # It takes a second to import.
+        import arviz
 
-def _diagnose_coordinate(draws):
-    return rhat(draws), ess_bulk(draws), ess_tail(draws)
+        columns = np.moveaxis(np.asarray(draws, float), 2, 0)
+        # ArviZ wants two chains; halves of one are what is split in any case.
+        halves = columns
+        if columns.shape[1] == 1:
+            n = columns.shape[2] // 2
+            halves = columns[:, 0, : 2 * n].reshape(-1, 2, n)
+        split = [float(arviz.rhat(column)) for column in halves]
+        # Draws that never moved are worth nothing, where ArviZ counts all of them.
+        moved = np.ptp(columns, axis=(1, 2)) > 0
+        bulk, tail = (
+            [
+                float(arviz.ess(c, method=m)) if moves else 0.0
+                for c, moves in zip(columns, moved, strict=True)
+            ]
+            for m in ("bulk", "tail")
+        )
+        return split, bulk, tail
 
 
 def _checked(draws):

@@ -38,8 +38,7 @@ class LogPartition(NamedTuple):
     @classmethod
     def from_log_weights(cls, log_weights: Float[Array, " n"]) -> "LogPartition":
         r"""$\log \hat Z$ from log-weights of independent draws, nats; warns as `log_partition`."""
-        # The frame of the caller of `log_partition`.
-        quality = reliability(log_weights, "log Z", stacklevel=4)
+        quality = reliability(log_weights, "log Z")
         value, stderr = log_mean_exp(log_weights)
         return cls(float(value), float(stderr), quality.ess, quality.khat, log_weights.shape[0])
 

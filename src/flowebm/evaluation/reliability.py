@@ -1,6 +1,5 @@
 """Whether importance weights carry the estimate that was made from them."""
 
-import warnings
 from typing import NamedTuple
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from flowebm.evaluation.estimate import EstimateWarning
+from flowebm.evaluation.estimate import warn
 from flowebm.evaluation.importance import effective_sample_size, pareto_khat
 from flowebm.refusal import Refused
 
@@ -29,16 +28,12 @@ class Reliability(NamedTuple):
     khat: float
 
 
-def reliability(
-    log_weights: Float[Array, " n"], quantity: str, *, stacklevel: int = 3
-) -> Reliability:
+def reliability(log_weights: Float[Array, " n"], quantity: str) -> Reliability:
     r"""Diagnose importance weights, and warn when an estimate made from them is unsafe.
 
     Args:
         log_weights: Log-weights of independent draws, nats; shape `(n,)`.
         quantity: What is estimated, as the warning names it.
-        stacklevel: Frame that the warning points at, counted as in `warnings.warn`;
-            3 is the caller of the function that calls this one.
 
     Returns:
         The effective sample size and $\hat k$.
@@ -71,12 +66,10 @@ def reliability(
     if ess < ESS_LIMIT:
         reasons.append(f"only {ess:.1f} of {n} draws are effective")
     if reasons:
-        warnings.warn(
+        warn(
             f"The estimate of {quantity} and its standard error are not to be believed "
             f"({', '.join(reasons)}); use a proposal that covers the model better, such as a "
-            "defensive mixture, or more draws.",
-            EstimateWarning,
-            stacklevel=stacklevel,
+            "defensive mixture, or more draws."
         )
     return Reliability(float(ess), float(khat))
 

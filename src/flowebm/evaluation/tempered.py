@@ -1,6 +1,5 @@
 """A bracket of the log-normaliser by annealing from the base to the model and back."""
 
-import warnings
 from collections.abc import Callable
 from math import nan
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.evaluation.annealing import Schedule, annealed_log_ratio, pilot_schedule
-from flowebm.evaluation.estimate import EstimateWarning
+from flowebm.evaluation.estimate import warn
 from flowebm.models import AbstractEnergyModel, as_energy_model
 from flowebm.refusal import Refused
 
@@ -125,12 +124,10 @@ def log_partition_bracket(
         return Bracket(lower, lower_stderr, float("inf"), nan, n_steps)
     upper, upper_stderr = _mean(-_reverse(reverse_key, model, base, starts, n_moves, schedule))
     if lower - upper > CROSSING_LIMIT * (lower_stderr**2 + upper_stderr**2) ** 0.5:
-        warnings.warn(
+        warn(
             f"The bracket of log Z is empty: the lower bound {lower:.3f} exceeds the upper bound "
             f"{upper:.3f} by more than their errors; the samples do not represent the model (a "
-            "mode may be missing), so give equilibrated ones.",
-            EstimateWarning,
-            stacklevel=2,
+            "mode may be missing), so give equilibrated ones."
         )
     return Bracket(lower, lower_stderr, upper, upper_stderr, n_steps)
 

@@ -4,9 +4,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.refusal import Refused
+
+#: Draws of the prior.
+N_PRIOR = 1000
 
 
 class NumpyroDensity(NamedTuple):
@@ -17,12 +21,16 @@ class NumpyroDensity(NamedTuple):
             unconstrained latent sites; the Jacobian of their constraints is part of it, and
             its $\log Z$ is the log-evidence.
         initial: A point where it is finite.
+        prior: Draws of the prior in the same coordinates, leaves with a leading axis: something
+            to start from, as `StartPoints(density.prior)`. `None` where the prior cannot be drawn
+            from.
         constrain: Maps draws, leaves with leading axes `(chains, draws)`, to the model's sites:
             latent ones in their own space, and deterministic ones.
     """
 
     log_density: Callable[[dict[str, Array]], Scalar]
     initial: dict[str, Array]
+    prior: dict[str, Array] | None
     constrain: Callable[[PyTree[Array]], dict[str, Array]]
 
 
@@ -56,4 +64,22 @@ def numpyro_density(
     def log_density(sites):
         return -info.potential_fn(sites)
 
-    return NumpyroDensity(log_density, info.param_info.z, jax.vmap(jax.vmap(info.postprocess_fn)))
+    prior = _prior(key, model, args, kwargs, info.param_info.z)
+    constrain = jax.vmap(jax.vmap(info.postprocess_fn))
+    return NumpyroDensity(log_density, info.param_info.z, prior, constrain)
+
+
+def _prior(key, model, args, kwargs, latent) -> dict[str, Array] | None:
+    from numpyro.infer import Predictive
+    from numpyro.infer.util import unconstrain_fn
+
+    try:
+        drawn = Predictive(model, num_samples=N_PRIOR)(key, *args, **kwargs)
+        sites = {name: drawn[name] for name in latent}
+        prior = jax.vmap(lambda site: unconstrain_fn(model, args, kwargs, site))(sites)
+    # numpyro has no one class for priors without a sampler, such as improper ones.
+    except (NotImplementedError, KeyError, ValueError, AttributeError):
+        return None
+    finite = jax.tree.map(lambda leaf: jnp.isfinite(leaf.reshape(N_PRIOR, -1)).all(axis=1), prior)
+    keep = jnp.stack(jax.tree.leaves(finite)).all(axis=0)
+    return jax.tree.map(lambda leaf: leaf[keep], prior) if bool(keep.any()) else None

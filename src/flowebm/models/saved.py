@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from flowebm.atomic_write import atomic_write, writing
+from flowebm.data.columns import Columns
 from flowebm.data.logit_pixels import LogitPixels
 from flowebm.data.standardise import Standardise
 from flowebm.models.architecture import Architecture
@@ -40,6 +41,9 @@ from flowebm.models.saved_values import (
 from flowebm.models.tilted import EnergyModel
 from flowebm.refusal import Refused
 
+#: The largest Pareto shape in a file, for those that are infinite.
+MOST_KHAT = 1e3
+
 _ARRAYS_NAME = "model.safetensors"
 _VALUES_NAME = "model.json"
 
@@ -56,16 +60,24 @@ class SavedModel:
         log_partition_stderr: Its standard error (nats); infinite where it is not known.
         architecture: What the model and the proposal are made of.
         columns: The columns' names, or `None`.
+        ess: Effective number of the draws behind log Z; `None` for one that is exact.
+        khat: Pareto shape of their importance weights, likewise.
+        n_draws: Their number, likewise.
+        warnings: What the fit had to say about itself, one sentence each.
         metadata: Anything else, as plain values.
     """
 
     model: EnergyModel | EBFlow
     proposal: AbstractDistribution
-    preprocessing: Standardise | LogitPixels
+    preprocessing: Standardise | LogitPixels | Columns
     log_partition: float
     log_partition_stderr: float
     architecture: Architecture | EBFlowArchitecture
     columns: tuple[str, ...] | None = None
+    ess: float | None = None
+    khat: float | None = None
+    n_draws: int | None = None
+    warnings: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -91,7 +103,6 @@ def save_model(directory: str | Path, saved: SavedModel) -> None:
             do not belong together and are refused when they are loaded.
     """
     directory = Path(directory)
-    pixels = _plain(saved.preprocessing) if isinstance(saved.preprocessing, LogitPixels) else None
     try:
         recipe, arrays = _describe(saved)
     except ValueError as error:
@@ -114,11 +125,16 @@ def save_model(directory: str | Path, saved: SavedModel) -> None:
         "model": type(saved.model).__name__,
         "recipe": recipe,
         "architecture": dataclasses.asdict(saved.architecture),
-        "preprocessing": pixels,
+        "preprocessing": _plain(saved.preprocessing),
         "shape": list(saved.shape),
         "columns": None if saved.columns is None else list(saved.columns),
         "log_partition": float(saved.log_partition),
         "log_partition_stderr": stderr if math.isfinite(stderr) else None,
+        # Of draws without a tail that can be fitted k̂ is infinite, which JSON cannot say.
+        "log_partition_ess": saved.ess,
+        "log_partition_khat": None if saved.khat is None else float(min(saved.khat, MOST_KHAT)),
+        "log_partition_draws": saved.n_draws,
+        "warnings": list(saved.warnings),
         "versions": {name: version(name) for name in ("flowebm", "jax")},
         "metadata": saved.metadata,
     }
@@ -193,6 +209,10 @@ def load_model(directory: str | Path) -> SavedModel:
         log_partition_stderr=math.inf if stderr is None else stderr,
         architecture=architecture,
         columns=None if columns is None else tuple(columns),
+        ess=values.get("log_partition_ess"),
+        khat=values.get("log_partition_khat"),
+        n_draws=values.get("log_partition_draws"),
+        warnings=tuple(values.get("warnings", ())),
         metadata=values["metadata"],
     )
 
@@ -249,7 +269,12 @@ def _check_shapes(parts: tuple[Any, ...], shape: tuple[int, ...]) -> None:
             raise Refused("its densities are not of single points")
 
 
-def _plain(preprocessing: LogitPixels) -> dict[str, Any]:
+def _plain(preprocessing: Standardise | LogitPixels | Columns) -> dict[str, Any] | None:
+    """A preprocessing without arrays as plain values."""
+    if isinstance(preprocessing, Standardise):
+        return None
+    if isinstance(preprocessing, Columns):
+        return {"columns": preprocessing.to_values()}
     return {name: getattr(preprocessing, name) for name in ("levels", "smoothness", "margin")}
 
 

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from flowebm.data.columns import Columns
 from flowebm.data.logit_pixels import LogitPixels
 from flowebm.models.architecture import Architecture
 from flowebm.models.ebflow_architecture import EBFlowArchitecture
@@ -63,6 +64,13 @@ def parse_values(path: Path, content: bytes) -> dict[str, Any]:
         "log_partition": _is_number(values.get("log_partition")),
         "log_partition_stderr": "log_partition_stderr" in values
         and (values["log_partition_stderr"] is None or _is_number(values["log_partition_stderr"])),
+        **{
+            # Files of version 0.1 have none of them.
+            name: values.get(name) is None or _is_number(values[name])
+            for name in ("log_partition_ess", "log_partition_khat", "log_partition_draws")
+        },
+        "warnings": isinstance(values.get("warnings", []), list)
+        and _all_texts(values.get("warnings", [])),
         "metadata": isinstance(values.get("metadata"), dict),
     }
     for name, is_valid in valid.items():
@@ -107,8 +115,8 @@ def parse_architecture(
 
 def parse_preprocessing(
     path: Path, values: dict[str, Any] | None, shape: tuple[int, ...]
-) -> LogitPixels | None:
-    """The preprocessing of a saved model of pixels, or `None` for one of standardised points.
+) -> LogitPixels | Columns | None:
+    """The preprocessing of a saved model, or `None` for one of standardised points.
 
     Args:
         path: The file, for messages.
@@ -121,6 +129,11 @@ def parse_preprocessing(
     if values is None:
         return None
     try:
+        if values.keys() == {"columns"}:
+            columns = Columns.from_values(values["columns"])
+            if columns.shape != shape:
+                raise ValueError(f"it has {columns.shape[0]} columns")
+            return columns
         if not all(map(_is_number, values.values())) or not isinstance(values["levels"], int):
             raise TypeError("its choices are numbers")
         return LogitPixels(shape, **values)

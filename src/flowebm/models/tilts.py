@@ -7,6 +7,7 @@ from typing import cast
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import paramax
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
@@ -100,6 +101,38 @@ class MLPTilt(eqx.Module):
             update = self.activation(layer(hidden))
             hidden = hidden + update if self.residual else update
         return self.readout(hidden)
+
+
+@register
+class CircularTilt(eqx.Module):
+    r"""A tilt that sees cosine and sine of coordinates of period $2\pi$.
+
+    Args:
+        tilt: The tilt, of all coordinates with cosines in the place of circular ones, and of the
+            sines of these.
+        circular: Which coordinates are circular, as one truth value each.
+    """
+
+    tilt: MLPTilt
+    circular: tuple[bool, ...] = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, tilt: MLPTilt, circular: tuple[bool, ...], *, key: PRNGKeyArray) -> "CircularTilt":
+        """A network like the given one, on the circle.
+
+        Args:
+            tilt: A network of all coordinates.
+            circular: Which of them are circular.
+            key: Random key of its first layer's weights.
+        """
+        inputs = len(circular) + sum(circular)
+        first = eqx.nn.Linear(inputs, tilt.layers[0].out_features, key=key)
+        return cls(eqx.tree_at(lambda t: t.layers[0], tilt, first), tuple(circular))
+
+    def __call__(self, x: Float[Array, " d"]) -> Scalar:
+        is_circular = np.asarray(self.circular)
+        cosines = jnp.where(is_circular, jnp.cos(x), x)
+        return self.tilt(jnp.concatenate([cosines, jnp.sin(x[is_circular])]))
 
 
 @register

@@ -17,6 +17,8 @@ class UnconstrainedDensity(AbstractEnergyModel):
 
     $$\log p_z(z) = \log p_\theta(T(z)) + \log |\det J_T(z)|$$
 
+    Where that is not a number, or infinite, there is no mass.
+
     Args:
         log_density: Maps parameters to their log-density up to a constant (nats).
         unravel: Maps a vector of $d$ numbers to parameters of the user's structure.
@@ -41,8 +43,15 @@ class UnconstrainedDensity(AbstractEnergyModel):
         self.shape = bijection.shape
 
     def energy(self, x: Float[Array, " d"]) -> Scalar:
+        value = self.unguarded(x)
+        return -jnp.where(value < jnp.inf, value, -jnp.inf)
+
+    def unguarded(self, x: Float[Array, " d"]) -> Scalar:
+        r"""$\log p_z$ of one point as it comes, not a number perhaps."""
         point, log_det = self.bijection.transform_and_log_det(x)
-        return -(self.log_density(self.unravel(point)) + log_det)
+        value = self.log_density(self.unravel(point)) + log_det
+        # Coordinates so far out that the point overflows say nothing of the user's function.
+        return jnp.where(jnp.all(jnp.isfinite(point)), value, -jnp.inf)
 
     def parameters(self, z: Float[Array, "*batch d"]) -> tuple[Float[Array, "*batch d"], PyTree]:
         """The parameters of many points, as vectors and in the user's structure."""

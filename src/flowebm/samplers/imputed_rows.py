@@ -9,7 +9,7 @@ import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Float, PRNGKeyArray
 
-from flowebm.data import LogitPixels, Standardise
+from flowebm.data import Columns, LogitPixels, Standardise
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.refusal import Refused
 from flowebm.samplers.imputation import impute
@@ -34,7 +34,7 @@ def impute_rows(
     key: PRNGKeyArray,
     model: AbstractEnergyModel,
     proposal: AbstractDistribution,
-    preprocessing: Standardise | LogitPixels,
+    preprocessing: Standardise | LogitPixels | Columns,
     rows: Float[np.ndarray, "n *shape"],
     *,
     n_draws: int = 1,

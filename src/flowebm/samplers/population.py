@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from blackjax.mcmc import hmc, mala, nuts
+from blackjax.mcmc import hmc, mala, nuts, random_walk
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
@@ -16,7 +16,7 @@ from flowebm.samplers import flow_imh, flow_isir, ula
 from flowebm.samplers.proposal import WeightedState
 
 GlobalKernel = Literal["imh", "isir"]
-LocalKernel = Literal["mala", "hmc", "nuts", "ula"]
+LocalKernel = Literal["mala", "hmc", "nuts", "ula", "rwm"]
 
 #: Leapfrog steps of one HMC move.
 LEAPFROG_STEPS = 5
@@ -183,6 +183,13 @@ def _local_kernel(
         return hmc.init, lambda key, state: kernel(
             key, state, logdensity_fn, step_size, inverse_mass, LEAPFROG_STEPS
         )
+    if name == "rwm":
+        walk = random_walk.build_additive_step()
+
+        def random_step(key, x):
+            return step_size * jax.random.normal(key, x.shape, x.dtype)
+
+        return random_walk.init, lambda key, state: walk(key, state, logdensity_fn, random_step)
     module = {"mala": mala, "ula": ula}[name]
     kernel = module.build_kernel()
     return module.init, lambda key, state: kernel(key, state, logdensity_fn, step_size)

@@ -3,6 +3,7 @@
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer as AdaptiveSamplingTrainer
 from flowebm.training.balanced import BalancedOptions as BalancedOptions
 from flowebm.training.balanced import BalancedTrainer as BalancedTrainer
+from flowebm.training.budget import Budget as Budget
 from flowebm.training.checkpoints import Checkpoints as Checkpoints
 from flowebm.training.devices import use_devices as use_devices
 from flowebm.training.driver import Limits as Limits
@@ -26,4 +27,5 @@ from flowebm.training.result import FitResult as FitResult
 from flowebm.training.sampling import sample as sample
 from flowebm.training.sampling_options import SamplingOptions as SamplingOptions
 from flowebm.training.sampling_result import SamplingResult as SamplingResult
+from flowebm.training.sampling_target import StartPoints as StartPoints
 from flowebm.training.trainer import AbstractTrainer as AbstractTrainer

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.evaluation.importance import effective_sample_size
 from flowebm.models.defensive import DefensiveMixture
+from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.trainable import partition_trainable
-from flowebm.models.unconstrained import UnconstrainedDensity
 from flowebm.objectives.maximum_likelihood import maximum_likelihood
 from flowebm.samplers import preconditioner as preconditioners
 from flowebm.samplers import step_size as step_sizes
@@ -85,6 +85,7 @@ class AdaptiveSamplingTrainer(AbstractTrainer):
         options: Choices of the method.
         batch_size: Particles that the flow's steps of one iteration take, in all.
         weights: None: particles count alike.
+        temperature: Where the path starts: at 1 for particles that are draws of the target.
         stage: What the progress line calls it.
 
     Source: Gabrié, Rotskoff, Vanden-Eijnden (2022), *Adaptive Monte Carlo augmented with
@@ -94,7 +95,7 @@ class AdaptiveSamplingTrainer(AbstractTrainer):
 
     one_a_chain: ClassVar[dict[str, str]] = {"positions": "n_particles"}
 
-    target: UnconstrainedDensity
+    target: AbstractEnergyModel
     start: AbstractDistribution
     flow: AbstractDistribution
     wide: AbstractDistribution
@@ -103,6 +104,7 @@ class AdaptiveSamplingTrainer(AbstractTrainer):
     options: SamplingOptions = eqx.field(static=True)
     batch_size: int = eqx.field(static=True)
     weights: RowWeights | None = None
+    temperature: float = eqx.field(static=True, default=0.0)
     stage: str = eqx.field(static=True, default="warm-up")
 
     def proposal(self, params: PyTree[Array]) -> DefensiveMixture:
@@ -119,7 +121,7 @@ class AdaptiveSamplingTrainer(AbstractTrainer):
             average=jax.tree.map(jnp.copy, params),
             optimizer=self.optimizer.init(params),
             positions=self.data,
-            temperature=zero,
+            temperature=zero + self.temperature,
             moments=preconditioners.moments(self.data, n),
             # Optimal scaling in d standardised coordinates: Roberts and Rosenthal (1998).
             step_size=step_sizes.init(dimension ** (-1 / 3)),

@@ -106,7 +106,7 @@ class BalancedOptions:
     flow_batch: Count = 1024
     flow_data_fraction: AnyShare = 0.5
     full_ess: Positive = 0.1
-    min_ess: AnyShare = 0.005
+    min_ess: NotNegative = 0.005
     max_wait: Annotated[int, Range(least=0)] = 20
     recovery_flow_steps: Annotated[int, Range(least=0)] = 3
     penalty: NotNegative = 0.0

@@ -11,12 +11,14 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree, Scalar
 
+from flowebm.evaluation.estimate import warn
 from flowebm.evaluation.weighted_mean import weighted_mean
+from flowebm.training.budget import Budget, compile_in_time
 from flowebm.training.devices import Placement, over_data
 from flowebm.training.processes import value_of_first
-from flowebm.training.random_order import random_order
+from flowebm.training.random_order import rows_in_epochs
 from flowebm.training.row_weights import RowWeights, draw_rows
 from flowebm.training.trainer import AbstractTrainer
 
@@ -26,6 +28,9 @@ MAX_RECOVERIES = 3
 #: Blocks that a time budget is taken to have room for while the pace is unknown. With too many the
 #: learning rate would still be warming up when it is known, two blocks later.
 EXPECTED_BLOCKS = 20
+
+#: Seconds of iterations until the host looks at a run: it is then saved and may be stopped.
+BLOCK_SECONDS = 3.0
 
 #: Nats above the best up to which a later state may be as good. With few validation points one
 #: standard error is much more, and the latest of those within it has overfitted most.
@@ -45,6 +50,9 @@ class DriverState(eqx.Module):
 
     Attributes:
         inner: The trainer's state.
+        good: That at the last evaluation, to which the divergence guard goes back.
+        good_iteration: Its iteration.
+        sums: Sums of the metrics of the iterations since.
         best: The trainer's solution that is kept: the latest as good as the best.
         best_nll: The lowest validation NLL, with $\log Z$ one standard error up, in nats.
         best_nll_points: The NLL of every validation point there.
@@ -57,6 +65,9 @@ class DriverState(eqx.Module):
     """
 
     inner: PyTree[Array]
+    good: PyTree[Array]
+    good_iteration: Scalar
+    sums: dict[str, Scalar]
     best: PyTree[Array]
     best_nll: Scalar
     best_nll_points: Float[Array, " m"]
@@ -76,14 +87,11 @@ class Outcome:
         state: The last state.
         history: One row of metrics a block.
         stop_reason: Why it ended, in words.
-        seconds_before: Seconds that it had taken when it was resumed; the history's seconds
-            contain them.
     """
 
     state: DriverState
     history: list[dict[str, Any]]
     stop_reason: str
-    seconds_before: float = 0.0
 
 
 @dataclass
@@ -92,20 +100,22 @@ class Limits:
 
     Attributes:
         max_steps: Iterations at most.
-        time_budget: Seconds at most, compilation included, or `None`.
+        time_budget: Seconds at most, compilation included; a `Budget`, or a part of one, that
+            this run shares with others; or `None`.
         patience: Evaluations without a better validation NLL before it stops, or `None`.
-        block_length: Iterations of one compiled block.
+        block_length: Iterations from one evaluation to the next.
     """
 
     max_steps: int
-    time_budget: float | None = None
+    time_budget: float | Budget | None = None
     patience: int | None = None
     block_length: int = 50
 
 
 @dataclass
 class Observers:
-    """The effects at the edge; each is called once a block on the host.
+    """The effects at the edge; each is called once a block on the host, and `save` more often where
+    blocks take more than a few seconds.
 
     Where several processes train together each of them calls its own, which may wait for one
     another; what the first process restores, all go on from.
@@ -115,7 +125,7 @@ class Observers:
         save: Receives the stage, the driver's state and the history.
         restore: Receives the stage and a state of the right structure; returns the saved
             state and history, or `None`.
-        warn: Receives one sentence.
+        warn: Receives one sentence; by default it raises it as an `EstimateWarning`.
     """
 
     on_block: list[Callable[[str, dict[str, Any], int], None]] = field(default_factory=list)
@@ -123,38 +133,36 @@ class Observers:
     restore: (
         Callable[[str, DriverState], tuple[DriverState, list[dict[str, Any]]] | None] | None
     ) = None
-    warn: Callable[[str], None] = lambda sentence: None
+    warn: Callable[[str], None] = warn
 
 
-def minibatches(
+def minibatch(
     key: PRNGKeyArray,
     n_rows: int,
     batch_size: int,
-    n_batches: int,
+    iteration: Int[ArrayLike, ""],
     weights: RowWeights | None = None,
-) -> Array:
-    """Rows for consecutive minibatches, without replacement within an epoch.
+) -> Int[Array, " batch"]:
+    """Rows of one iteration's minibatch, without replacement within an epoch.
+
+    They depend on the key and the iteration alone, not on how often the run is looked at.
 
     Args:
-        key: Random key.
+        key: Random key of the run.
         n_rows: Rows of the data.
         batch_size: Rows of a minibatch.
-        n_batches: Number of minibatches.
+        iteration: Number of the iteration, from 0.
         weights: How much rows count; a row is then taken in proportion to its weight.
 
     Returns:
-        Row numbers of shape (n_batches, batch_size).
+        Row numbers.
     """
-    epochs = -(-n_batches * batch_size // n_rows)
-    # Of an epoch that lasts longer than these batches only their places.
-    places = jnp.arange(min(n_rows, n_batches * batch_size))
-    rows = jax.vmap(lambda k: random_order(k, n_rows, places))(jr.split(key, epochs)).ravel()
-    rows = rows[: n_batches * batch_size].reshape(n_batches, batch_size)
-    # Folding numbers in and splitting give the same keys: this one is beyond the epochs'.
-    return draw_rows(weights, jr.fold_in(key, epochs), rows)
+    first = jnp.asarray(iteration, jnp.uint32) * batch_size
+    rows = rows_in_epochs(jr.fold_in(key, 0), n_rows, first, batch_size)
+    return draw_rows(weights, jr.fold_in(jr.fold_in(key, 1), iteration), rows)
 
 
-@eqx.filter_jit(donate="all-except-first")
+@eqx.filter_jit
 def _evaluate(frozen, state: DriverState):
     """Evaluate, and keep the solution if it is the best so far or as good as the best.
 
@@ -190,10 +198,23 @@ def _evaluate(frozen, state: DriverState):
     best = jax.tree.map(
         lambda new, old: jnp.where(keeps, new, old), trainer.solution(state.inner), state.best
     )
+    n_iterations = state.iteration - state.good_iteration
+    means = jax.tree.map(lambda total: total / jnp.maximum(n_iterations, 1), state.sums)
     state = eqx.tree_at(
-        lambda s: (s.best_nll, s.best_nll_points, s.best_iteration, s.best), state, (*record, best)
+        lambda s: (
+            *(s.best_nll, s.best_nll_points, s.best_iteration, s.best),
+            *(s.good, s.good_iteration, s.sums),
+        ),
+        state,
+        (
+            *record,
+            best,
+            # Copies, because the driver gives every buffer away once.
+            *jax.tree.map(jnp.copy, (state.inner, state.iteration)),
+            jax.tree.map(jnp.zeros_like, state.sums),
+        ),
     )
-    return Placement.of(trainer).constrain(_strongly_typed(state)), metrics
+    return Placement.of(trainer).constrain(_strongly_typed(state)), metrics, means
 
 
 def _strongly_typed(state: PyTree[Array]) -> PyTree[Array]:
@@ -206,8 +227,13 @@ def _strongly_typed(state: PyTree[Array]) -> PyTree[Array]:
 def _start(trainer: AbstractTrainer, key: PRNGKeyArray) -> DriverState:
     inner = trainer.init(jr.fold_in(key, 0))
     _, nll_points = jax.eval_shape(trainer.evaluate, key, inner)
+    batch, factor = jnp.zeros(trainer.batch_size, int), jnp.ones(())
+    _, metrics = eqx.filter_eval_shape(_step, trainer, key, _strongly_typed(inner), batch, factor)
     state = DriverState(
         inner=inner,
+        good=jax.tree.map(jnp.copy, inner),
+        good_iteration=jnp.array(0),
+        sums=jax.tree.map(lambda metric: jnp.zeros(metric.shape), metrics),
         best=jax.tree.map(jnp.copy, trainer.solution(inner)),
         best_nll=jnp.array(jnp.inf),
         best_nll_points=jnp.zeros(() if nll_points is None else nll_points.shape),
@@ -221,35 +247,41 @@ def _start(trainer: AbstractTrainer, key: PRNGKeyArray) -> DriverState:
     return Placement.of(trainer).constrain(_strongly_typed(state))
 
 
+@eqx.filter_jit
+def _step(trainer: AbstractTrainer, *args: Any) -> tuple[PyTree[Array], dict[str, Scalar]]:
+    """One iteration, as a function that is traced once: for its metrics, and to be compiled."""
+    return trainer.step(*args)
+
+
 @eqx.filter_jit(donate="all-except-first")
-def _run_block(frozen, state: DriverState, length: int, total: ArrayLike):
-    """`length` iterations as one program; `frozen` is not donated."""
+def _run_block(frozen, state: DriverState, length: Int[ArrayLike, ""], total: ArrayLike):
+    """So many iterations, by one program whatever their number; `frozen` is not donated."""
     trainer, key = frozen
     placement = Placement.of(trainer)
+    n_rows = trainer.data.shape[0]
+
     # Randomness is a function of the run's key and the iteration alone: a resumed run needs
     # no other memory.
-    block_key = jr.fold_in(jr.fold_in(key, 2), state.iteration)
-    batches = minibatches(
-        block_key, trainer.data.shape[0], trainer.batch_size, length, trainer.weights
-    )
-
-    def body(carry, batch):
-        inner, iteration = carry
-        factor = trainer.schedule(iteration / total) * state.learning_rate_factor
-        inner, metrics = trainer.step(
-            jr.fold_in(jr.fold_in(key, 3), iteration), inner, over_data(batch), factor
+    def body(_, carry):
+        inner, iteration, sums = carry
+        batch = minibatch(
+            jr.fold_in(key, 2), n_rows, trainer.batch_size, iteration, trainer.weights
         )
-        return (placement.constrain(inner), iteration + 1), metrics
+        factor = trainer.schedule(iteration / total) * state.learning_rate_factor
+        step_key = jr.fold_in(jr.fold_in(key, 3), iteration)
+        inner, metrics = _step(trainer, step_key, inner, over_data(batch), factor)
+        sums = jax.tree.map(lambda total, metric: total + metric, sums, metrics)
+        return placement.constrain(_strongly_typed(inner)), iteration + 1, sums
 
-    (inner, iteration), metrics = jax.lax.scan(body, (state.inner, state.iteration), batches)
-    state = eqx.tree_at(lambda s: (s.inner, s.iteration), state, (inner, iteration))
-    metrics = jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
-    return placement.constrain(_strongly_typed(state)), metrics
+    carry = state.inner, state.iteration, state.sums
+    carry = jax.lax.fori_loop(0, length, body, carry)
+    state = eqx.tree_at(lambda s: (s.inner, s.iteration, s.sums), state, carry)
+    return placement.constrain(_strongly_typed(state))
 
 
-def _row(stage: str, metrics: dict[str, Scalar], iteration: int, started: float) -> dict[str, Any]:
+def _row(stage: str, metrics: dict[str, Scalar], iteration: int, budget: Budget) -> dict[str, Any]:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    seconds = round(time.monotonic() - started, 3)
+    seconds = round(budget.used(), 3)
     # Processes that disagreed on the time would end at different blocks, and wait for ever.
     return value_of_first({"stage": stage, "iteration": iteration, "seconds": seconds, **values})
 
@@ -262,14 +294,20 @@ def drive(
 ) -> Outcome:
     """Run a trainer to its end.
 
-    The host touches the loop once a block. A block whose metrics are non-finite, or whose NLL is
-    worse than at the start by more than one nat a coordinate, on validation data and on training
-    data, has diverged: the run goes back to the block's start with half the learning rate, and
-    gives up after `MAX_RECOVERIES` times.
+    A run is evaluated every `block_length` iterations. The host looks at it then, and every
+    `BLOCK_SECONDS` or so where that takes longer: it may be saved there, stopped by who saves it,
+    and out of time. Where it is looked at makes no difference to the result.
 
-    With a time budget, the iterations that fit are estimated anew after each block from the second
-    on, so that schedules reach their end with the budget; without one, a run is a pure function of
-    its key and inputs. The seconds that a resumed run had taken before count.
+    A block whose metrics are non-finite, or whose NLL is worse than at the start by more than one
+    nat a coordinate, on validation data and on training data, has diverged: the run goes back to
+    the block's start with half the learning rate, and gives up after `MAX_RECOVERIES` times.
+
+    With a time budget, the iterations that fit are estimated anew after each block, so that
+    schedules reach their end with the budget; without one, a run is a pure function of its key and
+    inputs. A run whose program could not be compiled in what is left, at the pace that was measured
+    on this machine, does not begin: it ends as it started, with the reason "time budget spent".
+    Seconds in the history are those of the whole budget; what a resumed run had used before is
+    restored into it.
 
     A run that has overfitted ends, whatever its patience: one whose validation NLL has been
     `OVERFITTED_STDERRS` standard errors above the best in `OVERFITTED_EVALUATIONS` evaluations one
@@ -290,81 +328,147 @@ def drive(
         ValueError: If the devices in use cannot share the chains out evenly.
     """
     observers = observers or Observers()
-    started = time.monotonic()
-    seconds_before = 0.0
+    budget = Budget.of(limits.time_budget)
     placement = Placement.of(trainer)
     placement.check(trainer, key)
-    limits = replace(limits, time_budget=value_of_first(limits.time_budget))
     # Programs are looked up by what is static: stages that differ in their name share one.
     stage, trainer = trainer.stage, replace(trainer, stage="")
     frozen = trainer, key = placement.put((trainer, key))
     with placement.active():
-        state, metrics = _evaluate(frozen, _start(trainer, key))
+        state, metrics, _ = _evaluate(frozen, _start(trainer, key))
     if "nll" in metrics:
         state = eqx.tree_at(lambda s: s.first_nll, state, jnp.copy(metrics["nll"]))
     history: list[dict[str, Any]] = []
     restored = _restored(observers, stage, state, placement)
     if restored is not None:
         state, history = restored
-        seconds_before = history[-1]["seconds"] if history else 0.0
-        started -= seconds_before
-        total = _expected_total(limits, history)
-    else:
-        history.append(_row(stage, metrics, 0, started))
-        total = _expected_total(limits, history)
+        budget.restore(history[-1]["seconds"] if history else 0.0)
+    pace = _Pace(limits, budget)
+    if restored is None:
+        history.append(_row(stage, metrics, 0, budget))
         for observe in observers.on_block:
-            observe(stage, history[-1], total)
+            observe(stage, history[-1], pace.total)
     divergence_margin = float(math.prod(trainer.data.shape[1:]))
     stop_reason = "nothing left to do"
-    rows_before = len(history)
+    iteration = int(state.iteration)
 
-    while not bool(state.finished) and int(state.iteration) < limits.max_steps:
-        iteration = int(state.iteration)
-        length = min(limits.block_length, limits.max_steps - iteration)
-        backup = jax.tree.map(jnp.copy, state)
+    while not bool(state.finished) and iteration < limits.max_steps:
+        until = min((iteration // limits.block_length + 1) * limits.block_length, limits.max_steps)
         with placement.active():
-            state, metrics = _run_block(frozen, state, length, np.asarray(float(total)))
-            state, evaluation = _evaluate(frozen, state)
-        row = _row(stage, metrics | evaluation, int(state.iteration), started)
+            length = pace.length(until - iteration)
+            given = frozen, state, np.asarray(length), np.asarray(float(pace.total))
+            if not pace.is_compiled and not compile_in_time(budget, _run_block, *given):
+                stop_reason = "time budget spent"
+                break
+            state = _run_block(*given)
+            iteration = int(state.iteration)
+            pace.ran(iteration, length)
+            if iteration < until and not budget.is_spent():
+                if observers.save and pace.took_long:
+                    observers.save(stage, placement.local(state), history)
+                continue
+            evaluated, evaluation, means = _evaluate(frozen, state)
+        row = _row(stage, means | evaluation, iteration, budget)
         values = [v for v in row.values() if isinstance(v, float)]
         first_nll = float(state.first_nll)
         nll = row.get("nll", -math.inf)
         # A model that is bad on validation data and good on its own has overfitted, which is
         # for patience to stop, not for a lower learning rate to mend.
         excess = min(nll, row.get("train_nll", nll)) - first_nll
-        diverged = not all(map(math.isfinite, values)) or excess > divergence_margin
-        if diverged:
-            recoveries = int(backup.recoveries) + 1
-            if recoveries > MAX_RECOVERIES:
+        if not all(map(math.isfinite, values)) or excess > divergence_margin:
+            if int(state.recoveries) == MAX_RECOVERIES:
                 raise TrainingDiverged(
                     f"Stage {stage!r} diverged at iteration {row['iteration']} "
                     f"(validation NLL {nll:.3g}, {first_nll:.3g} at the start) after "
                     f"{MAX_RECOVERIES} returns to a good state with ever lower learning rates: "
                     "lower the learning rate, or look for outliers in the data."
                 )
-            factor = backup.learning_rate_factor / 2
-            state = eqx.tree_at(
-                lambda s: (s.learning_rate_factor, s.recoveries),
-                backup,
-                (factor, backup.recoveries + 1),
-            )
+            state = _back(state)
+            iteration = int(state.iteration)
             observers.warn(
-                f"Stage {stage!r} diverged before iteration {row['iteration']}; going "
-                f"back to iteration {iteration} with the learning rate times {float(factor):g}."
+                f"Stage {stage!r} diverged before iteration {row['iteration']}; going back to "
+                f"iteration {iteration} with the learning rate times "
+                f"{float(state.learning_rate_factor):g}."
             )
             continue
+        state = evaluated
         history.append(row)
-        stop_reason = _stop_reason(limits, state, history)
-        # A process's first block contains the compilation, which does not recur.
-        if len(history) > rows_before + 1:
-            total = _expected_total(limits, history)
+        stop_reason = _stop_reason(limits, budget, state, history)
+        pace.evaluated(iteration)
         if stop_reason:
             state = eqx.tree_at(lambda s: s.finished, state, state.iteration >= 0)
         for observe in observers.on_block:
-            observe(stage, row, total)
+            observe(stage, row, pace.total)
         if observers.save:
             observers.save(stage, placement.local(state), history)
-    return Outcome(placement.local(state), history, stop_reason, seconds_before)
+    return Outcome(placement.local(state), history, stop_reason)
+
+
+def _back(state: DriverState) -> DriverState:
+    """The state at the last evaluation, with half the learning rate."""
+    return eqx.tree_at(
+        lambda s: (s.inner, s.iteration, s.sums, s.learning_rate_factor, s.recoveries),
+        state,
+        (
+            # Copies, because every buffer is given away once.
+            *jax.tree.map(jnp.copy, (state.good, state.good_iteration)),
+            jax.tree.map(jnp.zeros_like, state.sums),
+            state.learning_rate_factor / 2,
+            state.recoveries + 1,
+        ),
+    )
+
+
+class _Pace:
+    """What iterations and evaluations take, and so how many of them fit.
+
+    Attributes:
+        total: Iterations that the run is expected to have in all.
+        is_compiled: Whether the program has run.
+        took_long: Whether the last iterations took long enough to be saved.
+    """
+
+    def __init__(self, limits: Limits, budget: Budget):
+        self._limits, self._budget = limits, budget
+        self._looked = time.monotonic()
+        self._iteration: float | None = None
+        self._evaluation = 0.0
+        self.is_compiled = self.took_long = False
+        self.total = limits.max_steps
+        if budget.is_limited:
+            self.total = min(limits.max_steps, EXPECTED_BLOCKS * limits.block_length)
+
+    def length(self, most: int) -> int:
+        """Iterations until the host looks again: one, until it is known how long one takes."""
+        self._looked = time.monotonic()
+        if self._iteration is None:
+            return 1
+        seconds = min(BLOCK_SECONDS, self._budget.left() or BLOCK_SECONDS)
+        return value_of_first(max(1, min(most, int(seconds / self._iteration))))
+
+    def ran(self, iteration: int, length: int) -> None:
+        """Learn from iterations that were made since `length` was asked for."""
+        now = time.monotonic()
+        if self.is_compiled:
+            self._iteration = max((now - self._looked) / length, 1e-6)
+        self.took_long = now - self._looked > BLOCK_SECONDS / 3
+        self._looked = now
+        if self.is_compiled and self.took_long:
+            self._expect(iteration)
+        self.is_compiled = True
+
+    def evaluated(self, iteration: int) -> None:
+        """Learn from an evaluation after those iterations."""
+        self._evaluation = time.monotonic() - self._looked
+        self._expect(iteration)
+
+    def _expect(self, iteration: int) -> None:
+        left = self._budget.left()
+        if left is None or self._iteration is None:
+            return
+        price = self._iteration + self._evaluation / self._limits.block_length
+        more = value_of_first(int(left / price))
+        self.total = min(self._limits.max_steps, iteration + more)
 
 
 def _restored(
@@ -381,20 +485,9 @@ def _restored(
     return placement.put(state if restored is None else restored[0]), history
 
 
-def _expected_total(limits: Limits, history: list[dict[str, Any]]) -> int:
-    """The iterations that fit into the time, at the pace of the last block."""
-    if limits.time_budget is None:
-        return limits.max_steps
-    if len(history) < 3:
-        return min(limits.max_steps, EXPECTED_BLOCKS * limits.block_length)
-    before, last = history[-2:]
-    seconds = max(last["seconds"] - before["seconds"], 1e-3)
-    left = max(0.0, limits.time_budget - last["seconds"])
-    iterations = int(left / seconds * (last["iteration"] - before["iteration"]))
-    return min(limits.max_steps, last["iteration"] + iterations)
-
-
-def _stop_reason(limits: Limits, state: DriverState, history: list[dict[str, Any]]) -> str:
+def _stop_reason(
+    limits: Limits, budget: Budget, state: DriverState, history: list[dict[str, Any]]
+) -> str:
     """Why the run should end after its last block, or the empty string."""
     row = history[-1]
     iteration = row["iteration"]
@@ -402,7 +495,7 @@ def _stop_reason(limits: Limits, state: DriverState, history: list[dict[str, Any
         return "nothing left to gain"
     if iteration >= limits.max_steps:
         return "all iterations done"
-    if limits.time_budget is not None and row["seconds"] >= limits.time_budget:
+    if budget.is_spent():
         return "time budget spent"
     # Without a likelihood there is nothing that could fall.
     if "nll" not in row:

@@ -1,6 +1,5 @@
 """`fit_balanced`: from points to an energy model, its log-normaliser and a fast sampler."""
 
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +23,7 @@ from flowebm.models.flows import make_flow
 from flowebm.models.tilted import EnergyModel
 from flowebm.refusal import Refused
 from flowebm.training.balanced import BalancedOptions, BalancedTrainer
+from flowebm.training.budget import Budget
 from flowebm.training.driver import Limits, Observers, Outcome, drive
 from flowebm.training.flow import fit_flow
 from flowebm.training.optimizers import clipped_adam, clipped_muon
@@ -57,7 +57,7 @@ def fit_balanced(
     base: AbstractDistribution | None = None,
     train_base: bool = False,
     max_steps: int = 1000,
-    time_budget: float | None = None,
+    time_budget: float | Budget | None = None,
     patience: int | None = None,
     block_length: int = 50,
     observers: Observers | None = None,
@@ -83,7 +83,8 @@ def fit_balanced(
         base: A flow to fit to the data first, and then to put in the place of the model's base.
         train_base: Whether that base is trained along with the tilt; it is frozen otherwise.
         max_steps: Iterations at most.
-        time_budget: Seconds at most, for all stages; those before a resumption count.
+        time_budget: Seconds at most, for all stages, those before a resume among them; or a
+            `Budget` that others share.
         patience: Evaluations without a better validation NLL before it stops.
         block_length: Iterations between evaluations.
         observers: Progress, metrics and checkpoints.
@@ -106,14 +107,7 @@ def fit_balanced(
     )
     row_weights = RowWeights.of(weights, validation_weights)
     observers, sentences = collect_warnings(observers)
-    started, seconds_before = time.monotonic(), 0.0
-
-    def budget(share: float = 1.0) -> float | None:
-        """Seconds left, or that share of the whole if it is less."""
-        if time_budget is None:
-            return None
-        left = time_budget - (time.monotonic() - started) - seconds_before
-        return max(0.0, min(left, share * time_budget))
+    budget = Budget.of(time_budget)
 
     history: list[dict[str, Any]] = []
     if proposal is None:
@@ -130,13 +124,12 @@ def fit_balanced(
             data,
             validation,
             weights=row_weights,
-            time_budget=budget(FLOW_BUDGET),
+            time_budget=budget.part(FLOW_BUDGET),
             stage="base",
             observers=observers,
         )
         model = EnergyModel(model.tilt, base if train_base else paramax.non_trainable(base))
         history += outcome.history
-        seconds_before += outcome.seconds_before
     if base is not None and _same_form(base, flow):
         # The model starts as its base: a proposal that is the same flow covers it perfectly,
         # where two flows fitted apart, in many dimensions, would hardly know each other.
@@ -148,11 +141,10 @@ def fit_balanced(
             data,
             validation,
             weights=row_weights,
-            time_budget=budget(FLOW_BUDGET),
+            time_budget=budget.part(FLOW_BUDGET),
             observers=observers,
         )
         history += outcome.history
-        seconds_before += outcome.seconds_before
     if isinstance(proposal, DefensiveMixture):
         proposal = DefensiveMixture(flow, proposal.wide, proposal.fraction)
     else:
@@ -166,7 +158,7 @@ def fit_balanced(
         validation,
         weights=row_weights,
         options=options,
-        limits=Limits(max_steps, budget(), patience, block_length),
+        limits=Limits(max_steps, budget, patience, block_length),
         observers=observers,
     )
     fit = fit._replace(history=history + fit.history)
@@ -242,7 +234,7 @@ def fit_persistent(
     *,
     options: BalancedOptions = PERSISTENT,
     max_steps: int = 1000,
-    time_budget: float | None = None,
+    time_budget: float | Budget | None = None,
     block_length: int = 50,
     observers: Observers | None = None,
 ) -> FitResult:

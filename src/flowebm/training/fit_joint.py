@@ -1,6 +1,5 @@
 """`fit_joint`: candidates by maximum likelihood, a stack of them, and a tilt of the stack."""
 
-import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -24,7 +23,8 @@ from flowebm.models.marginals import Marginals, fit_marginals
 from flowebm.models.stack import seed_of
 from flowebm.models.subspace import SubspaceDensity, SubspaceTilt
 from flowebm.models.tilted import EnergyModel
-from flowebm.models.tilts import MLPTilt
+from flowebm.models.tilts import CircularTilt, MLPTilt
+from flowebm.training.budget import Budget
 from flowebm.training.candidate import Candidate, better_of, gain
 from flowebm.training.driver import Observers, TrainingDiverged
 from flowebm.training.fit_balanced import training_and_validation
@@ -84,7 +84,7 @@ def fit_joint(
     circular: tuple[bool, ...] | None = None,
     options: JointOptions | None = None,
     max_steps: int | None = None,
-    time_budget: float | None = None,
+    time_budget: float | Budget | None = None,
     observers: Observers | None = None,
 ) -> JointFitResult:
     r"""Fit an energy model in stages, each of which must gain on validation points.
@@ -111,7 +111,7 @@ def fit_joint(
         circular: Columns of period $2\pi$; none by default.
         options: Choices of the method.
         max_steps: Iterations of any one training at most.
-        time_budget: Seconds at most, for all stages.
+        time_budget: Seconds at most, for all stages; or a `Budget` that others share.
         observers: Progress, metrics and checkpoints.
 
     Returns:
@@ -132,9 +132,10 @@ def fit_joint(
         jr.fold_in(key, 0), model, data, validation, weights, validation_weights
     )
     rows = Rows(data, jnp.asarray(validation, float), RowWeights.of(weights, validation_weights))
-    fit = _Joint(key, rows, options, max_steps, time_budget, observers, circular)
+    fit = _Joint(key, rows, options, max_steps, Budget.of(time_budget), observers, circular)
     gaussian = Candidate.of("Gaussian", model.base, rows)
-    candidates = [gaussian, *fit.mixtures()]
+    # On a circle there are only the networks, which are periodic.
+    candidates = [] if any(circular or ()) else [gaussian, *fit.mixtures()]
     relevance, active = fit.active_subspace(gaussian.density, candidates)
     candidates += fit.of_subspace(relevance, active)
     candidates += fit.networks(candidates, relevance, active)
@@ -142,6 +143,8 @@ def fit_joint(
     tilt = model.tilt
     if active is not None and relevance is not None and isinstance(tilt, MLPTilt):
         tilt = SubspaceTilt.of(tilt, relevance.change, active, key=fit.key("tilt"))
+    elif circular is not None and any(circular) and isinstance(tilt, MLPTilt):
+        tilt = CircularTilt.of(tilt, circular, key=fit.key("tilt"))
     tilted, draws = fit.tilt(tilt, base)
     return fit.result(base, tilted, draws, candidates, relevance, active, sentences)
 
@@ -154,7 +157,7 @@ class _Joint:
         rows: The rows.
         options: Choices of the method.
         max_steps: Iterations of any one training at most.
-        time_budget: Seconds at most.
+        budget: The seconds that there are.
         observers: Progress, metrics and checkpoints.
         circular: Columns of period $2\pi$.
     """
@@ -165,13 +168,12 @@ class _Joint:
         rows: Rows,
         options: JointOptions,
         max_steps: int | None,
-        time_budget: float | None,
+        budget: Budget,
         observers: Observers,
         circular: tuple[bool, ...] | None,
     ):
         self.root, self.rows, self.options, self.observers = key, rows, options, observers
-        self.max_steps, self.time_budget, self.circular = max_steps, time_budget, circular
-        self.started = time.monotonic()
+        self.max_steps, self.budget, self.circular = max_steps, budget, circular
         self.points = rows.in_proportion()
         self.marginals = fit_marginals(self.points, circular) if self.are_columns else None
 
@@ -188,21 +190,9 @@ class _Joint:
         """The seed of a stage that NumPy computes."""
         return seed_of(self.key(stage))
 
-    def left(self, share: float = 1.0) -> float | None:
-        """Seconds left, or that share of the budget if it is less."""
-        if self.time_budget is None:
-            return None
-        left = self.time_budget - (time.monotonic() - self.started)
-        return max(0.0, min(left, share * self.time_budget))
-
-    def out_of_time(self, reserve: float = 0.0) -> bool:
-        """Whether no more than that share of the budget is left."""
-        left = self.left()
-        return left is not None and left <= reserve * cast(float, self.time_budget)
-
     def mixtures(self) -> Iterator[Candidate]:
         """Mixtures of Gaussians, of the columns and of their marginal transforms."""
-        if not self.are_columns or any(self.circular or ()):
+        if not self.are_columns:
             return
         # Networks and the tilt have their time left: a mixture is seldom the last word.
         rows, marginals = self.rows, cast(Marginals, self.marginals)
@@ -242,7 +232,7 @@ class _Joint:
         most: int,
     ) -> Iterator[tuple[Candidate, int]]:
         """A mixture of `least` to `most` Gaussians, and their number, if there is time."""
-        if self.out_of_time(0.6) or least > most:
+        if self.budget.is_spent(reserve=0.6) or least > most:
             return
         weights = self.rows.weights
         fitted = fit_mixture(
@@ -253,11 +243,15 @@ class _Joint:
             validation_weights=None if weights is None else np.asarray(weights.validation),
             least_components=least,
             most_components=most,
-            out_of_time=lambda: self.out_of_time(0.6),
+            out_of_time=lambda: self.budget.is_spent(reserve=0.6),
         )
         density = fitted.mixture if wrap is None else wrap(fitted.mixture)
         name = f"{name} of {fitted.components}"
         yield Candidate.of(name, density, self.rows), fitted.components
+
+    def best(self, candidates: Sequence[Candidate]) -> Candidate:
+        """The candidate of the lowest validation NLL."""
+        return min(candidates, key=self.nll)
 
     def nll(self, candidate: Candidate) -> float:
         """A candidate's NLL of validation points, nats."""
@@ -268,7 +262,11 @@ class _Joint:
     ) -> tuple[Relevance | None, int | None]:
         """The directions along which the best candidate, rightly, is not Gaussian, if few are."""
         d = prod(self.rows.shape)
-        if d < self.options.subspace_columns or self.out_of_time(0.5) or len(candidates) < 2:
+        if (
+            d < self.options.subspace_columns
+            or self.budget.is_spent(reserve=0.5)
+            or len(candidates) < 2
+        ):
             return None, None
         if any(self.circular or ()):
             return None, None
@@ -312,7 +310,9 @@ class _Joint:
         Of the active subspace's coordinates alone, where a mixture of these is the best so far.
         """
         options, rows, marginals = self.options, self.rows, self.marginals
-        if not self.are_columns or len(rows.train) < options.network_rows:
+        # Nothing else is fitted on a circle, however few the rows are.
+        is_worth_it = len(rows.train) >= options.network_rows or not candidates
+        if not self.are_columns or not is_worth_it:
             return
         change = None
         if relevance is not None and self.best(candidates).name.startswith(SUBSPACE):
@@ -320,9 +320,9 @@ class _Joint:
             rows = Rows(turn(rows.train), turn(rows.validation), rows.weights)
             marginals = fit_marginals(rows.in_proportion())
         found = list(candidates)
-        before = stack(self.seed("stack"), found, self.rows)
-        for number in range(options.most_networks):
-            if self.out_of_time(0.2):
+        before = stack(self.seed("stack"), found, self.rows) if found else None
+        for number in range(max(options.most_networks, 0 if found else 1)):
+            if found and self.budget.is_spent(reserve=0.2):
                 return
             name = f"network-{number + 1}"
             with suppress(TrainingDiverged):
@@ -334,7 +334,7 @@ class _Joint:
                     options=options,
                     circular=self.circular,
                     max_steps=self.max_steps,
-                    time_budget=self.left(0.3 if number == 0 else 0.2),
+                    time_budget=self.budget.part(0.3 if number == 0 else 0.2),
                     stage=name,
                     observers=self.observers,
                 )
@@ -344,7 +344,9 @@ class _Joint:
                 yield network
                 found.append(network)
             after = stack(self.seed("stack"), found, self.rows)
-            if rows.shape[0] == 1 or gain(after, before, self.rows)[0] < options.worthwhile:
+            if rows.shape[0] == 1:
+                return
+            if before is not None and gain(after, before, self.rows)[0] < options.worthwhile:
                 return
             before = after
 
@@ -359,7 +361,7 @@ class _Joint:
         if self.max_steps is not None:
             steps = min(steps, self.max_steps)
         for bound in (options.first_bound, options.second_bound):
-            if self.out_of_time(0.05) or not steps:
+            if self.budget.is_spent(reserve=0.05) or not steps:
                 break
             with suppress(TrainingDiverged):
                 tilted = fit_tilt(
@@ -372,7 +374,7 @@ class _Joint:
                     weight_decay=options.weight_decay,
                     batch_size=options.batch_size,
                     max_steps=steps,
-                    time_budget=self.left(0.2),
+                    time_budget=self.budget.part(0.2),
                     stage=f"tilt-{bound:g}",
                     observers=self.observers,
                 )
@@ -418,7 +420,7 @@ class _Joint:
             log_partition=log_z,
             chains=chains[: self.options.n_chains],
             history=history,
-            stop_reason="all stages done" if not self.out_of_time() else "time budget spent",
+            stop_reason="all stages done" if not self.budget.is_spent() else "time budget spent",
             warnings=tuple(sentences),
             components=base.name,
             candidates={c.name: self.nll(c) for c in candidates},

@@ -25,6 +25,7 @@ from flowebm.models.ebflow import EBFlow
 from flowebm.objectives import Objective, dsm, exact, fdssm, ml, sml, ssm
 from flowebm.options import Count, Fraction, NotNegative, Positive, Range, check_options
 from flowebm.refusal import Refused
+from flowebm.training.budget import Budget
 from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.objective import ObjectiveTrainer
 from flowebm.training.result import FitResult, collect_warnings
@@ -130,7 +131,7 @@ def fit_score_matching(
     preprocessing: AbstractBijection | None = None,
     noise: bool = False,
     max_steps: int = 2000,
-    time_budget: float | None = None,
+    time_budget: float | Budget | None = None,
     patience: int | None = None,
     block_length: int = 50,
     observers: Observers | None = None,

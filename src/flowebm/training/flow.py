@@ -7,6 +7,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowebm.objectives.maximum_likelihood import maximum_likelihood
+from flowebm.training.budget import Budget
 from flowebm.training.driver import Limits, Observers, Outcome, drive
 from flowebm.training.objective import ObjectiveTrainer
 from flowebm.training.optimizers import clipped_adam
@@ -23,7 +24,7 @@ def fit_flow(
     log_det: Float[Array, " n"] | None = None,
     validation_log_det: Float[Array, " m"] | None = None,
     max_steps: int = 2000,
-    time_budget: float | None = None,
+    time_budget: float | Budget | None = None,
     patience: int = 8,
     block_length: int = 50,
     batch_size: int = 512,

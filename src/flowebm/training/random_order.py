@@ -5,7 +5,7 @@ from math import isqrt
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
 #: Rounds of the network: with four, pairs of six rows do not yet stand at two places equally often.
 ROUNDS = 8
@@ -30,15 +30,44 @@ def random_order(key: PRNGKeyArray, n: int, places: Int[Array, "*shape"]) -> Int
 
     Source: Mitchell, Stokes, Frank, Holmes (2021), *Bandwidth-optimal random shuffling for GPUs*.
     """
+    rounds = jr.bits(key, (ROUNDS,), jnp.uint32)
+    return _permuted([rounds[i] for i in range(ROUNDS)], n, places)
+
+
+def rows_in_epochs(
+    key: PRNGKeyArray, n: int, first: Int[ArrayLike, ""], count: int
+) -> Int[Array, " count"]:
+    """Consecutive rows of an endless sequence of epochs, each in a random order of its own.
+
+    Args:
+        key: Random key; with the place in the sequence it determines a row.
+        n: Number of rows.
+        first: The first row's place in the sequence, from 0.
+        count: How many rows.
+
+    Returns:
+        Their numbers: every row stands once in each epoch.
+    """
+    # Unsigned: a long run of large minibatches comes to more than 2³¹ rows.
+    first = jnp.asarray(first, jnp.uint32)
+    epoch, start = first // n, first % n
+    beyond = start + jnp.arange(count, dtype=jnp.uint32)
+    epochs = epoch + jnp.arange((count - 2) // n + 2, dtype=jnp.uint32)
+    rounds = jax.vmap(lambda e: jr.bits(jr.fold_in(key, e), (ROUNDS,), jnp.uint32))(epochs)
+    rounds = rounds[beyond // n]
+    return _permuted([rounds[:, i] for i in range(ROUNDS)], n, (beyond % n).astype(int))
+
+
+def _permuted(rounds: list[Array], n: int, places: Array) -> Array:
+    """`random_order` by its rounds' keys, which may differ from place to place."""
     a = isqrt(n - 1) + 1
     b = -(-n // a)
-    keys = jr.bits(key, (ROUNDS,), jnp.uint32)
 
     def permute(number):
         left, right = number // b, number % b
-        for round_key in keys.reshape(-1, 2):
-            left = (left + _hash(right ^ round_key[0]) % a) % a
-            right = (right + _hash(left ^ round_key[1]) % b) % b
+        for even, odd in zip(rounds[::2], rounds[1::2], strict=True):
+            left = (left + _hash(right ^ even) % a) % a
+            right = (right + _hash(left ^ odd) % b) % b
         return left * b + right
 
     def back_to_rows(numbers):

@@ -12,6 +12,8 @@ TARGET_ACCEPTANCE = {
     "mala": step_sizes.MALA_TARGET_ACCEPTANCE,
     "hmc": step_sizes.HMC_TARGET_ACCEPTANCE,
     "nuts": step_sizes.HMC_TARGET_ACCEPTANCE,
+    # Roberts, Gelman and Gilks (1997).
+    "rwm": 0.234,
 }
 
 
@@ -24,7 +26,7 @@ class SamplingOptions:
             (iterated sampling-importance resampling).
         n_proposals: Proposals of a chain in an i-SIR move.
         local_kernel: Local move, in coordinates standardised by the population: `"mala"`,
-            `"hmc"` or `"nuts"`.
+            `"hmc"`, `"nuts"`, or `"rwm"` (random walk), which needs no gradients.
         n_local: Local moves after each global one.
         n_particles: Chains of the warm-up.
         initial_scale: Standard deviation of the wide normal around the initial point that the
@@ -43,7 +45,7 @@ class SamplingOptions:
 
     global_kernel: GlobalKernel = "imh"
     n_proposals: Count = 4
-    local_kernel: Literal["mala", "hmc", "nuts"] = "mala"
+    local_kernel: Literal["mala", "hmc", "nuts", "rwm"] = "mala"
     n_local: Count = 4
     n_particles: Annotated[int, Range(least=8)] = 1024
     initial_scale: Positive = 10.0

@@ -1,7 +1,7 @@
 """What `flowebm.sample` returns."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -9,10 +9,33 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PyTree
 
 from flowebm.evaluation.diagnostics import ChainDiagnostics
+from flowebm.evaluation.estimate import Estimate
 from flowebm.evaluation.log_partition import LogPartition
 
 if TYPE_CHECKING:
     from arviz import InferenceData
+
+
+class SampledMode(NamedTuple):
+    r"""A mode of a density.
+
+    Attributes:
+        weight: Its share of the mass, by importance sampling.
+        stderr: Standard error of that; an upper limit where no draw fell in it.
+        centre: The mean of its mass, a point as a vector.
+        effective: How many independent draws of it the estimate is made of.
+        of_draws: Its share of the kept draws.
+        is_missed: Whether exploration missed it, and climbs found it.
+        of_explorations: Its weight by each exploration alone; zero where one missed it.
+    """
+
+    weight: float
+    stderr: float
+    centre: Float[np.ndarray, " d"]
+    effective: float
+    of_draws: float
+    is_missed: bool
+    of_explorations: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -35,6 +58,8 @@ class SamplingResult:
         stop_reason: Why the warm-up ended, in words.
         n_evaluations: Evaluations of the log-density, all told; one with its gradient counts
             once. `None` with NUTS, which makes as many as it likes.
+        modes: The modes that were found, heaviest first.
+        opinions: Estimates of $\log Z$ in other ways, by what they are called.
         warnings: What is to be said against the draws, one sentence each.
     """
 
@@ -48,6 +73,8 @@ class SamplingResult:
     history: list[dict[str, Any]]
     stop_reason: str
     n_evaluations: int | None
+    modes: tuple[SampledMode, ...] = ()
+    opinions: dict[str, Estimate] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def to_arviz(self) -> "InferenceData":

@@ -10,6 +10,8 @@ from flowebm.report.page.images import saved_plots
 from flowebm.report.page.record import Record
 from flowebm.report.page.sections import (
     checks_section,
+    classes_section,
+    columns_section,
     comparison_section,
     course_section,
     fitted_section,
@@ -78,8 +80,10 @@ def document(
             key_numbers(record),
             comparison_section(plots, record),
             modes_section(record, plots.get("mode_weights")),
+            classes_section(record, plots.get("class_shares")),
             course_section(record, plots.get("training")),
             checks_section(checks),
+            columns_section(record),
             fitted_section(record, options),
             reproduce_section(record, options, installed),
         ),

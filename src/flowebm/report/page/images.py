@@ -57,6 +57,7 @@ def saved_plots(record: Record) -> tuple[dict[str, Image], list[str]]:
         "data_images",
         "sample_images",
         "mode_weights",
+        "class_shares",
     ):
         path = record.path / "plots" / f"{name}.png"
         if not path.is_file():

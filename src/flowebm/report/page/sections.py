@@ -175,6 +175,47 @@ def modes_section(record: Record, plot: Image | None) -> Markup | None:
     )
 
 
+def classes_section(record: Record, plot: Image | None) -> Markup | None:
+    """Shares of classes in the data and in the model, where there are labels."""
+    shares = record.evaluation["class_shares"]
+    names = shares["classes"].texts
+    rows: list[list[Content]] = [
+        [
+            name,
+            with_error(shares["data"][i].number, shares["data_stderr"][i].number),
+            with_error(shares["model"][i].number, shares["model_stderr"][i].number),
+            written(shares["ratio"][i].number),
+            "differs by more than 3 errors" if shares["differ"][i].value is True else "",
+        ]
+        for i, name in enumerate(names)
+    ]
+    if not rows:
+        return None
+    pairs = [shares["confused"][i].texts for i in range(shares["confused"].length)]
+    remarks = [
+        f"Rows of “{'” and “'.join(pair)}” are hardly told apart: add their shares up."
+        for pair in pairs
+    ]
+    caption = "Shares of the classes in the data and in the model, with two standard errors."
+    return _section(
+        "Class shares",
+        picture(plot, alt=f"Bars of the shares of {len(rows)} classes.", caption=caption)
+        if plot
+        else None,
+        _table(["class", "data", "model", "ratio", ""], rows),
+        [element("p", remark, class_="remark") for remark in remarks],
+    )
+
+
+def columns_section(record: Record) -> Markup | None:
+    """What columns were taken for, where that is more than real numbers."""
+    kinds = record.evaluation["columns"].entries
+    rows: list[list[Content]] = [
+        [name, kind] for name, kind in kinds.items() if isinstance(kind, str) and kind != "real"
+    ]
+    return _section("Columns", _table(["column", "kind"], rows)) if rows else None
+
+
 def reproduce_section(record: Record, options: Options, installed: str | None) -> Markup:
     """The command that repeats the run, and what it needs to give the same."""
     config = record.config

@@ -36,12 +36,13 @@ def save_run_plots(
     true_weights: ArrayLike | None = None,
     fitted_weights: ArrayLike | None = None,
     fitted_weights_stderr: ArrayLike | None = None,
+    class_shares: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write the plots that apply to a run as `plots/*.png` in its directory.
 
     These are `training.png` (with a history), `density.png` (two columns and a log-density),
     `marginals.png` (tables), `data_images.png` and `sample_images.png` (images), and
-    `mode_weights.png` (true and fitted weights).
+    `mode_weights.png` (true and fitted weights) and `class_shares.png` (labels).
 
     Args:
         directory: The run directory.
@@ -54,6 +55,7 @@ def save_run_plots(
         true_weights: True weights of the modes, shape (K,).
         fitted_weights: The model's weights, shape (K,).
         fitted_weights_stderr: Their standard errors, shape (K,).
+        class_shares: Shares of classes, as `evaluation.json` has them.
 
     Returns:
         The files written.
@@ -81,6 +83,14 @@ def save_run_plots(
     if true_weights is not None and fitted_weights is not None:
         figures["mode_weights"] = mode_weight_bars(
             true_weights, fitted_weights, fitted_weights_stderr
+        )
+    if class_shares is not None:
+        figures["class_shares"] = mode_weight_bars(
+            class_shares["data"],
+            class_shares["model"],
+            class_shares["model_stderr"],
+            names=class_shares["classes"],
+            of=("class", "data"),
         )
     folder = Path(directory) / "plots"
     return [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]

@@ -23,6 +23,7 @@ def mode_weight_bars(
     stderr: ArrayLike | None = None,
     *,
     names: Sequence[str] | None = None,
+    of: tuple[str, str] = ("mode", "true"),
 ) -> Figure:
     """The true and the fitted weight of each mode as bars, side by side.
 
@@ -31,6 +32,7 @@ def mode_weight_bars(
         fitted: The model's weights, shape (K,).
         stderr: Standard errors of the fitted weights, shape (K,); drawn as two either side.
         names: Names of the modes; their numbers from 1 if not given.
+        of: What has the weights, and what the first of them are called.
 
     Returns:
         The figure; its title has the total variation between the two.
@@ -54,7 +56,7 @@ def mode_weight_bars(
     place = np.arange(number)
     figure = new_figure(float(np.clip(1.4 + 1.1 * number, 4.2, 9)), 3.2)
     axes = figure.subplots()
-    axes.bar(place - 0.2, truth, 0.38, color=GREY, label="true")
+    axes.bar(place - 0.2, truth, 0.38, color=GREY, label=of[1])
     label = "model" if error is None else "model ± 2 standard errors"
     axes.bar(place + 0.2, model, 0.38, color=BLUE, label=label)
     if error is not None:
@@ -80,7 +82,7 @@ def mode_weight_bars(
     style(
         axes,
         title=f"total variation {distance:.4f}",
-        xlabel="mode",
+        xlabel=of[0],
         ylabel="weight (probability)",
     )
     # Room above all bars, for their numbers and for the legend.

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 from flowebm.models.autoregressive import AutoregressiveMixture, started_at
 from flowebm.models.marginals import Marginals
 from flowebm.objectives.objective import Objective
+from flowebm.training.budget import Budget
 from flowebm.training.candidate import Candidate
 from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.joint_options import JointOptions
@@ -61,7 +62,7 @@ def fit_network(
     options: JointOptions,
     circular: tuple[bool, ...] | None = None,
     max_steps: int | None = None,
-    time_budget: float | None = None,
+    time_budget: float | Budget | None = None,
     stage: str = "network",
     observers: Observers | None = None,
 ) -> Candidate:

@@ -16,6 +16,7 @@ from flowebm.evaluation.importance import effective_sample_size, log_mean_exp
 from flowebm.models.bounded import BoundedTilt, tilts
 from flowebm.models.stack import draw
 from flowebm.models.trainable import partition_trainable
+from flowebm.training.budget import Budget
 from flowebm.training.candidate import Candidate
 from flowebm.training.devices import over_data
 from flowebm.training.driver import Limits, Observers, drive
@@ -161,7 +162,7 @@ def fit_tilt(
     weight_decay: float,
     batch_size: int,
     max_steps: int,
-    time_budget: float | None = None,
+    time_budget: float | Budget | None = None,
     patience: int | None = None,
     stage: str = "tilt",
     observers: Observers | None = None,

@@ -1,0 +1,393 @@
+"""What a density is proposed from: mixtures fitted in rounds, and the modes that they are of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import logsumexp
+
+from flowebm.samplers.nested import Exploration
+from flowebm.samplers.peaks import (
+    Peak,
+    climb,
+    joined,
+    lookalikes,
+    peak_at,
+    same_place,
+    spread_out,
+)
+from flowebm.training.density_calls import DensityCalls
+from flowebm.training.fitted_mixture import Mixture, fit_mixture
+
+#: Climbs from points that are spread out, from live points at the top, and from lookalikes.
+CLIMBS, TOP_CLIMBS, LOOKALIKE_CLIMBS = 16, 6, 6
+
+#: Points that a mixture is fitted to, and draws of a round.
+FITTED_POINTS, ROUND = 4000, 4096
+
+#: Rounds at most; the effective share that is enough, and the gain that makes another worth while.
+MOST_ROUNDS, ENOUGH, GAIN = 6, 0.8, 1.05
+
+#: Least share of the proposals that a mode gets, and all such shares together at most.
+MODE_SHARE, ALL_MODE_SHARES = 0.05, 0.5
+
+#: The share of proposals that are as wide as all modes together.
+WIDE_SHARE = 0.04
+
+#: Effective share of a Laplace approximation that is good.
+NEAR_NORMAL = 0.2
+
+#: Modes at most.
+MOST_MODES = 64
+
+
+@dataclass
+class Population:
+    """Weighted draws of the target.
+
+    Attributes:
+        position: Points, one a row.
+        log_density: There, nats.
+        log_weights: Up to a constant.
+        run: Which exploration each is of.
+    """
+
+    position: np.ndarray
+    log_density: np.ndarray
+    log_weights: np.ndarray
+    run: np.ndarray
+
+    @classmethod
+    def of(cls, found: Exploration) -> "Population":
+        return cls(
+            np.asarray(found.position),
+            np.asarray(found.log_density),
+            np.asarray(found.log_weights),
+            np.asarray(found.run),
+        )
+
+    def shares(self) -> np.ndarray:
+        weights = np.exp(self.log_weights - logsumexp(self.log_weights))
+        return weights / weights.sum()
+
+    def effective(self) -> float:
+        return float(1 / np.sum(self.shares() ** 2))
+
+    def rows(self, rng: np.random.Generator, n: int, power: float = 1.0) -> np.ndarray:
+        """Rows in proportion to their weights, or to a power of them: systematic resampling."""
+        top = np.max(self.log_weights)
+        weights = np.exp(power * (self.log_weights - top))
+        edges = np.cumsum(weights / weights.sum())
+        places = (rng.random() + np.arange(n)) / n
+        return np.minimum(np.searchsorted(edges, places), len(edges) - 1)
+
+
+@dataclass
+class Modes:
+    """Peaks, and the mode that each is of.
+
+    Attributes:
+        peaks: The peaks.
+        mode: Of each.
+        origin: What each mode was first found by.
+    """
+
+    peaks: list[Peak] = field(default_factory=list)
+    mode: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+
+    @property
+    def n(self) -> int:
+        return int(self.mode.max()) + 1
+
+    def representatives(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The heaviest peak of each mode, with its covariance."""
+        best = []
+        for mode in range(self.n):
+            rows = np.flatnonzero(self.mode == mode)
+            peak = self.peaks[max(rows, key=lambda row: self.peaks[row].log_mass)]
+            best.append((peak.position, peak.covariance))
+        return best
+
+    def labels(self, x: np.ndarray) -> np.ndarray:
+        """The mode of the peak whose normal is likeliest at each point."""
+        columns = []
+        for peak in self.peaks:
+            factor = np.linalg.cholesky(peak.covariance)
+            standard = np.linalg.solve(factor, (x - peak.position).T)
+            # As a heavy-tailed density: far from all peaks, the one of the wider scale.
+            columns.append(peak.log_density - 2.5 * np.log1p(np.sum(standard**2, axis=0) / 4))
+        return self.mode[np.argmax(np.stack(columns, axis=1), axis=1)]
+
+
+def find_modes(
+    rng: np.random.Generator,
+    calls: DensityCalls,
+    population: Population,
+    tops: np.ndarray,
+    starts: np.ndarray,
+) -> Modes:
+    """Climb from points of a population, and join the peaks that ridges join.
+
+    Args:
+        rng: Random numbers.
+        calls: The density.
+        population: Draws of the target.
+        tops: Points where exploration ended.
+        starts: Points that were given.
+
+    Returns:
+        The modes.
+    """
+    rows = population.rows(rng, 1000, power=0.5)
+    scale = _scale(population, rng)
+    spread = population.position[rows[spread_out(rng, population.position[rows], CLIMBS)]]
+    extra = tops[rng.permutation(len(tops))[:TOP_CLIMBS]]
+    peaks = climbed(calls, np.concatenate([spread, extra, starts[:4]]), scale)
+    if not peaks:
+        # No gradients, or none of use: the population's own points stand for peaks.
+        rows = population.rows(rng, 2000)
+        rows = rows[spread_out(rng, population.position[rows], 24)]
+        covariance = np.diag(scale**2)
+        peaks = [
+            Peak(population.position[r], float(population.log_density[r]), covariance, 0.0)
+            for r in rows
+            if np.isfinite(population.log_density[r])
+        ]
+    modes = Modes(peaks, joined(peaks, calls.values))
+    # Between peaks on a curved ridge there are others, which join them.
+    for _ in range(2):
+        if modes.n == 1 or not calls.has_gradient or len(peaks) > MOST_MODES // 2:
+            break
+        between = _midpoints(modes)
+        more = [p for p in climbed(calls, between, scale) if not _is_known(p, peaks)]
+        if not more:
+            break
+        peaks = peaks + more
+        finer = Modes(peaks, joined(peaks, calls.values))
+        if finer.n >= modes.n:
+            break
+        modes = finer
+    return modes
+
+
+def _is_known(peak: Peak, peaks: list[Peak]) -> bool:
+    return any(same_place(peak, other) for other in peaks)
+
+
+def _midpoints(modes: Modes) -> np.ndarray:
+    """Between each peak and the two nearest of other modes."""
+    position = np.array([peak.position for peak in modes.peaks])
+    scaled = position / (position.std(axis=0) + 1e-30)
+    distance = np.sum((scaled[:, None] - scaled) ** 2, axis=2)
+    distance[modes.mode[:, None] == modes.mode] = np.inf
+    nearest = np.argsort(distance, axis=1)[:, :2]
+    pairs = {(min(i, j), max(i, j)) for i, row in enumerate(nearest) for j in row if i != j}
+    return np.array([(position[i] + position[j]) / 2 for i, j in sorted(pairs)])
+
+
+def _scale(population: Population, rng: np.random.Generator) -> np.ndarray:
+    return population.position[population.rows(rng, 2000)].astype(float).std(axis=0) + 1e-12
+
+
+def climbed(calls: DensityCalls, points: np.ndarray, scale: np.ndarray) -> list[Peak]:
+    """The different peaks uphill of points, heaviest first."""
+    if not calls.has_gradient:
+        return []
+    found: list[Peak] = []
+    for point in points.astype(float):
+        top = climb(point, scale, calls.value_and_grad)
+        if any(
+            np.all(np.abs(top - p.position) < 1e-2 * np.sqrt(np.diag(p.covariance))) for p in found
+        ):
+            continue
+        peak = peak_at(top, scale, calls.value_and_grad)
+        if peak is not None and not any(same_place(peak, other) for other in found):
+            found.append(peak)
+    return sorted(found, key=lambda peak: -peak.log_mass)
+
+
+def is_near_normal(
+    rng: np.random.Generator, calls: DensityCalls, x: np.ndarray, log_ratio: np.ndarray
+) -> bool:
+    """Whether all climbs lead to one peak, and its normal covers the density well.
+
+    Args:
+        rng: Random numbers.
+        calls: The density.
+        x: Draws of the start.
+        log_ratio: The log-density over the start's there.
+
+    Returns:
+        Whether a Laplace approximation has an effective share of `NEAR_NORMAL`.
+    """
+    if not calls.has_gradient:
+        return False
+    best = np.argsort(-log_ratio)[:200]
+    likely = rng.permutation(np.flatnonzero(log_ratio > np.median(log_ratio)))
+    rows = np.concatenate([best[spread_out(rng, x[best], 6)], likely[:6]])
+    peaks = climbed(calls, x[rows], x[best].std(axis=0) + 1e-6)
+    if len(peaks) != 1:
+        return False
+    factor = np.linalg.cholesky(peaks[0].covariance)
+    laplace = Mixture(np.ones(1), peaks[0].position[None], factor[None], np.zeros(1, int))
+    drawn = laplace.draw(rng, ROUND)
+    return _share(calls.values(drawn) - laplace.log_prob(drawn)) > NEAR_NORMAL
+
+
+@dataclass
+class Proposal:
+    """A fitted mixture and what is known by it.
+
+    Attributes:
+        mixture: The proposal.
+        modes: The modes.
+        draws: All draws of the rounds, weighted against the mixture of their proposals.
+        ess: Effective share of the last round.
+    """
+
+    mixture: Mixture
+    modes: Modes
+    draws: Population
+    ess: float
+
+
+def fit_proposal(
+    rng: np.random.Generator,
+    calls: DensityCalls,
+    population: Population,
+    modes: Modes,
+    centre: np.ndarray,
+    reach: np.ndarray,
+    bounded: np.ndarray,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> Proposal:
+    """Fit mixtures in rounds: each to the draws of those before, weighted for the target.
+
+    Weights are against the mixture of all rounds' proposals, so that none of them is thrown away.
+
+    Args:
+        rng: Random numbers.
+        calls: The density.
+        population: Draws of the target from exploration.
+        modes: Its modes.
+        centre: Where the search started.
+        reach: How far it reached.
+        bounded: Which coordinates have two bounds; a uniform density is standard normal in them.
+        out_of_time: Asked before each round.
+
+    Returns:
+        The proposal.
+
+    Source: Cornuet, Marin, Mira, Robert (2012), *Adaptive multiple importance sampling*.
+    """
+    mixtures: list[Mixture] = []
+    x, log_density, log_q = [], [], []
+    points = population.position[population.rows(rng, FITTED_POINTS)]
+    ess, stalled = 0.0, 0
+    drawn = population
+    best: tuple[float, Mixture] | None = None
+    for number in range(MOST_ROUNDS):
+        wide = _wide(rng, drawn, bounded)
+        mixture = _fit(rng, points, modes, drawn).with_wide(*wide)
+        mixtures.append(mixture)
+        fresh = mixture.draw(rng, ROUND)
+        log_p = calls.values(fresh)
+        if number == 0:
+            added = _find_lookalikes(rng, calls, mixture, modes, fresh, log_p, centre, reach)
+            if added is not None:
+                modes = added
+                mixtures.append(_fit(rng, points, modes, drawn).with_wide(*wide))
+                more = mixtures[-1].draw(rng, ROUND)
+                fresh = np.concatenate([fresh, more])
+                log_p = np.concatenate([log_p, calls.values(more)])
+        x.append(fresh)
+        log_density.append(log_p)
+        log_weights = log_p[-ROUND:] - mixtures[-1].log_prob(fresh[-ROUND:])
+        now = _share(log_weights)
+        all_x, all_p = np.concatenate(x), np.concatenate(log_density)
+        log_q = np.stack([m.log_prob(all_x) for m in mixtures])
+        together = all_p - (logsumexp(log_q, axis=0) - np.log(len(mixtures)))
+        drawn = Population(all_x, all_p, together, np.zeros(len(all_x), int))
+        if best is None or now > best[0]:
+            best = (now, mixtures[-1])
+        stalled = 0 if now > GAIN * ess else stalled + 1
+        ess = max(ess, now)
+        if ess > ENOUGH or (stalled >= 1 and number >= 2) or out_of_time():
+            break
+        # Exploration keeps a share of the points: it may know what no proposal has reached.
+        n_own = int(FITTED_POINTS * min(0.8, drawn.effective() / 2000))
+        points = np.concatenate(
+            [
+                drawn.position[drawn.rows(rng, n_own)] if n_own else points[:0],
+                population.position[population.rows(rng, FITTED_POINTS - n_own)],
+            ]
+        )
+    assert best is not None
+    return Proposal(best[1], modes, drawn, ess)
+
+
+def _wide(rng, population: Population, bounded: np.ndarray):
+    """A component as wide as all modes together: what lies between them and at walls."""
+    points = population.position[population.rows(rng, 2000)].astype(float)
+    mean = np.where(bounded, 0.0, points.mean(axis=0))
+    return mean, np.where(bounded, 1.0, 1.5 * points.std(axis=0) + 1e-12), WIDE_SHARE
+
+
+def _share(log_weights: np.ndarray) -> float:
+    if not np.any(np.isfinite(log_weights)):
+        return 0.0
+    weights = np.exp(log_weights - np.max(log_weights))
+    return float(weights.sum() ** 2 / np.sum(weights**2) / len(weights))
+
+
+def _fit(rng, points, modes: Modes, population: Population) -> Mixture:
+    labels = modes.labels(points.astype(float))
+    n = modes.n
+    mass = np.bincount(labels, minlength=n) / len(labels)
+    # Rare modes have too few of the points: theirs come from the population, each in its turn.
+    rows = population.rows(rng, 8000, power=0.5)
+    of_rows = modes.labels(population.position[rows].astype(float))
+    extra, extra_labels = [], []
+    for mode in np.flatnonzero(mass * len(points) < 200):
+        own = rows[of_rows == mode]
+        if len(own) >= 20:
+            weights = np.exp(
+                0.5 * (population.log_weights[own] - population.log_weights[own].max())
+            )
+            pick = rng.choice(own, 400, p=weights / weights.sum())
+            extra.append(population.position[pick])
+            extra_labels.append(np.full(400, mode))
+    for mode in range(n):
+        if extra_labels and any(block[0] == mode for block in extra_labels):
+            keep = labels != mode
+            points, labels = points[keep], labels[keep]
+    points = np.concatenate([points, *extra])
+    labels = np.concatenate([labels, *extra_labels]).astype(int)
+    floor = min(MODE_SHARE, ALL_MODE_SHARES / n)
+    shares = np.maximum(mass, floor)
+    return fit_mixture(rng, points, labels, modes.representatives(), shares / shares.sum())
+
+
+def _find_lookalikes(
+    rng, calls, mixture, modes: Modes, fresh, log_p, centre, reach
+) -> Modes | None:
+    """The modes with those that lookalikes of known peaks lead to, or `None` if there are none."""
+    heaviest = sorted(modes.peaks, key=lambda peak: -peak.log_mass)[:6]
+    candidates = lookalikes(rng, [p.position for p in heaviest], centre, reach)
+    values = calls.values(candidates)
+    known = log_p - mixture.log_prob(fresh)
+    usual = np.quantile(known[np.isfinite(known)], 0.999) if np.isfinite(known).any() else -np.inf
+    excess = values - mixture.log_prob(candidates)
+    # Where there is much more mass than the proposals, heavy tails included, account for.
+    order = np.argsort(-excess)
+    promising = order[(excess[order] > usual + 1) & np.isfinite(values[order])]
+    if not len(promising):
+        return None
+    best = candidates[promising[: 40 * LOOKALIKE_CLIMBS]]
+    best = best[spread_out(rng, best, LOOKALIKE_CLIMBS)] if len(best) > 1 else best
+    scale = np.sqrt(np.diag(modes.representatives()[0][1]))
+    more = [peak for peak in climbed(calls, best, scale) if not _is_known(peak, modes.peaks)]
+    if not more or len(modes.peaks) + len(more) > MOST_MODES:
+        return None
+    peaks = modes.peaks + more
+    return Modes(peaks, joined(peaks, calls.values))
