@@ -239,7 +239,7 @@ def test_no_stage_is_given_more_than_its_share_of_the_time(data, monkeypatch):
 
     def recording(function):
         def wrapped(*args, **choices):
-            given[choices["stage"]] = choices["time_budget"]
+            given[choices["stage"]] = choices["time_budget"].left()
             return function(*args, **choices)
 
         return wrapped
@@ -247,8 +247,9 @@ def test_no_stage_is_given_more_than_its_share_of_the_time(data, monkeypatch):
     monkeypatch.setattr(module, "fit_network", recording(fit_network))
     monkeypatch.setattr(module, "fit_tilt", recording(fit_tilt))
     fit_of(data, time_budget=10_000.0)
-    assert given["network-1"] == pytest.approx(3000.0)
-    assert given["tilt-1"] == pytest.approx(2000.0)
+    # A part ends so many seconds after it was made.
+    assert 2000 < given["network-1"] <= 3000
+    assert 1000 < given["tilt-1"] <= 2000
 
 
 def test_warnings_are_collected_and_a_network_that_diverges_is_left_out(data, monkeypatch):
