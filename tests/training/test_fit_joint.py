@@ -295,6 +295,20 @@ def test_few_rows_have_no_network(data, n):
     assert jnp.isfinite(log_prob(result, data)).all()
 
 
+def test_a_circular_column_has_its_period(data):
+    """The density is the same a turn further on, and integrates to one over a turn."""
+    angle = jnp.mod(2.5 + 0.7 * jr.normal(jr.key(8), (1000,)) + jnp.pi, 2 * jnp.pi) - jnp.pi
+    points = jnp.stack([angle, data[:1000, 1] + jnp.cos(angle)], axis=1)
+    result = fit_of(points, circular=(True, False))
+    assert list(result.candidates) == ["network-1"]
+    turned = points + jnp.array([2 * jnp.pi, 0.0])
+    np.testing.assert_allclose(log_prob(result, turned), log_prob(result, points), atol=1e-2)
+    axes = [np.pi * (2 * (np.arange(300) + 0.5) / 300 - 1), np.linspace(-12, 12, 600)]
+    grid = jnp.asarray(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2))
+    mass = float(jnp.exp(log_prob(result, grid)).sum()) * (2 * np.pi / 300) * (24 / 599)
+    assert abs(np.log(mass)) < 5 * result.log_partition.stderr + 5e-3
+
+
 def test_other_models_are_refused(data):
     with pytest.raises(TypeError, match="fits an EnergyModel"):
         fit_joint(jr.key(0), gaussian_base(data), data)

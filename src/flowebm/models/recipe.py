@@ -147,7 +147,7 @@ def _describe_built(
 def _build(recipe: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if recipe is None or isinstance(recipe, bool | int | float | str):
         return recipe
-    if isinstance(recipe, list):
+    if isinstance(recipe, list | tuple):
         return tuple(_build(child, f"{path}.{i}", arrays) for i, child in enumerate(recipe))
     if not {"array", "activation", "built", "kind"} & recipe.keys():
         return {name: _build(child, f"{path}.{name}", arrays) for name, child in recipe.items()}
