@@ -206,7 +206,9 @@ class _Joint:
         small = {
             name: mixture
             for name, space in spaces.items()
-            for mixture in self._mixture(name, *space, most=FEW_GAUSSIANS)
+            for mixture in self._mixture(
+                name, *space, most=min(FEW_GAUSSIANS, self.options.most_gaussians)
+            )
         }
         yield from (candidate for candidate, _ in small.values())
         if not small:

@@ -1,8 +1,12 @@
 """The choices of joint training."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from flowebm.options import Count, Fraction, NotNegative, Positive, check_options
+from flowebm.options import Count, Fraction, NotNegative, Positive, Range, check_options
+
+#: A whole number that may be zero.
+AnyCount = Annotated[int, Range(least=0)]
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class JointOptions:
     """
 
     most_gaussians: Count = 128
-    most_networks: int = 3
+    most_networks: AnyCount = 3
     worthwhile: NotNegative = 0.02
     network_rows: Count = 300
     network_columns: Count = 128
@@ -56,7 +60,7 @@ class JointOptions:
     subspace_columns: Count = 8
     first_bound: Positive = 1.0
     second_bound: Positive = 3.0
-    tilt_steps: int = 1000
+    tilt_steps: AnyCount = 1000
     n_draws: Count = 1 << 15
     n_chains: Count = 1024
     learning_rate: Positive = 2e-3
