@@ -15,6 +15,7 @@ import paramax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
+from flowebm.compiled_programs import free_programs_if_many
 from flowebm.evaluation.estimate import Estimate
 from flowebm.evaluation.log_partition import log_partition
 from flowebm.evaluation.relevance import Relevance
@@ -222,6 +223,7 @@ def fit_joint(
             f"relevant must be from 1 to the {prod(model.shape)} coordinates of a point; got "
             f"{relevant}."
         )
+    free_programs_if_many()
     options = options or BalancedOptions()
     names = ("split", "explore", "chains", "train", "log_z", "weighted")
     keys: dict[str, PRNGKeyArray] = dict(zip(names, jr.split(key, len(names)), strict=True))

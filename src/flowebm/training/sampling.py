@@ -14,6 +14,7 @@ from flowjax.bijections import AbstractBijection, Chain, TriangularAffine
 from flowjax.distributions import AbstractDistribution, Normal, StudentT, Transformed
 from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree, Scalar
 
+from flowebm.compiled_programs import free_programs_if_many
 from flowebm.evaluation.diagnostics import chain_diagnostics
 from flowebm.evaluation.estimate import EstimateWarning
 from flowebm.evaluation.log_partition import LogPartition, log_partition
@@ -113,6 +114,7 @@ def sample(
     normalizing flows*; Samsonov et al. (2022), *Local-global MCMC kernels: the best of both
     worlds*.
     """
+    free_programs_if_many()
     options = options or SamplingOptions()
     for name, count in (("n_chains", n_chains), ("thin", thin), ("max_steps", max_steps)):
         if count < 1:
