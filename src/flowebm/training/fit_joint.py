@@ -15,6 +15,7 @@ import paramax
 from flowjax.distributions import AbstractDistribution, Transformed
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
 
+from flowebm.compiled_programs import free_programs_if_many
 from flowebm.evaluation.log_partition import LogPartition
 from flowebm.evaluation.relevance import Relevance, relevant_directions
 from flowebm.models.bounded import BoundedTilt, NoTilt, tilts
@@ -126,6 +127,7 @@ def fit_joint(
     """
     if not isinstance(model, EnergyModel):
         raise TypeError(f"fit_joint fits an EnergyModel; got a {type(model).__name__}.")
+    free_programs_if_many()
     options = options or JointOptions()
     observers, sentences = collect_warnings(observers)
     data, validation, weights, validation_weights = training_and_validation(

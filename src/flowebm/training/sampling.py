@@ -23,6 +23,7 @@ from flowjax.distributions import AbstractDistribution, Normal, StudentT, Transf
 from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree, Scalar
 from scipy.special import logsumexp
 
+from flowebm.compiled_programs import free_programs_if_many
 from flowebm.evaluation.bridge import bridge
 from flowebm.evaluation.diagnostics import chain_diagnostics
 from flowebm.evaluation.estimate import Estimate, EstimateWarning
@@ -180,6 +181,7 @@ def sample(
     *Adaptive Monte Carlo augmented with normalizing flows*; Samsonov et al. (2022), *Local-global
     MCMC kernels: the best of both worlds*.
     """
+    free_programs_if_many()
     options = options or SamplingOptions()
     for name, count in (("n_chains", n_chains), ("thin", thin), ("max_steps", max_steps)):
         if count < 1:
