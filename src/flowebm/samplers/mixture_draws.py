@@ -1,5 +1,7 @@
 """Chains whose global proposals and random numbers are made beforehand, on the host."""
 
+from typing import Any, cast
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -73,4 +75,4 @@ def mixture_draws(
 
     carry = (chains.position, *jax.vmap(evaluate)(chains.position))
     carry, steps = jax.lax.scan(step, carry, (moves, log_uniforms))
-    return Chains(*carry[:2]), AssistedDraws(*steps)
+    return Chains(*carry[:2]), AssistedDraws(*cast(Any, steps))

@@ -27,8 +27,8 @@ from flowebm.compiled_programs import free_programs_if_many
 from flowebm.evaluation.bridge import bridge
 from flowebm.evaluation.diagnostics import chain_diagnostics
 from flowebm.evaluation.estimate import Estimate, EstimateWarning
+from flowebm.evaluation.heavy_tails import khat_limit
 from flowebm.evaluation.log_partition import LogPartition
-from flowebm.evaluation.reliability import KHAT_LIMIT
 from flowebm.models.defensive import DefensiveMixture, draw
 from flowebm.models.elliptical_mixture import EllipticalMixture
 from flowebm.models.flows import make_flow
@@ -835,7 +835,7 @@ def _result(
     diagnostics = chain_diagnostics(points)
     if (sentence := diagnostics.warning()) is not None:
         sentences = [sentence, *sentences]
-    if sentence is not None or log_z.khat > KHAT_LIMIT:
+    if sentence is not None or log_z.khat > khat_limit(log_z.n):
         # The weights' own error is then of no use: that of exploration, and how far all differ, is.
         spread = max(abs(opinion.value - log_z.value) for opinion in found.opinions)
         error = max(opinion.stderr for opinion in found.opinions)

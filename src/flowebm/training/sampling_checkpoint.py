@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +48,7 @@ class SamplingCheckpoint:
 
     def _write(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **arrays)
+        np.savez(partial, **cast(Any, arrays))
         partial.replace(path)
         self._next = time.monotonic() + INTERVAL
 

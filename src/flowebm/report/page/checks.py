@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from flowebm.evaluation.reliability import ESS_LIMIT, KHAT_LIMIT
+from flowebm.evaluation.reliability import ESS_LIMIT
 from flowebm.report.page.element import Content
 from flowebm.report.page.numbers import count, khat, nats, share, written
 from flowebm.report.page.record import Record, Sourced, Tree
@@ -17,6 +17,8 @@ Level = Literal["passed", "note", "care", "failed"]
 Trust = Literal["yes", "with care", "no", "not yet"]
 
 _ENOUGH_DRAWS = f"{ESS_LIMIT:.0f} or more"
+#: Pareto shape above which importance weights of the usual 20,000 draws are not to be believed.
+MOST_KHAT = 0.7
 #: Standard error of log Z (nats) above which the density's level is rather a guess.
 LOG_Z_ERROR_LIMIT = 0.1
 #: Share of accepted flow proposals under which chains hardly change modes.
@@ -161,7 +163,7 @@ def _importance_weights(estimate: Tree, quantity: str, consequence: str = "") ->
     """The tail of the weights behind an estimate, where it has such weights."""
     if "khat" not in estimate:
         return
-    name, wanted = f"k̂ of {quantity}", f"{KHAT_LIMIT} or less"
+    name, wanted = f"k̂ of {quantity}", f"{MOST_KHAT} or less"
     shape = estimate["khat"].number
     if shape is None:
         yield Check(
@@ -172,7 +174,7 @@ def _importance_weights(estimate: Tree, quantity: str, consequence: str = "") ->
             f"The tail of the importance weights for {quantity} could not be judged (no k̂): take "
             "its error with care.",
         )
-    elif shape.value > KHAT_LIMIT:
+    elif shape.value > MOST_KHAT:
         yield Check(
             name,
             "failed",
