@@ -86,6 +86,7 @@ class Between(AbstractBijection):
         self.shape = self.low.shape
 
     def transform_and_log_det(self, x, condition=None):
+        x = jnp.asarray(x)
         # From the nearer bound: beside the upper one 1 - Φ(z) would round to zero.
         width = self.high - self.low
         y = jnp.where(x < 0, self.low + width * ndtr(x), self.high - width * ndtr(-x))

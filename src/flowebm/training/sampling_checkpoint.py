@@ -47,7 +47,7 @@ class SamplingCheckpoint:
 
     def _write(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **arrays)
+        np.savez(partial, allow_pickle=False, **arrays)
         partial.replace(path)
         self._next = time.monotonic() + INTERVAL
 
