@@ -85,10 +85,10 @@ class Between(AbstractBijection):
         self.low, self.high = jnp.asarray(low, float), jnp.asarray(high, float)
         self.shape = self.low.shape
 
-    def transform_and_log_det(self, x: Array, condition=None):
+    def transform_and_log_det(self, x, condition=None):
+        x = jnp.asarray(x)
         # From the nearer bound: beside the upper one 1 - Φ(z) would round to zero.
         width = self.high - self.low
-        x = jnp.asarray(x)
         y = jnp.where(x < 0, self.low + width * ndtr(x), self.high - width * ndtr(-x))
         y = jnp.clip(y, self._inside(self.low, width), -self._inside(-self.high, width))
         return y, self._log_det(x)

@@ -1,7 +1,5 @@
 """Chains whose global proposals and random numbers are made beforehand, on the host."""
 
-from typing import Any, cast
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -71,8 +69,8 @@ def mixture_draws(
 
     def step(carry, numbers):
         carry, rates = jax.lax.scan(move, carry, (*numbers, is_global))
-        return carry, (*carry[:2], rates[0], rates[1:].mean(axis=0))
+        return carry, AssistedDraws(carry[0], carry[1], rates[0], rates[1:].mean(axis=0))
 
     carry = (chains.position, *jax.vmap(evaluate)(chains.position))
     carry, steps = jax.lax.scan(step, carry, (moves, log_uniforms))
-    return Chains(*carry[:2]), AssistedDraws(*cast(Any, steps))
+    return Chains(carry[0], carry[1]), steps

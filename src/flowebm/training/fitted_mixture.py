@@ -137,8 +137,8 @@ def _fit_mode(rng, points):
         if k > 1 and len(train) < 4 * k * (points.shape[1] + 1):
             break
         fitted = _em(rng, train, k)
-        of_held = np.asarray(logsumexp(_normals(held, *fitted), axis=1))
-        score = of_held.mean() if len(held) else 0.0
+        each = np.asarray(logsumexp(_normals(held, *fitted), axis=1))
+        score = each.mean() if len(held) else 0.0
         if k > 1 and score < best_score + SMALLEST_GAIN:
             break
         best, best_score = fitted, score

@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +47,7 @@ class SamplingCheckpoint:
 
     def _write(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **cast(Any, arrays))
+        np.savez(partial, allow_pickle=False, **arrays)
         partial.replace(path)
         self._next = time.monotonic() + INTERVAL
 
