@@ -7,8 +7,7 @@
 All fits are of the same 20,000 points, of which 2,000 choose, from the same flow, for 600
 iterations; one thing differs from the defaults in each. KL is measured with log Z from draws of
 truth and flow together. Milliseconds are those of an iteration with its share of evaluations,
-without compilation. `importance-weighted` has no chains: the energy descends against 65,536 draws
-of the flow, made once, for four times as many iterations; it tilts a Gaussian, or the flow.
+without compilation.
 """
 
 import time
@@ -19,9 +18,7 @@ import cells
 
 RESULTS = Path(__file__).parent / "results" / "ablations.json"
 
-#: Sets, and those of them whose balanced training is varied.
-SETS = ("mixture-2", "mixture-16", "rings", "swirl", "checkerboard")
-VARIED = ("mixture-2", "mixture-16")
+SETS = ("mixture-2", "mixture-16")
 MAX_STEPS, BLOCK_LENGTH = 600, 50
 
 #: What differs from the defaults, in the order of the table.
@@ -36,10 +33,7 @@ VARIANTS = {
     "a flow step every iteration": {"flow_interval": 1},
     "no average of parameters": {"average_decay": 0.0},
     "no defensive mixture": {},
-    "importance-weighted": {},
-    "importance-weighted, a tilt of the flow": {},
 }
-WITHOUT_CHAINS = ("importance-weighted", "importance-weighted, a tilt of the flow")
 
 N_MEASURE = 50_000
 
@@ -48,14 +42,12 @@ def measure(data: str, variant: str, key: str) -> dict:
     """One fit, its KL and the price of its iterations."""
     import jax
     import jax.numpy as jnp
-    import paramax
     from balanced import covering_log_partition
-    from flowebm.training.importance_weighted import fit_importance_weighted
     from flowjax.distributions import Transformed
 
     from flowebm.data import Standardise, load
     from flowebm.evaluation import kl_divergence
-    from flowebm.models import Architecture, EnergyModel, build
+    from flowebm.models import Architecture, build
     from flowebm.training import BalancedOptions, fit_balanced
 
     name, _, dim = data.partition("-")
@@ -67,37 +59,19 @@ def measure(data: str, variant: str, key: str) -> dict:
     parts = build(Architecture(), train.shape[1:], data=train, key=jax.random.key(int(key)))
     proposal = parts.proposal if variant != "no defensive mixture" else parts.proposal.flow
 
-    def fit(max_steps):
-        return fit_balanced(
-            jax.random.key(int(key)),
-            parts.model,
-            train,
-            validation=validation,
-            proposal=proposal,
-            options=BalancedOptions(**VARIANTS[variant]),
-            max_steps=max_steps,
-            block_length=BLOCK_LENGTH,
-        )
-
     started = time.perf_counter()
-    if variant in WITHOUT_CHAINS:
-        start, model = fit(1), parts.model
-        if variant != WITHOUT_CHAINS[0]:
-            model = EnergyModel(model.tilt, paramax.non_trainable(start.flow.flow))
-        fitted = fit_importance_weighted(
-            jax.random.key(int(key)),
-            model,
-            start.flow,
-            train,
-            validation,
-            max_steps=4 * MAX_STEPS,
-            block_length=4 * BLOCK_LENGTH,
-        )
-        model, flow, blocks = fitted.model, start.flow, fitted.outcome.history
-    else:
-        result = fit(MAX_STEPS)
-        model, flow = result.model, result.flow
-        blocks = [row for row in result.history if row["stage"] == "balanced"]
+    result = fit_balanced(
+        jax.random.key(int(key)),
+        parts.model,
+        train,
+        validation=validation,
+        proposal=proposal,
+        options=BalancedOptions(**VARIANTS[variant]),
+        max_steps=MAX_STEPS,
+        block_length=BLOCK_LENGTH,
+    )
+    model, flow = result.model, result.flow
+    blocks = [row for row in result.history if row["stage"] == "balanced"]
     seconds = time.perf_counter() - started
     log_z = covering_log_partition(1, model, truth, flow, N_MEASURE)
     kl = kl_divergence(jax.random.key(2), truth, model, n=N_MEASURE, log_partition=log_z)
@@ -140,7 +114,7 @@ def main() -> None:
         {"data": data, "variant": variant, "key": str(key)}
         for key in range(arguments.keys)
         for data in arguments.only
-        for variant in (VARIANTS if data in VARIED else WITHOUT_CHAINS)
+        for variant in VARIANTS
     ]
     cells.main(arguments, wanted, measure, table, packages=("flowebm", "jax", "flowjax"))
 

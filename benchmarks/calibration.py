@@ -3,6 +3,7 @@ r"""How often 95% intervals for log Z and for the held-out NLL cover the truth.
     python benchmarks/calibration.py                      # everything
     python benchmarks/calibration.py --only rings --methods joint
     python benchmarks/calibration.py --table              # the table of what was measured
+    python benchmarks/calibration.py --weights            # importance weights alone, in minutes
 
 Many small fits to sets in two dimensions whose density is known: 1,500 rows, of which 300 choose
 the best model, small networks, 100 iterations, so that the models are far from perfect and
@@ -245,7 +246,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--keys", type=int, default=40, help="fits of each set and method")
+    parser.add_argument("--weights", action="store_true", help="intervals from weights alone")
     arguments = parser.parse_args()
+    if arguments.weights:
+        import calibration_weights
+
+        calibration_weights.main()
+        return
     wanted = [
         {"data": data, "method": method, "runs": f"{first}-{first + RUNS - 1}"}
         for first in range(0, arguments.keys, RUNS)

@@ -91,7 +91,7 @@ def flowebm(method: str, train, validation, seconds: float, key: int) -> Fitted:
         model = build_model(Architecture(), shape, data=data, key=build_key)
         left = seconds - (time.monotonic() - started)
         result = fit_joint(fit_key, model, data, time_budget=left, **given)
-        notes = {"relevant": result.relevant, "base": result.base}
+        notes = {"active": result.active, "components": result.components}
     else:
         parts = build(Architecture(), shape, data=data, key=build_key)
         left = seconds - (time.monotonic() - started)

@@ -72,15 +72,14 @@ def joint(train: np.ndarray, fold: int) -> tuple[Callable[[np.ndarray], np.ndarr
     stages: dict[str, float] = {}
     nlls: dict[str, list[float]] = {}
     for row in result.history:
-        stages[row["stage"]] = row["seconds"]
+        stages[row["stage"]] = row.get("seconds", 0.0)
         nlls.setdefault(row["stage"], []).append(row["nll"])
     other = log_partition(jr.key(10**6 + fold), result.model, result.flow, n=N_CHECKING)
     return model.score_samples, {
-        "base": result.base,
-        "base_fraction": result.base_fraction,
-        "mixture_components": result.mixture_components,
-        "mixture_fraction": result.mixture_fraction,
-        "relevant": result.relevant,
+        "components": result.components,
+        "candidates": result.candidates,
+        "bound": result.bound,
+        "active": result.active,
         "log_partition": result.log_partition.value,
         "log_partition_stderr": result.log_partition.stderr,
         "khat": result.log_partition.khat,

@@ -17,7 +17,7 @@ import numpy as np
 
 from flowebm import Architecture, fit_joint, fit_persistent, load
 from flowebm.data import Standardise
-from flowebm.models import PreprocessedModel, build, build_flow
+from flowebm.models import PreprocessedModel, build
 from flowebm.report import density_comparison, save_figure
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "readme.png"
@@ -51,15 +51,10 @@ def main():
     mode = dataset.target.mode
     standardise = Standardise.fit(dataset.values)
     rows = jnp.asarray(standardise.transform_rows(dataset.values), float)
-    architecture = Architecture()
-    parts = build(architecture, (2,), data=rows, key=jax.random.key(0))
-
-    def flow(key, shape):
-        return build_flow(architecture, architecture.flow, shape, key=key)
-
+    parts = build(Architecture(), (2,), data=rows, key=jax.random.key(0))
     key = jax.random.key(1)
     started = time.monotonic()
-    joint = fit_joint(key, parts.model, rows, make_flow=flow, max_steps=options.max_steps)
+    joint = fit_joint(key, parts.model, rows, max_steps=options.max_steps)
     seconds = time.monotonic() - started
     persistent = fit_persistent(key, parts.model, rows, max_steps=10**6, time_budget=seconds)
 

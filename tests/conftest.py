@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from flowebm.models import Architecture
+from flowebm.training import JointOptions
 
 # Most of the tests' time is compilation, of programs that are over sooner than they are
 # optimised. `XLA_FLAGS=` in the environment compiles them as users do.
@@ -51,6 +52,25 @@ class SmallArchitecture(Architecture):
     flow_layers: int = 1
     flow_width: int = 8
     flow_depth: int = 1
+
+
+@dataclass(frozen=True)
+class SmallJointOptions(JointOptions):
+    """Options of joint training with other defaults."""
+
+    epochs: int = 1
+    least_steps: int = 20
+    most_networks: int = 1
+    network_width: int = 16
+    tilt_steps: int = 20
+    n_draws: int = 2048
+    n_chains: int = 256
+
+
+@pytest.fixture(scope="session")
+def small_joint_options():
+    """What stands in for `JointOptions` where a user's code names none."""
+    return SmallJointOptions
 
 
 @pytest.fixture(scope="session")

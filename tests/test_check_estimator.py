@@ -14,6 +14,15 @@ from flowebm.models.architecture import Architecture
 from flowebm.models.ebflow_architecture import EBFlowArchitecture
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.fit_score_matching import ScoreMatchingOptions
+from flowebm.training.joint_options import JointOptions
+
+OPTIONS = {
+    "joint": JointOptions(
+        most_gaussians=2, least_steps=2, most_networks=1, network_width=4, network_blocks=1,
+        network_components=2, tilt_steps=2, n_draws=256, batch_size=16,
+    ),
+    "balanced": BalancedOptions(n_chains=16, batch_size=16, flow_batch=16, n_evaluation=64),
+}  # fmt: skip
 
 #: The smallest of everything: the checks are about the interface, not about the fit.
 ESTIMATORS = {
@@ -23,10 +32,10 @@ ESTIMATORS = {
         architecture=Architecture(
             width=4, depth=1, flow="affine-coupling", flow_layers=1, flow_width=4, flow_depth=1
         ),
-        options=BalancedOptions(n_chains=16, batch_size=16, flow_batch=16, n_evaluation=64),
+        options=options,
         random_state=0,
     )
-    for method in ("joint", "balanced")
+    for method, options in OPTIONS.items()
 } | {
     "ebflow": FlowEBM(
         "ebflow",

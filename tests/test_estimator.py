@@ -1,7 +1,5 @@
 """`FlowEBM`: a normalised density in the units of the data, behind scikit-learn's interface."""
 
-from dataclasses import replace
-
 import jax
 import numpy as np
 import pandas as pd
@@ -11,8 +9,9 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from flowebm.estimator import FlowEBM
-from flowebm.models.architecture import Architecture, FoundArchitecture
+from flowebm.models.architecture import Architecture
 from flowebm.training.balanced import BalancedOptions
+from flowebm.training.joint_options import JointOptions
 
 #: Powers of two, so that a change of units changes no digit of the standardised data.
 UNITS = np.array([4.0, 2.0])
@@ -21,6 +20,9 @@ SMALL = Architecture(
     width=16, depth=1, flow="affine-coupling", flow_layers=1, flow_width=8, flow_depth=1
 )
 FEW = BalancedOptions(n_chains=128, batch_size=128, flow_batch=128, n_evaluation=256)
+STAGES = JointOptions(
+    epochs=2, least_steps=50, most_networks=1, network_width=16, tilt_steps=50, n_draws=4096
+)
 
 
 def estimator(**parameters):
@@ -182,65 +184,40 @@ def test_a_clone_is_unfitted_and_has_the_same_parameters(fitted):
         copy.score_samples([[0.0, 0.0]])
 
 
-def test_the_default_method_follows_the_line_of_the_clusters(data, grid, tmp_path):
-    """One direction of two is to matter; the density is normalised, and comes back from disk."""
-    small = replace(SMALL, flow="spline-coupling", flow_layers=2, relevant=1)
-    model = FlowEBM(max_steps=50, architecture=small, options=FEW, random_state=7).fit(data)
-    assert model.result_.relevant == 1
-    assert model.saved_.architecture.relevant == 1
+@pytest.fixture(scope="module")
+def joint(data):
+    """The default method."""
+    return FlowEBM(architecture=SMALL, options=STAGES, random_state=7).fit(data)
+
+
+def test_the_default_method_is_normalised_and_comes_back_from_disk(joint, data, grid, tmp_path):
+    assert joint.method == "joint"
     points, area = grid
-    scores = model.score_samples(points)
+    scores = joint.score_samples(points)
     # Five standard errors of log Z, and the grid's own error.
-    assert abs(np.log(np.exp(scores).sum() * area)) < 5 * model.log_partition_stderr_ + 0.01
-    model.save(tmp_path)
+    assert abs(np.log(np.exp(scores).sum() * area)) < 5 * joint.log_partition_stderr_ + 0.01
+    joint.save(tmp_path)
     loaded = FlowEBM.load(tmp_path)
     # As many rows at once, because another number may be rounded otherwise.
     few = points[:200]
-    np.testing.assert_array_equal(loaded.score_samples(few), model.score_samples(few))
+    np.testing.assert_array_equal(loaded.score_samples(few), joint.score_samples(few))
+    np.testing.assert_array_equal(loaded.sample(5, random_state=1), joint.sample(5, random_state=1))
     assert loaded.method == "joint"
+    # What was found is no choice: it can be fitted again.
+    few = JointOptions(most_networks=0, tilt_steps=0, n_draws=1024)
+    assert clone(loaded).set_params(options=few).fit(data[:100]).result_.components
 
 
-@pytest.mark.slow
-def test_an_energy_of_few_directions_comes_back_from_disk(tmp_path):
-    """Six columns, of which one is not Gaussian: the energy of it alone tilts the Gaussian."""
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(800, 6))
-    rows[:, 0] += np.where(rng.random(800) < 0.7, 2.0, -2.0)
-    small = replace(SMALL, flow="spline-coupling", flow_layers=2, relevant=1)
-    model = FlowEBM(max_steps=300, architecture=small, random_state=7).fit(rows)
-    assert model.result_.base == "gaussian"
-    model.save(tmp_path)
-    scores = model.score_samples(rows[:200])
-    np.testing.assert_array_equal(FlowEBM.load(tmp_path).score_samples(rows[:200]), scores)
-
-
-def test_a_flow_with_a_mixture_beside_it_is_saved(tmp_path):
-    """Few rows of five columns, as joint training fits them."""
-    rows = np.random.default_rng(0).normal(size=(80, 5))
-    rows[:, 0] += np.where(np.arange(80) % 2, 3.0, -3.0)
-    flow = replace(SMALL, base="flow")
-    model = FlowEBM(max_steps=2, architecture=flow, options=FEW, random_state=7).fit(rows)
-    assert model.result_.mixture_components is not None
-    model.save(tmp_path)
-    scores = model.score_samples(rows)
-    loaded = FlowEBM.load(tmp_path)
-    np.testing.assert_array_equal(loaded.score_samples(rows), scores)
-    np.testing.assert_array_equal(loaded.sample(5, random_state=1), model.sample(5, random_state=1))
-    # And can be fitted again: what was found is no choice.
-    again = clone(loaded).set_params(max_steps=1, options=FEW, random_state=7)
-    assert again.fit(rows).result_.mixture_components is not None
-
-
-@pytest.mark.parametrize("choice", [{"relevant": 1}, {"base_fraction": 0.01}])
-def test_what_joint_training_finds_is_refused_elsewhere(data, choice):
-    with pytest.raises(ValueError, match=f"{next(iter(choice))} is for the method 'joint'"):
-        estimator(architecture=replace(SMALL, **choice)).fit(data)
-
-
-@pytest.mark.parametrize("method", ["joint", "balanced"])
-def test_what_is_no_choice_is_refused(data, method):
-    with pytest.raises(TypeError, match="FoundArchitecture is that of a fit"):
-        FlowEBM(method=method, architecture=FoundArchitecture(**vars(SMALL))).fit(data)
+def test_samples_of_the_default_method_have_its_density(joint, grid):
+    """Binomial errors of 4,000 samples, five of them, as for the other method."""
+    points, area = grid
+    probability = np.exp(joint.score_samples(points)) * area
+    samples = joint.sample(4000, random_state=1)
+    for column in (0, 1):
+        for quantile in (0.2, 0.5, 0.8):
+            cut = np.quantile(samples[:, column], quantile)
+            expected = probability[points[:, column] < cut].sum() / probability.sum()
+            assert expected == pytest.approx(quantile, abs=5 * 0.5 / 4000**0.5)
 
 
 @pytest.mark.parametrize("use", ["sample", "score_samples", "save"])

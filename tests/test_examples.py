@@ -22,14 +22,16 @@ SMALL_FLOW = {"layers": 1, "width": 8, "depth": 1}
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, small_architecture):
+def run(monkeypatch, capsys, small_architecture, small_joint_options):
     """Run an example in this process, with a small flow that is hardly fitted."""
     fit = importlib.import_module("flowebm.training.fit_balanced")
     estimator = importlib.import_module("flowebm.estimator")
+    joint = importlib.import_module("flowebm.training.fit_joint")
 
     def small_flow(kind, shape, **options):
         return make_flow("affine-coupling", shape, **(options | SMALL_FLOW))
 
+    monkeypatch.setattr(joint, "JointOptions", small_joint_options)
     monkeypatch.setattr(fit, "make_flow", small_flow)
     monkeypatch.setattr(fit, "fit_flow", functools.partial(fit_flow, max_steps=20))
     for module in (estimator, flowebm):

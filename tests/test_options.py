@@ -16,15 +16,15 @@ from flowebm import (
 )
 from flowebm.cli.arguments import parse
 from flowebm.models.activations import ACTIVATIONS
-from flowebm.models.architecture import FoundArchitecture
 from flowebm.options import Count, Positive, Range, RefusedOption, Share, check_options
 from flowebm.refusal import Refused
+from flowebm.training.joint_options import JointOptions
 
 CLASSES = (
     Architecture,
     BalancedOptions,
     EBFlowArchitecture,
-    FoundArchitecture,
+    JointOptions,
     SamplingOptions,
     ScoreMatchingOptions,
 )

@@ -1,4 +1,4 @@
-"""The guide's picture of what the first stage of joint training finds, among 16 coordinates.
+"""The guide's picture of the directions that joint training finds, among 16 coordinates.
 
     python docs/scripts/joint_picture.py
 
@@ -11,10 +11,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from flowebm.training.exploration import explore
 
+from flowebm import Architecture, JointOptions, fit_joint
 from flowebm.data import Standardise, load
-from flowebm.models.bases import gaussian_base
+from flowebm.models import build
 from flowebm.report import save_figure
 from flowebm.report.plots.figure import BLUE, GREY, INK, new_figure, style
 
@@ -29,9 +29,12 @@ def main():
     values = load("mixture", n=N, dim=16, seed=0).values @ turn
     points = jnp.asarray(Standardise.fit(values).transform_rows(values), float)
     train, validation = points[N_VALIDATION:], points[:N_VALIDATION]
-    explored = explore(jr.key(0), train, validation, gaussian=gaussian_base(train))
-    relevance, stderr = explored.relevance.relevance, explored.relevance.stderr
-    found = explored.relevant
+    model = build(Architecture(), (16,), data=train, key=jr.key(0)).model
+    options = JointOptions(most_networks=0, tilt_steps=0)
+    fit = fit_joint(jr.key(0), model, train, validation=validation, options=options)
+    if fit.relevance is None or fit.active is None:
+        raise SystemExit("No active subspace was found.")
+    relevance, stderr, found = fit.relevance.relevance, fit.relevance.stderr, fit.active
     idle = float(jnp.max(relevance[found:]))
     print(
         f"{found} directions of {relevance.size}: relevance "
@@ -40,7 +43,7 @@ def main():
 
     figure = new_figure(8.5, 2.8)
     axes = figure.subplots(1, 3)
-    along = np.stack([explored.relevance.change.inverse(x) for x in validation[:N_SHOWN]])
+    along = np.stack([fit.relevance.change.inverse(x) for x in validation[:N_SHOWN]])
     for side, shown, title, name in (
         (axes[0], validation[:N_SHOWN], "two coordinates", "x"),
         (axes[2], along, "the two directions found", "z"),

@@ -65,7 +65,7 @@ from flowebm.training.fit_score_matching import (
     fit_score_matching,
 )
 from flowebm.training.joint_options import JointOptions
-from flowebm.training.progress import OnProgress
+from flowebm.training.progress import OnBlock, OnProgress, progress_observer
 from flowebm.training.result import FitResult
 from flowebm.training.row_weights import rows_in_proportion
 
@@ -126,8 +126,9 @@ class FlowEBM(DensityMixin, BaseEstimator):
             `"ebflow"`, whose iterations are cheaper.
         time_budget: Seconds at most, compilation included.
         patience: Evaluations (one every 50 iterations) without a better validation NLL before
-            the fit stops; `None` goes on until that NLL is clearly above the best, if it ever
-            is, and for `"ebflow"` is 20. The best model is kept in any case.
+            the fit stops; `"never"` goes on until that NLL is clearly above the best, if it ever
+            is. By default the method decides: 20 for `"ebflow"`, `"never"` for the others. The best
+            model is kept in any case.
         architecture: What the model is made of; an `Architecture`, or for `"ebflow"` an
             `EBFlowArchitecture`.
         options: Choices of the method; a `JointOptions`, `BalancedOptions` or
@@ -147,6 +148,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         validation_fraction: Share of the rows that choose the best model.
         observers: Progress, metrics and checkpoints; an `Observers`.
         random_state: Seed of everything random.
+        verbose: Whether to show the fit's progress, on standard error.
 
     Attributes:
         model_: The energy model in the units of the data; where columns have probabilities, of
@@ -164,6 +166,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
     Zahm et al. (2022) for its first; Chao et al. (2023) for `"ebflow"`.
     """
 
+    _on_block: OnBlock
+
     def __init__(
         self,
         method: Literal["joint", "balanced", "ebflow"] = "joint",
@@ -171,7 +175,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         objective: ObjectiveName | None = None,
         max_steps: Count | None = None,
         time_budget: Positive | None = None,
-        patience: Count | None = None,
+        patience: Count | Literal["never"] | None = None,
         architecture: Architecture | EBFlowArchitecture | None = None,
         options: JointOptions | BalancedOptions | ScoreMatchingOptions | None = None,
         columns: str | Mapping[str | int, KindLike] = "auto",
@@ -181,6 +185,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         validation_fraction: Share = 0.1,
         observers: Observers | None = None,
         random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
     ):
         self.method = method
         self.objective = objective
@@ -196,6 +201,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.observers = observers
         self.random_state = random_state
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "FlowEBM":
         """Fit the density to a table.
@@ -236,7 +242,12 @@ class FlowEBM(DensityMixin, BaseEstimator):
         weight_parts = (
             None if weights is None else split(split_key, weights, self.validation_fraction)
         )
-        result, preprocessing, architecture = fit(build_key, fit_key, parts, weight_parts)
+        with progress_observer(quiet=not self.verbose) as self._on_block:
+            try:
+                result, preprocessing, architecture = fit(build_key, fit_key, parts, weight_parts)
+            finally:
+                # It cannot be pickled.
+                del self._on_block
         result = replace(result, warnings=(*few, *result.warnings))
         names = table.names if isinstance(X, str | Path) or _has_names(X) else None
         self._set_fitted(
@@ -479,11 +490,13 @@ class FlowEBM(DensityMixin, BaseEstimator):
             steps = DEFAULT_STEPS[self.method]
             if self.time_budget is not None and steps is not None:
                 steps = 1_000_000
+        patience = DEFAULT_PATIENCE[self.method] if self.patience is None else self.patience
+        observers = self.observers or Observers()
         return {
             "max_steps": steps,
             "time_budget": self.time_budget,
-            "patience": DEFAULT_PATIENCE[self.method] if self.patience is None else self.patience,
-            "observers": self.observers,
+            "patience": None if patience == "never" else patience,
+            "observers": replace(observers, on_block=[*observers.on_block, self._on_block]),
         }
 
     def score_samples(

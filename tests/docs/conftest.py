@@ -30,32 +30,37 @@ SMALL_OPTIONS = {
     "flow_depth": 1,
     "flow_batch": 64,
     "n_evaluation": 128,
+    "least_steps": 20,
+    "most_networks": 1,
+    "network_width": 16,
+    "tilt_steps": 20,
+    "n_draws": 2048,
     "n_blocks": 1,
     "conditioner_width": 8,
 }
 
 
 @contextmanager
-def little_work(small_architecture):
+def little_work(small_architecture, small_joint_options):
     """Small networks and few steps where Python code names none; commands get options."""
     estimator = importlib.import_module("flowebm.estimator")
     fit = importlib.import_module("flowebm.training.fit_balanced")
-    exploration = importlib.import_module("flowebm.training.exploration")
+    joint = importlib.import_module("flowebm.training.fit_joint")
     sampling = importlib.import_module("flowebm.training.sampling")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimator, "Architecture", small_architecture)
         patch.setattr(estimator, "DEFAULT_STEPS", dict.fromkeys(estimator.DEFAULT_STEPS, 20))
         small_options = functools.partial(BalancedOptions, n_chains=128, flow_batch=128)
         patch.setattr(fit, "BalancedOptions", small_options)
-        for module in (fit, exploration):
-            patch.setattr(module, "fit_flow", functools.partial(fit_flow, max_steps=20))
+        patch.setattr(fit, "fit_flow", functools.partial(fit_flow, max_steps=20))
+        patch.setattr(joint, "JointOptions", small_joint_options)
         small_flow = functools.partial(make_flow, layers=2, width=8, depth=1)
         patch.setattr(sampling, "make_flow", small_flow)
         yield
 
 
 @pytest.fixture
-def run_page(small_architecture, tmp_path, monkeypatch):
+def run_page(small_architecture, small_joint_options, tmp_path, monkeypatch):
     """Run every block of a page in one folder; the names that its Python left."""
     monkeypatch.chdir(tmp_path)
 
@@ -63,7 +68,7 @@ def run_page(small_architecture, tmp_path, monkeypatch):
         names = {"__name__": "__main__"}
         for language, code in BLOCK.findall(page.read_text(encoding="utf-8")):
             if language == "python":
-                with little_work(small_architecture):
+                with little_work(small_architecture, small_joint_options):
                     exec(compile(code, page.name, "exec"), names)
             elif language == "sh":
                 run_commands(code)

@@ -13,12 +13,14 @@ _SMALL = """
     --flow-layers 1 --flow-width 8 --flow-depth 1 --flow-batch 64 --n-evaluation 128 --quiet
 """
 
-#: Options that make a run of a few seconds. Joint training finds directions in four coordinates;
-#: in two, where all matter, it refines its first flow.
+#: Options that make a run of a few seconds.
 TINY = {
     "balanced": f"--method balanced --flow affine-coupling {_SMALL}",
-    "joint": f"--method joint --dim 4 {_SMALL}",
-    "joint of all coordinates": f"--method joint --relevant 2 --flow affine-coupling {_SMALL}",
+    "joint": """
+        --data mixture --method joint --n 400 --epochs 2 --least-steps 150 --most-networks 2
+        --worthwhile 0 --network-width 16 --tilt-steps 150 --n-draws 2048 --batch-size 64 --width 8
+        --depth 1 --quiet
+    """,
     "ebflow": """
         --data mixture --method ebflow --n 400 --max-steps 300 --batch-size 64 --n-blocks 1
         --conditioner-width 8 --quiet

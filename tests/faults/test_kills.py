@@ -11,20 +11,15 @@ import pytest
 from flowebm.training.metrics import read_metrics
 
 #: Kills of each kind of run, and of one run at most.
-KILLS = {"balanced": 16, "ebflow": 16, "joint": 20, "joint of all coordinates": 8}
+KILLS = {"balanced": 16, "ebflow": 16, "joint": 20}
 KILLS_OF_A_RUN = 5
 
-#: Stages that each kind of run has, and is killed in. It has more, for some noise, which are over
-#: so soon that a kill seldom falls into them.
+#: Stages that each kind of run has, and is killed in. It may have more.
 STAGES = {
     "balanced": {"flow", "balanced"},
     "ebflow": {"ebflow"},
-    "joint": {"exploration", "flow", "importance-weighted", "balanced"},
-    "joint of all coordinates": {"exploration", "refinement", "importance-weighted", "trial"},
+    "joint": {"network-1", "tilt-1"},
 }
-
-#: Rows of a run, where others than of the tiny ones: from so many on nothing depends on a trial.
-ROWS = {"joint": ["--n", "1200"]}
 
 #: Share of the kills whose moment is drawn from all seconds of a run: start-up, compilation and
 #: estimates take most of them. The moment of the others is drawn from its blocks.
@@ -122,7 +117,7 @@ def result(path):
 @pytest.mark.parametrize("kind", KILLS)
 def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(tmp_path, command, kind):
     def start(path, *options):
-        return command.train(path, *ROWS.get(kind, []), *options, method=kind, before=OPEN)
+        return command.train(path, *options, method=kind, before=OPEN)
 
     ended(start(tmp_path / "warm"))  # which fills the cache of programs
     status, duration = ended(start(tmp_path / "whole"))

@@ -113,10 +113,10 @@ def snapshot(*folders):
 #: Options of runs of both kinds of model.
 OPTIONS = {
     "ebflow": "--method ebflow --n 200 --max-steps 50 --batch-size 32 --n-blocks 1",
-    # All that a saved energy model may hold: a flow as base, and directions that matter.
-    "joint": """--method joint --n 200 --max-steps 5 --batch-size 32 --n-chains 32
-        --width 4 --depth 1 --base flow --relevant 1 --flow-layers 1 --flow-width 4
-        --flow-depth 1 --flow-batch 32 --n-evaluation 64""",
+    # All that a saved energy model may hold: mixtures, a network and a tilt.
+    "joint": """--method joint --n 400 --max-steps 50 --network-rows 100 --most-networks 1
+        --network-width 8 --network-blocks 1 --network-components 2 --tilt-steps 50 --n-draws 1024
+        --batch-size 32 --width 4 --depth 1""",
 }
 
 

@@ -7,10 +7,11 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from flowebm.models.relevant import shrink_idle
 
 from flowebm.models import ConvTilt, EnergyModel, MLPTilt, gaussian_base, make_flow
+from flowebm.models.bounded import BoundedTilt
 from flowebm.models.linear_change import LinearChange
+from flowebm.models.subspace import SubspaceTilt
 from flowebm.models.trainable import partition_trainable
 from flowebm.training.balanced import MOST_DECAY, BalancedOptions
 from flowebm.training.optimizers import HIDDEN_RATE, OUTER_RATE, clipped_muon, roles
@@ -29,20 +30,13 @@ def test_hidden_layers_are_all_but_the_first_and_the_readout():
     assert set(jax.tree.leaves(role.base)) == {"other"}
 
 
-def test_a_first_layer_shrunken_along_idle_directions_is_still_the_first():
+def test_the_layers_of_a_tilt_of_a_subspace_are_as_those_of_its_network():
     change = LinearChange.of(jnp.eye(3), jnp.zeros(3), (3,))
-    tilt = shrink_idle(MLPTilt((3,), width=8, depth=3, key=jr.key(0)), change, 1)
-    role = roles(params_of(tilt))
-    first, *hidden = role.tilt.layers
-    assert (first.weight.weight, first.bias) == ("outer", "outer")
-    assert [layer.weight for layer in hidden] == ["hidden", "hidden"]
-
-
-def test_a_shrunken_layer_behind_another_is_none_of_muons():
-    change = LinearChange.of(jnp.eye(3), jnp.zeros(3), (3,))
-    plain = MLPTilt((3,), width=8, depth=1, key=jr.key(0))
-    role = roles(partition_trainable((plain, shrink_idle(plain, change, 1)))[0])
-    assert role[1].layers[0].weight.weight == "outer"
+    network = MLPTilt((3,), width=8, depth=3, key=jr.key(0))
+    tilt = SubspaceTilt.of(network, change, 1, key=jr.key(1))
+    role = roles(partition_trainable(BoundedTilt(tilt, 1.0))[0]).tilt.tilt
+    assert [layer.weight for layer in role.layers] == ["outer", "hidden", "hidden"]
+    assert role.readout.weight == "outer"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from flowebm.evaluation import (
     mode_weights,
     total_variation,
 )
+from flowebm.evaluation.held_out import nll_of_energies
 from flowebm.models import EBFlow
 from flowebm.training.progress import OnProgress
 
@@ -122,7 +123,11 @@ def _likelihood(estimator: FlowEBM, test: np.ndarray, log_z: LogPartition) -> di
             "log_partition": log_z._asdict(),
         }
     points = estimator.continuous_rows(test.reshape(-1, *saved.shape))
-    in_data_units = held_out_nll(estimator.model_, jax.numpy.asarray(points, float), log_z)
+    # As `FlowEBM.score_samples` has them: columns may have more digits than single precision.
+    names = getattr(estimator, "feature_names_in_", None)
+    rows = pd.DataFrame(test, columns=None if names is None else list(names))
+    energies = -(estimator.score_samples(rows) + estimator.log_partition_)
+    in_data_units = nll_of_energies(energies, log_z)
     values: dict[str, Any] = {"nll": _interval(in_data_units)}
     if isinstance(saved.preprocessing, Standardise):
         standardised = saved.preprocessing.transform_rows(points)

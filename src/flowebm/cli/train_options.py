@@ -54,8 +54,8 @@ class Train:
         time_budget: Seconds at most, compilation included; a resumed run counts those that it
             had taken at the checkpoint.
         patience: Evaluations (one every 50 iterations) without a better validation NLL before
-            the fit stops; where none are given it stops when that NLL is clearly above the best,
-            and for ebflow after 20.
+            the fit stops; "never" goes on until that NLL is clearly above the best. By default 20
+            for ebflow, and "never" for the others.
         resume: Go on with the run in the directory from its last checkpoint.
         accept_changed_data: Go on with the run though the data have changed since it began.
         overwrite: Replace the run in the directory.
@@ -93,7 +93,7 @@ class Train:
     method: Literal["joint", "balanced", "ebflow"] = "joint"
     max_steps: Count | None = None
     time_budget: Positive | None = None
-    patience: Count | None = None
+    patience: Count | Literal["never"] | None = None
     resume: bool = False
     accept_changed_data: bool = False
     overwrite: bool = False

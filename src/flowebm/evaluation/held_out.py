@@ -77,8 +77,29 @@ def held_out_nll(
     _refuse_rows(~np.isfinite(X.reshape(X.shape[0], -1)).all(axis=1), "`X` is not finite")
     # Sums of many energies lose digits in single precision.
     energies = np.asarray(_energies(model, X, batch_size), np.float64)
-    _refuse_rows(~(energies > -np.inf), "The energy is NaN or -inf")
+    return nll_of_energies(energies, log_partition, level=level)
 
+
+def nll_of_energies(
+    energies: Float[np.ndarray, " n"],
+    log_partition: LogPartition | Estimate | float,
+    *,
+    level: float = 0.95,
+) -> HeldOut:
+    r"""`held_out_nll` of points whose energies are at hand.
+
+    Args:
+        energies: Of the points, nats.
+        log_partition: The model's $\log Z$: an estimate with its error, or an exact number.
+        level: Probability that the interval covers the truth.
+
+    Returns:
+        The mean negative log-likelihood with its interval, nats per point.
+
+    Raises:
+        ValueError: If an energy is NaN or -inf.
+    """
+    _refuse_rows(~(energies > -np.inf), "The energy is NaN or -inf")
     log_z, log_z_stderr = as_log_partition(log_partition)
     nll = float(energies.mean()) + log_z
     if not np.isfinite(nll):

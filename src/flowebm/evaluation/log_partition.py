@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.evaluation.estimate import Estimate
+from flowebm.evaluation.heavy_tails import HEAVY, heavy_log_mean
 from flowebm.evaluation.importance import importance_log_weights, log_mean_exp
 from flowebm.evaluation.reliability import reliability
 from flowebm.models import AbstractEnergyModel
@@ -20,7 +22,8 @@ class LogPartition(NamedTuple):
         value: $\log \hat Z$, nats.
         stderr: Its standard error, nats.
         ess: Effective number of draws.
-        khat: Pareto shape of the importance weights; above 0.7 the estimate is unsafe.
+        khat: Pareto shape of the importance weights; above 0.7 (less for few draws) the
+            estimate is unsafe.
         n: Number of draws.
     """
 
@@ -40,6 +43,10 @@ class LogPartition(NamedTuple):
         r"""$\log \hat Z$ from log-weights of independent draws, nats; warns as `log_partition`."""
         quality = reliability(log_weights, "log Z")
         value, stderr = log_mean_exp(log_weights)
+        if HEAVY < quality.khat < math.inf:
+            heavy = heavy_log_mean(np.asarray(log_weights), quality.khat)
+            # Of a few values that repeat themselves no tail can be made.
+            value, stderr = heavy if math.isfinite(heavy.stderr) else (value, stderr)
         return cls(float(value), float(stderr), quality.ess, quality.khat, log_weights.shape[0])
 
 
@@ -53,7 +60,9 @@ def log_partition(
 ) -> LogPartition:
     r"""Estimate $\log Z = \log \int e^{-E(x)} dx$ from fresh draws of a proposal.
 
-    $\hat Z = \frac1n \sum_i e^{-E(x_i)} / q(x_i)$, $x_i \sim q$, is unbiased for $Z$.
+    $\hat Z = \frac1n \sum_i e^{-E(x_i)} / q(x_i)$, $x_i \sim q$, is unbiased for $Z$. Where
+    $\hat k > 0.4$ the largest weights are replaced by a model of their tail, and the error counts
+    what draws of it may have missed (`flowebm.evaluation.heavy_tails`).
 
     Args:
         key: Key of the draws.
@@ -71,7 +80,8 @@ def log_partition(
         ValueError: If the shapes differ, a weight is NaN or infinite, or all are zero.
 
     Warns:
-        EstimateWarning: If $\hat k > 0.7$ or fewer than 100 draws are effective.
+        EstimateWarning: If $\hat k > \min(1 - 1/\log_{10} n,\ 0.7)$ or fewer than 100 draws are
+            effective.
 
     Source: Owen (2013), *Monte Carlo theory, methods and examples*, section 9.1.
     """

@@ -1,5 +1,6 @@
 """How much of a model's mass each mode has."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,10 +11,14 @@ import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
-from flowebm.evaluation.importance import importance_sample
+from flowebm.evaluation.heavy_tails import HEAVY, heavy_log_mean
+from flowebm.evaluation.importance import importance_sample, log_mean_exp
 from flowebm.evaluation.reliability import reliability
 from flowebm.models import AbstractEnergyModel
 from flowebm.refusal import Refused
+
+#: Standard errors to the ends of a 95% interval.
+Z_95 = 1.96
 
 
 class NearestMode(eqx.Module):
@@ -38,12 +43,15 @@ class ModeWeights(NamedTuple):
         stderr: Standard error of each; shape `(K,)`.
         ess: Effective number of draws.
         khat: Pareto shape of the importance weights; above 0.7 the estimate is unsafe.
+        upper: Upper end of each weight's 95% interval; shape `(K,)`. Of a mode that no draw fell
+            in, $3 / n_\text{eff}$.
     """
 
     weights: Float[np.ndarray, " K"]
     stderr: Float[np.ndarray, " K"]
     ess: float
     khat: float
+    upper: Float[np.ndarray, " K"]
 
 
 def mode_weights(
@@ -72,8 +80,10 @@ def mode_weights(
         batch_size: Number of draws made at once; sets the memory in use.
 
     Returns:
-        The weights with their standard errors (delta method) and diagnostics. A mode that no
-        draw fell in has weight and standard error 0: neither says more than the proposal saw.
+        The weights with their standard errors (delta method; wider where the weights' tail is
+        heavy, by as much as that of $\log Z$) and diagnostics. A mode that no draw fell in has
+        weight 0, and less than $3 / n_\text{eff}$ with probability 0.95: its standard error is that
+        limit's part.
 
     Raises:
         ValueError: If `mode` gives an index out of range, the shapes differ, a weight is NaN
@@ -82,7 +92,8 @@ def mode_weights(
     Warns:
         EstimateWarning: If $\hat k > 0.7$ or fewer than 100 draws are effective.
 
-    Source: Owen (2013), *Monte Carlo theory, methods and examples*, section 9.2.
+    Source: Owen (2013), *Monte Carlo theory, methods and examples*, section 9.2; Hanley and
+    Lippman-Hand (1983), *If nothing goes wrong, is everything all right?*, for modes without draws.
     """
     index, log_weights = importance_sample(
         key, model, proposal, n=n, batch_size=batch_size, statistic=mode
@@ -94,7 +105,14 @@ def mode_weights(
             f"must lie in 0..{n_modes - 1}."
         )
     quality = reliability(log_weights, "the mode weights")
-    return ModeWeights(weights, stderr, quality.ess, quality.khat)
+    if HEAVY < quality.khat < math.inf:
+        heavy = heavy_log_mean(np.asarray(log_weights), quality.khat)
+        ratio = float(heavy.stderr) / float(log_mean_exp(log_weights).stderr)
+        stderr = stderr * max(1.0, ratio if math.isfinite(ratio) else 1.0)
+    # The rule of three: of so many draws that miss it, a larger share would be seldom.
+    stderr = np.where(weights > 0, stderr, 3 / quality.ess / Z_95)
+    upper = np.minimum(weights + Z_95 * stderr, 1.0)
+    return ModeWeights(weights, stderr, quality.ess, quality.khat, upper)
 
 
 @eqx.filter_jit

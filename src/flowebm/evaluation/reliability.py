@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flowebm.evaluation.estimate import warn
+from flowebm.evaluation.heavy_tails import khat_limit
 from flowebm.evaluation.importance import effective_sample_size, pareto_khat
 from flowebm.refusal import Refused
 
-KHAT_LIMIT = 0.7
 # A standard error made of fewer effective draws is itself uncertain by more than 7 percent.
 ESS_LIMIT = 100.0
 
@@ -42,7 +42,7 @@ def reliability(log_weights: Float[Array, " n"], quantity: str) -> Reliability:
         ValueError: If a weight is NaN or infinite, or all are zero.
 
     Warns:
-        EstimateWarning: If $\hat k > 0.7$ or fewer than 100 draws are effective.
+        EstimateWarning: If $\hat k$ is above `khat_limit` or fewer than 100 draws are effective.
 
     Source: Vehtari, Simpson, Gelman, Yao, Gabry (2024), *Pareto smoothed importance sampling*, JMLR
     25(72), for the limit of $\hat k$.
@@ -61,8 +61,8 @@ def reliability(log_weights: Float[Array, " n"], quantity: str) -> Reliability:
             "estimated; pass a proposal that covers the model."
         )
     reasons = []
-    if khat > KHAT_LIMIT:
-        reasons.append(f"Pareto k̂ = {khat:.2f} > {KHAT_LIMIT}")
+    if khat > (limit := khat_limit(n)):
+        reasons.append(f"Pareto k̂ = {khat:.2f} > {limit:.2g}")
     if ess < ESS_LIMIT:
         reasons.append(f"only {ess:.1f} of {n} draws are effective")
     if reasons:

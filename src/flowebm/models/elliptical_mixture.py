@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jax.scipy.special import gammaln
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 
 class EllipticalMixture(AbstractDistribution):
@@ -43,21 +43,21 @@ class EllipticalMixture(AbstractDistribution):
 
     def __init__(
         self,
-        weights: Float[Array, " K"],
-        means: Float[Array, "K d"],
-        factors: Array,
+        weights: ArrayLike,
+        means: ArrayLike,
+        factors: ArrayLike,
         *,
         tail_fraction: float = 0.0,
         tail_scale: float = 1.5,
     ):
         # On the host: each of these would be a program of its own to compile.
         with np.errstate(divide="ignore"):
-            weights = np.asarray(weights, float)
-            self.log_weights = jnp.asarray(np.log(weights / weights.sum()), jnp.float32)
+            shares = np.asarray(weights, float)
+            self.log_weights = jnp.asarray(np.log(shares / shares.sum()), jnp.float32)
         self.means = jnp.asarray(np.asarray(means), jnp.float32)
-        factors = np.asarray(factors, float)
-        self.factors = jnp.asarray(factors, jnp.float32)
-        inverse = 1 / factors if factors.ndim == 2 else np.linalg.inv(factors)
+        on_host = np.asarray(factors, float)
+        self.factors = jnp.asarray(on_host, jnp.float32)
+        inverse = 1 / on_host if on_host.ndim == 2 else np.linalg.inv(on_host)
         self.inverse_factors = jnp.asarray(inverse, jnp.float32)
         self.tail_fraction = tail_fraction
         self.tail_scale = tail_scale

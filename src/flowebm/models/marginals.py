@@ -9,6 +9,7 @@ from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, Scalar
 
 from flowebm.models.recipe import register
+from flowebm.refusal import Refused
 
 #: Most knots of a column's spline; with fewer rows there are about as many as their cube root.
 MOST_KNOTS, LEAST_KNOTS = 24, 4
@@ -53,7 +54,7 @@ class Marginals(AbstractBijection):
 
     def __check_init__(self):
         if len({leaf.shape for leaf in jax.tree.leaves((self.x, self.z, self.slopes))}) > 1:
-            raise ValueError("Knots, images and slopes must have one shape.")
+            raise Refused("Knots, images and slopes must have one shape.")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from flowjax.bijections import Invert
 from flowjax.distributions import Transformed
 
 from flowebm.models.activations import ACTIVATIONS
+from flowebm.refusal import Refused
 
 Class = TypeVar("Class", bound=type)
 
@@ -45,7 +46,7 @@ def register(cls: Class) -> Class:
         ValueError: If another class of that name is registered.
     """
     if KINDS.setdefault(cls.__name__, cls) is not cls:
-        raise ValueError(f"Another class named {cls.__name__} is registered: rename one of them.")
+        raise Refused(f"Another class named {cls.__name__} is registered: rename one of them.")
     return cls
 
 
@@ -97,9 +98,9 @@ def build(recipe: Any, arrays: dict[str, np.ndarray]) -> Any:
     try:
         tree = _build(recipe, "", unused)
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"its recipe is not one of a model ({error!r})") from error
+        raise Refused(f"its recipe is not one of a model ({error!r})") from error
     if unused:
-        raise ValueError(f"it has an array {sorted(unused)[0]} too many")
+        raise Refused(f"it has an array {sorted(unused)[0]} too many")
     return tree
 
 
@@ -109,7 +110,7 @@ def _describe(node: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
         arrays[name] = np.asarray(node)
         return {"array": name}
     if isinstance(node, float) and not math.isfinite(node):
-        raise ValueError(f"{path} is not finite")
+        raise Refused(f"{path} is not finite")
     if node is None or isinstance(node, bool | int | float | str):
         return node
     if isinstance(node, dict):
@@ -128,7 +129,7 @@ def _describe(node: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     for name, function in ACTIVATIONS.items():
         if node is function:
             return {"activation": name}
-    raise ValueError(
+    raise Refused(
         f"{path.lstrip('.') or 'the model'} is a {type(node).__name__}, which no file can hold: "
         "decorate its class with flowebm.models.register"
     )
@@ -146,7 +147,7 @@ def _describe_built(
 def _build(recipe: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if recipe is None or isinstance(recipe, bool | int | float | str):
         return recipe
-    if isinstance(recipe, list):
+    if isinstance(recipe, list | tuple):
         return tuple(_build(child, f"{path}.{i}", arrays) for i, child in enumerate(recipe))
     if not {"array", "activation", "built", "kind"} & recipe.keys():
         return {name: _build(child, f"{path}.{name}", arrays) for name, child in recipe.items()}
@@ -159,7 +160,7 @@ def _build(recipe: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     cls = KINDS[recipe["kind"]]
     names, described = [field.name for field in fields(cls)], recipe["fields"]
     if set(names) != set(described):
-        raise ValueError(f"a {recipe['kind']} has the fields {', '.join(names)}")
+        raise Refused(f"a {recipe['kind']} has the fields {', '.join(names)}")
     node = object.__new__(cls)
     for name in names:
         object.__setattr__(node, name, _build(described[name], f"{path}.{name}", arrays))
@@ -187,7 +188,7 @@ def check_counts(values: list[Any], arrays: dict[str, np.ndarray]) -> None:
     """
     entries = sum(array.size for array in arrays.values())
     if any(type(value) is int and value > max(entries, 1000) for value in values):
-        raise ValueError("it describes a larger model than its arrays can fill")
+        raise Refused("it describes a larger model than its arrays can fill")
 
 
 def filled(fresh: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
@@ -206,7 +207,7 @@ def filled(fresh: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
         if eqx.is_array(leaf):
             found = _array(arrays, f"{path}.{name}".lstrip("."))
             if found.shape != leaf.shape:
-                raise ValueError(f"{name} has shape {found.shape} where {leaf.shape} is needed")
+                raise Refused(f"{name} has shape {found.shape} where {leaf.shape} is needed")
             # The file decides between single and double precision; indices have the process's type.
             leaf = found if found.dtype.kind == leaf.dtype.kind == "f" else found.astype(leaf.dtype)
         leaves.append(leaf)
@@ -215,14 +216,14 @@ def filled(fresh: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
 
 def _array(arrays: dict[str, np.ndarray], name: str) -> jax.Array:
     if name not in arrays:
-        raise ValueError(f"it has no array {name}")
+        raise Refused(f"it has no array {name}")
     array = arrays.pop(name)
     if array.dtype.kind not in "fi" or array.dtype == np.float16:
-        raise ValueError(f"{name} is of type {array.dtype}")
+        raise Refused(f"{name} is of type {array.dtype}")
     if array.dtype == np.float64 and jnp.zeros(0).dtype == np.float32:
-        raise ValueError(f"{name} is in double precision: switch jax_enable_x64 on to use it")
+        raise Refused(f"{name} is in double precision: switch jax_enable_x64 on to use it")
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} has values that are not finite")
+        raise Refused(f"{name} has values that are not finite")
     return jnp.asarray(array)
 
 

@@ -132,7 +132,7 @@ def parse_preprocessing(
         if values.keys() == {"columns"}:
             columns = Columns.from_values(values["columns"])
             if columns.shape != shape:
-                raise ValueError(f"it has {columns.shape[0]} columns")
+                raise Refused(f"it has {columns.shape[0]} columns")
             return columns
         if not all(map(_is_number, values.values())) or not isinstance(values["levels"], int):
             raise TypeError("its choices are numbers")

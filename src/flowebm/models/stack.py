@@ -12,6 +12,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.models.recipe import register
+from flowebm.refusal import Refused
 
 #: Draws of a component made at once: one program a component serves any number.
 AT_ONCE = 4096
@@ -45,9 +46,9 @@ class Stack(AbstractDistribution):
 
     def __check_init__(self):
         if not self.components or len(self.components) != jax.tree.leaves(self.log_shares)[0].size:
-            raise ValueError("A stack needs as many shares as components, and one at least.")
+            raise Refused("A stack needs as many shares as components, and one at least.")
         if len({component.shape for component in self.components}) != 1:
-            raise ValueError("The components of a stack must be over points of one shape.")
+            raise Refused("The components of a stack must be over points of one shape.")
 
     @property
     def shape(self) -> tuple[int, ...]:

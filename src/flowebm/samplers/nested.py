@@ -2,7 +2,7 @@ r"""Nested sampling by halving: two live sets at once, moved by slices inside th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -37,16 +37,16 @@ class Live(NamedTuple):
     r"""Live points, of one run.
 
     Attributes:
-        position: One a row.
+        position: One a row, of shape `(n, d)`; a leading axis is one of runs.
         log_start: $\log b$ there, nats.
         log_ratio: $\log p - \log b$ there, the likelihood of the run.
         label: A uniform number a point, which orders points of the same likelihood.
     """
 
-    position: Float[Array, "n d"]
-    log_start: Float[Array, " n"]
-    log_ratio: Float[Array, " n"]
-    label: Float[Array, " n"]
+    position: Array | np.ndarray
+    log_start: Array | np.ndarray
+    log_ratio: Array | np.ndarray
+    label: Array | np.ndarray
 
 
 def evaluate(
@@ -202,13 +202,13 @@ class Exploration(NamedTuple):
         finished: Whether the top was reached.
     """
 
-    position: Float[Array, "n d"]
-    log_density: Float[Array, " n"]
-    log_weights: Float[Array, " n"]
-    run: Int[Array, " n"]
+    position: Float[np.ndarray, "n d"]
+    log_density: Float[np.ndarray, " n"]
+    log_weights: Float[np.ndarray, " n"]
+    run: Int[np.ndarray, " n"]
     log_partitions: list[float]
     stderr: float
-    top: Float[Array, "m d"]
+    top: Float[np.ndarray, "m d"]
     n_evaluations: int
     finished: bool
 
@@ -224,7 +224,7 @@ class Progress:
     """
 
     kept: list[Live]
-    live: list[Array]
+    live: list[Any]
     n_evaluations: int
 
 
@@ -283,9 +283,9 @@ def explore(
         live = Live(*progress.live)
         log_volume = np.log(n_live / n_sweep) - level * np.log(2)
         dead = np.concatenate([points.log_ratio for points in progress.kept], axis=1)
-        log_z = logsumexp(dead + _log_shares(progress.kept, n_live, n_sweep), axis=1)
+        log_z = _log_sums(dead + _log_shares(progress.kept, n_live, n_sweep))
         ratio = np.asarray(live.log_ratio, float)
-        log_top = log_volume - np.log(n_live) + logsumexp(ratio, axis=1)
+        log_top = log_volume - np.log(n_live) + _log_sums(ratio)
         if np.any(log_top > np.logaddexp(log_z, log_top) + np.log(REMAINDER)):
             bulk_volume = log_volume
         spread = np.max(ratio.max(axis=1) - np.median(ratio, axis=1))
@@ -300,6 +300,10 @@ def explore(
         on_level(level + 1, {"log_likelihood": float(np.median(live.log_ratio))})
     finished = bool(is_done)
     return _weighted(progress, n_live, n_sweep, finished)
+
+
+def _log_sums(values: np.ndarray) -> np.ndarray:
+    return np.asarray(logsumexp(values, axis=1))
 
 
 def _seed(key: PRNGKeyArray, level: int) -> Array:
@@ -325,7 +329,7 @@ def _weighted(progress: Progress, n_live: int, n_sweep: int, finished: bool) -> 
     )
     log_ratio = log_ratio.astype(float)
     log_weights = log_ratio + log_share
-    log_partitions = logsumexp(log_weights, axis=1)
+    log_partitions = _log_sums(log_weights)
     shares = np.exp(log_weights - log_partitions[:, None])
     mean_ratio = np.sum(shares * np.where(shares > 0, log_ratio, 0), axis=1)
     information = max(0.0, float(np.mean(mean_ratio - log_partitions)))

@@ -14,6 +14,7 @@ import paramax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
+from flowebm.compiled_programs import free_programs_if_many
 from flowebm.data.split import split
 from flowebm.evaluation.log_partition import LogPartition, log_partition
 from flowebm.models.bases import gaussian_base
@@ -99,6 +100,7 @@ def fit_balanced(
 
     Source: Grenioux, Moulines, Gabrié (2023).
     """
+    free_programs_if_many()
     options = options or BalancedOptions()
     names = ("split", "base", "flow", "fit", "chains", "train", "log_z")
     keys = dict(zip(names, jr.split(key, len(names)), strict=True))
@@ -266,6 +268,7 @@ def fit_persistent(
     """
     if options.global_kernel != "none":
         raise Refused("fit_persistent makes local moves alone: set global_kernel to 'none'.")
+    free_programs_if_many()
     chain_key, train_key, log_z_key = jr.split(key, 3)
     observers, sentences = collect_warnings(observers)
     data = _points_of(model, data, "data's")

@@ -15,6 +15,7 @@ import paramax
 from flowjax.distributions import AbstractDistribution, Transformed
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
 
+from flowebm.compiled_programs import free_programs_if_many
 from flowebm.evaluation.log_partition import LogPartition
 from flowebm.evaluation.relevance import Relevance, relevant_directions
 from flowebm.models.bounded import BoundedTilt, NoTilt, tilts
@@ -126,6 +127,7 @@ def fit_joint(
     """
     if not isinstance(model, EnergyModel):
         raise TypeError(f"fit_joint fits an EnergyModel; got a {type(model).__name__}.")
+    free_programs_if_many()
     options = options or JointOptions()
     observers, sentences = collect_warnings(observers)
     data, validation, weights, validation_weights = training_and_validation(
@@ -206,7 +208,9 @@ class _Joint:
         small = {
             name: mixture
             for name, space in spaces.items()
-            for mixture in self._mixture(name, *space, most=FEW_GAUSSIANS)
+            for mixture in self._mixture(
+                name, *space, most=min(FEW_GAUSSIANS, self.options.most_gaussians)
+            )
         }
         yield from (candidate for candidate, _ in small.values())
         if not small:

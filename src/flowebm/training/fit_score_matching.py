@@ -15,6 +15,7 @@ import paramax
 from flowjax.bijections import AbstractBijection, Chain
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real, Scalar
 
+from flowebm.compiled_programs import free_programs_if_many
 from flowebm.data.dequantise import dequantise
 from flowebm.data.split import split
 from flowebm.evaluation.log_partition import LogPartition
@@ -177,6 +178,7 @@ def fit_score_matching(
 
     Source: Chao et al. (2023).
     """
+    free_programs_if_many()
     options = options or ScoreMatchingOptions()
     if not isinstance(model, EBFlow):
         raise TypeError(

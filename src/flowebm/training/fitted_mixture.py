@@ -61,7 +61,7 @@ class Mixture(NamedTuple):
             return log_prob + np.log(self.weights) - _log_dets(self.factors)
 
     def log_prob(self, x: np.ndarray) -> np.ndarray:
-        return logsumexp(self.components_log_prob(x), axis=1)
+        return np.asarray(logsumexp(self.components_log_prob(x), axis=1))
 
     def modes_of(self, x: np.ndarray) -> np.ndarray:
         """The mode of each point: that of the component which is likeliest to have made it."""
@@ -132,13 +132,13 @@ def _fit_mode(rng, points):
     _, first = np.unique(points, axis=0, return_inverse=True)
     left_out = first.ravel() % 3 == 0
     train, held = points[~left_out], points[left_out]
-    best, best_score = None, -np.inf
+    best, best_score = _em(rng, train, 1), -np.inf
     for k in COMPONENTS:
-        if best is not None and len(train) < 4 * k * (points.shape[1] + 1):
+        if k > 1 and len(train) < 4 * k * (points.shape[1] + 1):
             break
         fitted = _em(rng, train, k)
-        score = logsumexp(_normals(held, *fitted), axis=1).mean() if len(held) else 0.0
-        if best is not None and score < best_score + SMALLEST_GAIN:
+        score = np.mean(logsumexp(_normals(held, *fitted), axis=1)) if len(held) else 0.0
+        if k > 1 and score < best_score + SMALLEST_GAIN:
             break
         best, best_score = fitted, score
     return best

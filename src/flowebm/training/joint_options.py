@@ -1,8 +1,12 @@
 """The choices of joint training."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from flowebm.options import Count, Fraction, NotNegative, Positive, check_options
+from flowebm.options import Count, Fraction, NotNegative, Positive, Range, check_options
+
+#: A whole number that may be zero.
+AnyCount = Annotated[int, Range(least=0)]
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,8 @@ class JointOptions:
         network_columns: Columns up to which there are networks.
         network_width: Units of a network's hidden layer.
         network_blocks: Residual blocks of two layers in a network.
-        network_components: Components of each conditional mixture.
+        network_components: Components of each conditional mixture; by default 60 over the number of
+            columns, but 10 to 30.
         dropout: Share of hidden units that are left out of a training step.
         epochs: Passes over the training rows, but `least_steps` to `most_steps` iterations.
         least_steps: Iterations of a network at least, where rows are few.
@@ -38,13 +43,13 @@ class JointOptions:
     """
 
     most_gaussians: Count = 128
-    most_networks: int = 4
+    most_networks: AnyCount = 3
     worthwhile: NotNegative = 0.02
     network_rows: Count = 300
     network_columns: Count = 128
     network_width: Count = 256
     network_blocks: Count = 2
-    network_components: Count = 10
+    network_components: Count | None = None
     dropout: Fraction = 0.2
     epochs: Count = 24
     least_steps: Count = 600
@@ -55,8 +60,8 @@ class JointOptions:
     subspace_columns: Count = 8
     first_bound: Positive = 1.0
     second_bound: Positive = 3.0
-    tilt_steps: int = 1000
-    n_draws: Count = 1 << 16
+    tilt_steps: AnyCount = 1000
+    n_draws: Count = 1 << 15
     n_chains: Count = 1024
     learning_rate: Positive = 2e-3
     weight_decay: NotNegative = 0.02
@@ -64,6 +69,12 @@ class JointOptions:
 
     def __post_init__(self):
         check_options(self)
+
+    def components_of(self, columns: int) -> int:
+        """Components of each conditional mixture of so many columns."""
+        if self.network_components is not None:
+            return self.network_components
+        return min(max(60 // columns, 10), 30)
 
     def network_steps(self, n_rows: int) -> int:
         """Iterations of a network's training on so many rows."""

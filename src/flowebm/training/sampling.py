@@ -23,12 +23,13 @@ from flowjax.distributions import AbstractDistribution, Normal, StudentT, Transf
 from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree, Scalar
 from scipy.special import logsumexp
 
+from flowebm.compiled_programs import free_programs_if_many
 from flowebm.evaluation.bridge import bridge
 from flowebm.evaluation.diagnostics import chain_diagnostics
 from flowebm.evaluation.estimate import Estimate, EstimateWarning
 from flowebm.evaluation.log_partition import LogPartition
 from flowebm.evaluation.reliability import KHAT_LIMIT
-from flowebm.models.defensive import DefensiveMixture
+from flowebm.models.defensive import DefensiveMixture, draw
 from flowebm.models.elliptical_mixture import EllipticalMixture
 from flowebm.models.flows import make_flow
 from flowebm.models.unconstrained import UnconstrainedDensity
@@ -180,6 +181,7 @@ def sample(
     *Adaptive Monte Carlo augmented with normalizing flows*; Samsonov et al. (2022), *Local-global
     MCMC kernels: the best of both worlds*.
     """
+    free_programs_if_many()
     options = options or SamplingOptions()
     for name, count in (("n_chains", n_chains), ("thin", thin), ("max_steps", max_steps)):
         if count < 1:
@@ -411,7 +413,7 @@ def _explored(work: _Work) -> _Found:
         jax.vmap(target.model.bijection.transform)(jnp.asarray(population.position)),
         population.shares(),
     )
-    tops = found.top
+    tops = np.asarray(found.top)
     if turned_target is not target:
         population = _moved(population, target, turned_target)
         tops = _moved_points(tops, target, turned_target)[0]
@@ -455,7 +457,8 @@ def _start_draws(work: _Work, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Draws of the start, and their log-densities."""
     if isinstance(work.target.start, WideStart):
         return work.target.start.on_host(work.rng("sweep"), n)
-    return tuple(map(np.asarray, _density_draws(work.keys["sweep"], work.target.start, n)))
+    x, log_prob = _density_draws(work.keys["sweep"], work.target.start, n)
+    return np.asarray(x), np.asarray(log_prob)
 
 
 @eqx.filter_jit
@@ -681,9 +684,9 @@ def _weighed(
 
 
 @eqx.filter_jit
-def _proposal_draws(key: PRNGKeyArray, proposal: DefensiveMixture, n: int):
+def _proposal_draws(key: PRNGKeyArray, proposal: AbstractDistribution, n: int):
     def batch(key):
-        return proposal.draw(key, 2000)
+        return draw(key, proposal, 2000)
 
     y, log_q = jax.lax.map(batch, jr.split(key, n // 2000))
     return y.reshape(n, -1), log_q.ravel()
@@ -820,7 +823,7 @@ def _result(
     no_gradient: list[str],
 ) -> SamplingResult:
     drawn = jax.tree.map(lambda leaf: np.asarray(leaf).swapaxes(0, 1), drawn)
-    z = _restored(coordinates, drawn.position)
+    z = _restored(coordinates, np.asarray(drawn.position))
     points, draws, log_det = _in_parameters(work.target.model, jnp.asarray(z))
     log_density = drawn.logdensity - float(coordinates.log_det) - np.asarray(log_det)
     modes, of_modes = _modes(work, found, proposal, weighed, z)
@@ -901,7 +904,7 @@ def _log_partition(
         of_draws = np.asarray(of_draws, float)
     found.opinions.insert(0, Opinion("importance sampling", log_z.value, log_z.stderr))
     if np.all(np.isfinite(of_draws)):
-        bridged = bridge(weighed.log_weights, of_draws)
+        bridged = bridge(weighed.log_weights, np.asarray(of_draws))
         found.opinions.append(
             Opinion("bridge sampling", float(bridged.value), float(bridged.stderr))
         )

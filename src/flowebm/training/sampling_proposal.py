@@ -26,7 +26,7 @@ CLIMBS, TOP_CLIMBS, LOOKALIKE_CLIMBS = 16, 6, 6
 FITTED_POINTS, ROUND = 4000, 4096
 
 #: Rounds at most; the effective share that is enough, and the gain that makes another worth while.
-MOST_ROUNDS, ENOUGH, GAIN = 6, 0.8, 1.05
+MOST_ROUNDS, ENOUGH, GAIN = 8, 0.8, 1.05
 
 #: Least share of the proposals that a mode gets, and all such shares together at most.
 MODE_SHARE, ALL_MODE_SHARES = 0.05, 0.5
@@ -312,7 +312,7 @@ def fit_proposal(
             best = (now, mixtures[-1])
         stalled = 0 if now > GAIN * ess else stalled + 1
         ess = max(ess, now)
-        if ess > ENOUGH or (stalled >= 1 and number >= 2) or out_of_time():
+        if ess > ENOUGH or stalled >= 2 or out_of_time():
             break
         # Exploration keeps a share of the points: it may know what no proposal has reached.
         n_own = int(FITTED_POINTS * min(0.8, drawn.effective() / 2000))

@@ -267,7 +267,9 @@ def turned(target: SamplingTarget, x: Array, weights: np.ndarray) -> SamplingTar
     """
     if not target.periodic.any():
         return target
+    assert isinstance(target.model.bijection, Chain)
     *_, rotation = target.model.bijection.bijections
+    assert isinstance(rotation, Rotation)
     shift = np.array(rotation.shift)
     for i in np.flatnonzero(target.periodic):
         width = float(rotation.width[i])

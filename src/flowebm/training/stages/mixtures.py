@@ -16,6 +16,9 @@ FEW_ROWS = 1000
 FEW_COMPONENTS = (1, 2, 3, 4, 5, 7, 10)
 RIDGES = (1e-1, 1e-2, 1e-3, 1e-4)
 
+#: Ridges that follow while each is better than all before: clusters far narrower than the table.
+FINER_RIDGES = (1e-6, 1e-8, 1e-10)
+
 #: Larger mixtures that may be worse before no more are tried, and components up to which numbers
 #: between the doubled ones are.
 PATIENCE, HALF_WAY = 1, 32
@@ -351,10 +354,13 @@ def _by_cross_validation(
         return total
 
     scores: dict[tuple[int, float], float] = {}
-    for ridge in RIDGES:
-        worse, best = 0, -np.inf
+    before = RIDGES[0]
+    for ridge in RIDGES + FINER_RIDGES:
+        if ridge in FINER_RIDGES and max(scores, key=scores.__getitem__)[1] != before:
+            break
+        worse, best, before = 0, -np.inf, ridge
         for components in FEW_COMPONENTS:
-            is_too_many = components > min(most_components, len(points) // 4)
+            is_too_many = components > min(most_components, max(1, len(points) // 4))
             if worse == PATIENCE or is_too_many or (scores and out_of_time()):
                 break
             found = scores[components, ridge] = score(components, ridge)

@@ -22,6 +22,7 @@ from flowebm.training.candidate import Candidate
 from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.joint_options import JointOptions
 from flowebm.training.objective import ObjectiveTrainer
+from flowebm.training.row_weights import rows_in_proportion
 from flowebm.training.rows import Rows
 
 
@@ -92,12 +93,13 @@ def fit_network(
         order,
         width=options.network_width,
         blocks=options.network_blocks,
-        components=options.network_components,
+        components=options.components_of(z.shape[1]),
         circular=circular,
         key=make_key,
     )
+    counted = z if rows.weights is None else z[rows_in_proportion(rows.weights.train)]
     trainer = ObjectiveTrainer(
-        model=started_at(network, np.asarray(z)),
+        model=started_at(network, np.asarray(counted)),
         data=z,
         validation=z_validation,
         validation_log_det=validation_log_det,
