@@ -32,7 +32,7 @@ from flowebm.cli.train_options import (
     check,
     options_of,
 )
-from flowebm.data import Choice, check_kind, check_table, kinds_of
+from flowebm.data import Choice, Columns, check_kind, check_table, kinds_of
 from flowebm.data.kinds import Kind, parse_kind
 from flowebm.estimator import MIN_ROWS, FlowEBM
 from flowebm.evaluation.class_shares import label_names
@@ -380,7 +380,10 @@ def _plot(
             samples=estimator.sample(min(SHOWN, len(train)), random_state=command.seed),
             history=estimator.history_,
             names=[str(name) for name in estimator.feature_names_in_],
-            log_prob=lambda rows: estimator.score_samples(np.asarray(rows)),
+            # A grid has values that bounded and whole columns do not take.
+            log_prob=None
+            if isinstance(estimator.saved_.preprocessing, Columns)
+            else lambda rows: estimator.score_samples(np.asarray(rows)),
             shape=shape if len(shape) > 1 else None,
             true_weights=weights.get("true"),
             fitted_weights=weights.get("fitted"),
