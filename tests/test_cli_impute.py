@@ -18,6 +18,7 @@ from flowebm.data import LogitPixels, Standardise
 from flowebm.models import Architecture, SavedModel, save_model
 from flowebm.models.architecture import build
 from flowebm.models.ebflow_architecture import EBFlowArchitecture, build_ebflow
+from flowebm.refusal import Refused
 from flowebm.report.plots.images import NOT_A_NUMBER
 
 
@@ -155,7 +156,7 @@ def test_options_reach_the_sampler(image_run, images, tmp_path, monkeypatch, cap
 
     def sampler(key, model, proposal, preprocessing, rows, **options):
         reached.append((key, rows, options))
-        raise ValueError("This is as far as the test goes.")
+        raise Refused("This is as far as the test goes.")
 
     monkeypatch.setattr(flowebm.cli.impute, "impute_rows", sampler)
     arguments = ["--mask", "top", "--seed", 7, "--draws", 3, "--steps", 9]

@@ -15,6 +15,7 @@ from flowebm.report.page.command import training_command
 from flowebm.report.page.record import read_record
 
 DEFAULTS = default_options()
+BALANCED = {"method": "balanced"}
 
 
 def write_run(path, data="moons", method="joint", versions=None, **options):
@@ -62,8 +63,25 @@ def refused(capsys, *arguments):
         ("my data's $(touch x).csv", {"max_steps": 100, "seed": 7}),
         ("-x.npy", {"point_shape": [1, 8, 8], "dequantise": True}),
         ("digits", {"time_budget": 12.5, "residual": True, "activation": "tanh", "patience": 3}),
-        ("mixture", {"dim": 16, "learning_rate": 1e-7, "penalty": 0.25, "full_ess": 1.0}),
-        ("mixture", {"global_kernel": "isir", "gradient": "recycled", "train_base": True}),
+        (
+            "mixture",
+            {
+                "method": "balanced",
+                "dim": 16,
+                "learning_rate": 1e-7,
+                "penalty": 0.25,
+                "full_ess": 1.0,
+            },
+        ),
+        (
+            "mixture",
+            {
+                "method": "balanced",
+                "global_kernel": "isir",
+                "gradient": "recycled",
+                "train_base": True,
+            },
+        ),
         ("mnist", {"method": "ebflow"}),
         ("x.npy", {"method": "ebflow", "match_after_preprocessing": False, "clip": 1e9}),
     ],

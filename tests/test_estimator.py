@@ -16,6 +16,7 @@ from flowebm.training.joint_options import JointOptions
 #: Powers of two, so that a change of units changes no digit of the standardised data.
 UNITS = np.array([4.0, 2.0])
 
+NETWORK = Architecture(width=16, depth=1)
 SMALL = Architecture(
     width=16, depth=1, flow="affine-coupling", flow_layers=1, flow_width=8, flow_depth=1
 )
@@ -187,7 +188,7 @@ def test_a_clone_is_unfitted_and_has_the_same_parameters(fitted):
 @pytest.fixture(scope="module")
 def joint(data):
     """The default method."""
-    return FlowEBM(architecture=SMALL, options=STAGES, random_state=7).fit(data)
+    return FlowEBM(architecture=NETWORK, options=STAGES, random_state=7).fit(data)
 
 
 def test_the_default_method_is_normalised_and_comes_back_from_disk(joint, data, grid, tmp_path):

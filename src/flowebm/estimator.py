@@ -18,23 +18,19 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowebm.data import (
-    Boxes,
-    Columns,
-    KindLike,
     LogitPixels,
     Split,
     Standardise,
     Table,
-    check_kind,
     check_table,
     check_weights,
     dequantise,
     effective_rows,
-    kinds_of,
     read_table,
-    said_of_turns,
     split,
 )
+from flowebm.data.columns import Boxes, Columns
+from flowebm.data.kinds import KindLike, check_kind, kinds_of, said_of_turns
 from flowebm.evaluation.estimate import warn
 from flowebm.evaluation.log_partition import LogPartition
 from flowebm.models.architecture import (
@@ -398,7 +394,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
     ):
         standardise, train, validation = self._standardised(parts, weights)
         architecture = self._architecture()
-        for field in fields(Architecture):
+        for field in fields(architecture):
             if field.name in _OF_BALANCED and getattr(architecture, field.name) != field.default:
                 raise Refused(
                     f"{field.name} is for the method 'balanced'; leave it out for 'joint'."

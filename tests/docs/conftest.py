@@ -104,6 +104,11 @@ def smaller(arguments: list[str]) -> list[str]:
     known = methods[named or next(iter(methods.values()))["method"]]
     arguments = list(arguments)
     for name, value in SMALL_OPTIONS.items():
+        if (
+            known["method"] == "joint"
+            and name in importlib.import_module("flowebm.estimator")._OF_BALANCED
+        ):
+            continue
         option = "--" + name.replace("_", "-")
         if name not in known:
             continue

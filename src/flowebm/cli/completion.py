@@ -11,6 +11,7 @@ from flowebm.cli.impute import Impute
 from flowebm.cli.report import Report
 from flowebm.cli.sample import Sample
 from flowebm.cli.score import Score
+from flowebm.cli.shares import Shares
 from flowebm.cli.train_options import Train, options_of
 from flowebm.refusal import Refused
 
@@ -44,6 +45,7 @@ def write_completion(arguments: Sequence[str]) -> None:
         "evaluate": Evaluate,
         "impute": Impute,
         "report": Report,
+        "shares": Shares,
     }
     try:
         tyro.extras.subcommand_cli_from_dict(

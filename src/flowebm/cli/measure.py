@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from flowebm.data import AbstractTarget, Columns, Standardise
+from flowebm.data import AbstractTarget, Standardise
+from flowebm.data.columns import Columns
 from flowebm.estimator import FlowEBM
 from flowebm.evaluation import (
     HeldOut,

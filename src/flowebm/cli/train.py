@@ -32,8 +32,9 @@ from flowebm.cli.train_options import (
     check,
     options_of,
 )
-from flowebm.data import Choice, Columns, check_kind, check_table, kinds_of
-from flowebm.data.kinds import Kind, parse_kind
+from flowebm.data import Choice, check_table
+from flowebm.data.columns import Columns
+from flowebm.data.kinds import Kind, check_kind, kinds_of, parse_kind
 from flowebm.estimator import MIN_ROWS, FlowEBM
 from flowebm.evaluation.class_shares import label_names
 from flowebm.refusal import Refused

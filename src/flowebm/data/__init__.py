@@ -3,17 +3,10 @@
 from flowebm.data.catalogue import Dataset as Dataset
 from flowebm.data.catalogue import available as available
 from flowebm.data.catalogue import load as load
-from flowebm.data.columns import Boxes as Boxes
-from flowebm.data.columns import Columns as Columns
 from flowebm.data.dequantise import dequantise as dequantise
 from flowebm.data.image_catalogue import available_images as available_images
 from flowebm.data.image_catalogue import load_images as load_images
 from flowebm.data.images import Images as Images
-from flowebm.data.kinds import KindLike as KindLike
-from flowebm.data.kinds import check_kind as check_kind
-from flowebm.data.kinds import find_column as find_column
-from flowebm.data.kinds import kinds_of as kinds_of
-from flowebm.data.kinds import said_of_turns as said_of_turns
 from flowebm.data.logit_pixels import LogitPixels as LogitPixels
 from flowebm.data.split import Split as Split
 from flowebm.data.split import split as split

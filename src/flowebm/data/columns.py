@@ -12,7 +12,6 @@ import numpy as np
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Float
 from scipy.special import ndtr, ndtri
-from scipy.stats.qmc import Sobol
 
 from flowebm.data.interval import Interval, fit_interval
 from flowebm.data.kinds import KINDS, Kind, find_atoms, find_kind, refuse_categories
@@ -153,6 +152,9 @@ class Boxes(NamedTuple):
         """
         d = self.center.shape[1]
         shifts = _uniforms(self.center + self.start, 2 * d)
+        # It takes longer to import than JAX.
+        from scipy.stats.qmc import Sobol
+
         for number in Sobol(2 * d, scramble=False).random(n):
             u, is_wide = np.split((shifts + number) % 1.0, 2, axis=1)
             yield self._proposed(np.clip(u, 1e-12, 1 - 1e-12), is_wide)

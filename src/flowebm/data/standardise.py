@@ -154,6 +154,11 @@ class Standardise(AbstractBijection):
         return np.where(bend > 0, center + np.sinh(bend * (bent - center)) / safe, bent)
 
     def double_precision(self) -> tuple[np.ndarray, ...]:
+        """Mean, standard deviation, bend and centre in double precision.
+
+        Returns:
+            Four arrays of the shape of a point.
+        """
         arrays = (self.mean, self.sd, self.bend, self.center)
         return tuple(np.asarray(paramax.unwrap(array), np.float64) for array in arrays)
 

@@ -19,7 +19,6 @@ from flowebm.models.energy import AbstractEnergyModel as AbstractEnergyModel
 from flowebm.models.energy import LogDensity as LogDensity
 from flowebm.models.energy import as_energy_model as as_energy_model
 from flowebm.models.flows import make_flow as make_flow
-from flowebm.models.gaussian_mixture import gaussian_mixture_of as gaussian_mixture_of
 from flowebm.models.numpyro_density import NumpyroDensity as NumpyroDensity
 from flowebm.models.numpyro_density import numpyro_density as numpyro_density
 from flowebm.models.preprocessed import PreprocessedModel as PreprocessedModel

@@ -52,6 +52,9 @@ class EnergyModel(AbstractEnergyModel):
 
         Args:
             proposal: A distribution.
+
+        Returns:
+            Whether draws of it are draws of the base.
         """
         leaves = (jax.tree.leaves(part) for part in (self.base, proposal))
         return all(a is b for a, b in zip_longest(*leaves))

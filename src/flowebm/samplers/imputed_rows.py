@@ -9,7 +9,8 @@ import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Float, PRNGKeyArray
 
-from flowebm.data import Columns, LogitPixels, Standardise
+from flowebm.data import LogitPixels, Standardise
+from flowebm.data.columns import Columns
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.refusal import Refused
 from flowebm.samplers.imputation import impute

@@ -3,7 +3,6 @@
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer as AdaptiveSamplingTrainer
 from flowebm.training.balanced import BalancedOptions as BalancedOptions
 from flowebm.training.balanced import BalancedTrainer as BalancedTrainer
-from flowebm.training.budget import Budget as Budget
 from flowebm.training.checkpoints import Checkpoints as Checkpoints
 from flowebm.training.devices import use_devices as use_devices
 from flowebm.training.driver import Limits as Limits

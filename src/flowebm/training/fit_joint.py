@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import exp, log, prod
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -259,6 +259,11 @@ class _Joint:
         """A candidate's NLL of validation points, nats."""
         return -float(self.rows.mean(candidate.log_prob).value)
 
+    def row(self, candidate: Candidate) -> dict[str, Any]:
+        """What the history has of a candidate that EM has fitted."""
+        nll = self.nll(candidate)
+        return {"stage": candidate.name, "iteration": 0, "seconds": 0.0, "nll": nll}
+
     def active_subspace(
         self, gaussian: AbstractDistribution, candidates: Sequence[Candidate]
     ) -> tuple[Relevance | None, int | None]:
@@ -399,11 +404,7 @@ class _Joint:
     ) -> JointFitResult:
         r"""The fit with $\log Z$ from draws that had no part in it."""
         # What EM fits has no blocks: a row tells how good it came out.
-        history = [
-            row
-            for c in candidates
-            for row in c.history or ({"stage": c.name, "iteration": 0, "nll": self.nll(c)},)
-        ]
+        history = [row for c in candidates for row in c.history or (self.row(c),)]
         log_z, bound, chains = LogPartition.exact(0.0), None, draws.unseen
         tilt: Callable[[Array], Scalar] = NoTilt()
         if tilted is not None:

@@ -22,6 +22,10 @@ class Options(NamedTuple):
     complete: bool
 
 
+#: Options that are typed once for each of their values.
+REPEATED = ("drop", "column")
+
+
 def options_of(record: Record, defaults: Mapping[str, Any], *, complete: bool) -> Options:
     """The options of a run that have to be named.
 
@@ -84,6 +88,8 @@ def _typed(name: str, value: Any) -> list[str]:
     if value is False:
         return [flag(f"no_{name}")]
     values = [str(part) for part in (value if isinstance(value, list) else [value])]
+    if name in REPEATED:
+        return [word for part in values for word in (flag(name), part)]
     # A word that begins with a dash would be taken for an option.
     if len(values) == 1 and values[0].startswith("-"):
         return [f"{flag(name)}={values[0]}"]

@@ -214,9 +214,10 @@ def fit_mixture(
     from threadpoolctl import threadpool_limits
 
     counts, held_out_counts = (
-        np.full(len(x), 1 / len(x)) if w is None else np.asarray(w, np.float64) / np.sum(w)
+        np.ones(len(x)) if w is None else np.asarray(w, np.float64)
         for x, w in ((points, weights), (validation, validation_weights))
     )
+    counts, held_out_counts = counts / counts.sum(), held_out_counts / held_out_counts.sum()
     whitening = Whitening.of(points, counts)
     z, z_validation = whitening(points), whitening(validation)
     # Products as small as these take many times as long in threads that wait for each other, where
