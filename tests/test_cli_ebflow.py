@@ -114,7 +114,7 @@ def test_a_resumed_run_ends_like_the_uninterrupted_one(finished, images, tmp_pat
     ("options", "sentence"),
     [
         (["--pixel-levels", "4"], "Pixels of 4 levels lie from 0 to 3"),
-        (["--pixel-levels", "1"], "--pixel-levels must be from 2"),
+        (["--pixel-levels", "1"], "--pixel-levels must be 2 or more"),
         (["--sigma", "0"], "--sigma must be above 0"),
         (["--architecture", "coupling"], "is for points of two columns or more"),
         (["--data-dir", "."], "--data-dir and --download are for sets of images"),

@@ -72,7 +72,7 @@ def test_a_run_scores_tables_with_and_without_what_it_left_out(run, table, tmp_p
 
 
 def test_the_report_shows_shares_and_kinds(run):
-    assert main(["report", str(run), "--quiet"]) == 0
+    assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Class shares" in page
     assert "whole:0:" in page

@@ -44,7 +44,8 @@ def test_the_blocks_run_as_they_are_printed(ran, tmp_path):
     right = np.asarray(names["result"].draws)[..., 0] > 0
     # Chains share a flow that was hardly trained: the standard error is about 0.02.
     assert abs(right.mean() - 0.75) < 0.1
-    assert float(np.sum(names["weights"].weights)) == pytest.approx(1.0, abs=1e-5)
+    # A sum over 20,000 draws in single precision.
+    assert float(np.sum(names["weights"].weights)) == pytest.approx(1.0, abs=1e-4)
     axis = np.linspace(-20, 20, 401)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     model = names["model"]
@@ -77,7 +78,8 @@ def test_the_python_examples_are_ten_and_five_lines_and_every_command_is_shown()
     assert len([line for line in fitted.splitlines() if line]) <= 10
     assert len([line for line in sampled.splitlines() if line]) <= 5
     shown = set(re.findall(r"^flowebm ([a-z]+) ", "".join(blocks("sh")), re.M))
-    assert shown == set(COMMANDS)
+    # `shares` needs a run with labels; docs/shares.md has one.
+    assert shown == set(COMMANDS) - {"shares"}
 
 
 def test_make_knows_every_target_that_is_named():
