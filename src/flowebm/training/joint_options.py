@@ -11,7 +11,7 @@ AnyCount = Annotated[int, Range(least=0)]
 
 @dataclass(frozen=True)
 class JointOptions:
-    """Choices of joint training; defaults were chosen on the tables magic and mammography.
+    """Choices of joint training; `docs/tried.md` says what the defaults were chosen on.
 
     Attributes:
         most_gaussians: Components of a mixture of Gaussians at most.
