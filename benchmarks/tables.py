@@ -195,11 +195,10 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=600.0, help="of a flow's fit at most")
     arguments = parser.parse_args()
-    if (
-        arguments.cell is None
-        and not arguments.table
-        and not (arguments.tables and arguments.tables.is_dir())
-    ):
+    folder = arguments.tables
+    # A cell in a process of its own knows its folder, and what was measured needs none.
+    is_needed = arguments.cell is None and not arguments.table
+    if is_needed and not (folder and folder.is_dir()):
         print("There is no folder of tables to measure: give it by --tables.")
         return
     wanted = [
@@ -207,13 +206,13 @@ def main() -> None:
             "data": data,
             "method": method,
             "split": str(split),
-            "folder": str(arguments.tables),
+            "folder": str(folder),
             "seconds": str(arguments.seconds),
         }
         for split in range(arguments.splits)
         for data in arguments.only
         for method in arguments.methods
-        if (arguments.tables / f"{data}.parquet").exists()
+        if folder and (folder / f"{data}.parquet").exists()
     ]
     cells.main(
         arguments,

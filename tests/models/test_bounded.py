@@ -9,7 +9,9 @@ import pytest
 from flowjax.distributions import Normal
 
 from flowebm.models import EnergyModel, MLPTilt
-from flowebm.models.bounded import BoundedTilt, NoTilt, tilts
+from flowebm.models.bases import gaussian_base
+from flowebm.models.bounded import BoundedTilt, LogRatio, NoTilt, tilts
+from flowebm.models.recipe import build, describe
 from flowebm.models.trainable import partition_trainable
 
 
@@ -71,3 +73,35 @@ def test_a_hole_between_the_draws_holds_no_more_than_is_stated(bound):
     mass = np.asarray(jax.vmap(free.unnormalized_log_prob)(middle), np.float64)
     mass = np.exp(mass - mass.max()) * np.diff(side)
     assert mass[in_hole].sum() / mass.sum() > 0.999
+
+
+@pytest.fixture
+def half_way():
+    """The geometric mean of N(0, 1) and N(2, 1), which is N(1, 1) but for a constant."""
+    base, other = Normal(jnp.zeros(1)), EnergyModel(NoTilt(), Normal(jnp.full(1, 2.0)))
+    ratio = LogRatio(other, base, jnp.array(0.3), jnp.array(0.5))
+    return EnergyModel(BoundedTilt(ratio, 50.0), base)
+
+
+def test_a_log_ratio_makes_the_geometric_mean(half_way):
+    points = jnp.linspace(-3, 4, 29)[:, None]
+    expected = Normal(jnp.ones(1)).log_prob(points)
+    found = jax.vmap(half_way.unnormalized_log_prob)(points)
+    # tanh takes (u / B)² / 3 of what it bounds.
+    np.testing.assert_allclose(found - found[14], expected - expected[14], atol=0.02)
+
+
+def test_a_log_ratio_is_bounded(half_way):
+    model = eqx.tree_at(lambda m: m.tilt, half_way, BoundedTilt(half_way.tilt.tilt, 0.7))
+    points = 30 * jr.normal(jr.key(0), (500, 1))
+    values = tilts(model.tilt, points)
+    assert 0.6 < float(jnp.abs(values).max()) <= 0.7 * (1 + 1e-6)
+
+
+def test_a_log_ratio_is_built_from_its_recipe():
+    def gaussian(seed):
+        return gaussian_base(jr.normal(jr.key(seed), (100, 2)))
+
+    ratio = LogRatio(EnergyModel(NoTilt(), gaussian(0)), gaussian(1), jnp.ones(()), jnp.ones(()))
+    points = jr.normal(jr.key(2), (10, 2))
+    np.testing.assert_array_equal(tilts(build(*describe(ratio)), points), tilts(ratio, points))

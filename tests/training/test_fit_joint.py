@@ -21,6 +21,7 @@ SMALL = JointOptions(
     least_steps=100,
     most_steps=100,
     most_networks=1,
+    network_least_columns=2,
     network_width=32,
     tilt_steps=100,
     n_draws=4096,
@@ -90,7 +91,7 @@ def test_what_was_tried_is_told(fit):
     assert names[0] == "Gaussian"
     assert any(name.startswith("mixture of ") for name in names)
     assert any(name.startswith("mixture of transforms of ") for name in names)
-    assert names[-1] == "network-1"
+    assert "network-1" in names
     assert all(np.isfinite(value) for value in fit.candidates.values())
     stages = list(dict.fromkeys(row["stage"] for row in fit.history))
     # The last one's row is there if its tilt was kept.
@@ -136,7 +137,7 @@ def killed_fit(data, stage):
     return saved
 
 
-@pytest.mark.parametrize("stage", ["network-1", "tilt-1"])
+@pytest.mark.parametrize("stage", ["network-1", "energy"])
 def test_a_fit_that_was_killed_goes_on_bit_for_bit(fit, data, stage):
     saved = killed_fit(data, stage)
     assert not bool(saved[stage][0].finished)
@@ -160,7 +161,8 @@ def ring_fit():
 def test_a_tilt_is_kept_where_it_gains(ring_fit):
     points, result = ring_fit
     stages = list(dict.fromkeys(row["stage"] for row in result.history))
-    assert stages[-1] == f"tilt-{result.bound:g}"
+    assert stages[-1] == "energy"
+    assert 0 < result.bound <= JointOptions().energy_bound
     assert all(name.endswith((" of 1", "Gaussian")) for name in result.candidates)
     nll = -float(log_prob(result, points).mean())
     assert nll < min(result.candidates.values()) - 0.2
@@ -249,7 +251,7 @@ def test_no_stage_is_given_more_than_its_share_of_the_time(data, monkeypatch):
     fit_of(data, time_budget=10_000.0)
     # A part ends so many seconds after it was made.
     assert 2000 < given["network-1"] <= 3000
-    assert 1000 < given["tilt-1"] <= 2000
+    assert 1000 < given["energy"] <= 2000
 
 
 def test_warnings_are_collected_and_a_network_that_diverges_is_left_out(data, monkeypatch):

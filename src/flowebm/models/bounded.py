@@ -6,9 +6,36 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import paramax
+from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
+from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.recipe import register
+
+
+@register
+class LogRatio(eqx.Module):
+    r"""$u(x) = a\,(E(x) + \log b(x) - c)$: a power of a base's density over an energy model's.
+
+    As the tilt of $b$ it makes $b^{1-a} e^{-aE}$, the geometric mean of both.
+
+    Args:
+        model: The energy model, $e^{-E}$.
+        base: $b$.
+        offset: $c$, nats, which keeps $u$ near zero where points are.
+        power: $a$, between 0 and 1.
+
+    Source: Genest and Zidek (1986), *Combining probability distributions*, for logarithmic pools.
+    """
+
+    model: AbstractEnergyModel
+    base: AbstractDistribution
+    offset: Scalar
+    power: Scalar
+
+    def __call__(self, x: Float[Array, "..."]) -> Scalar:
+        part = paramax.unwrap(self)
+        return part.power * (part.model.energy(x) + part.base.log_prob(x) - part.offset)
 
 
 @register

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from math import exp, log, prod
+from math import exp, inf, log, prod
 from typing import Any, cast
 
 import jax
@@ -18,13 +18,13 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
 from flowebm.compiled_programs import free_programs_if_many
 from flowebm.evaluation.log_partition import LogPartition
 from flowebm.evaluation.relevance import Relevance, relevant_directions
-from flowebm.models.bounded import BoundedTilt, NoTilt, tilts
+from flowebm.models.bounded import NoTilt, tilts
 from flowebm.models.linear_change import LinearChange
 from flowebm.models.marginals import Marginals, fit_marginals
-from flowebm.models.stack import seed_of
+from flowebm.models.stack import draw, seed_of
 from flowebm.models.subspace import SubspaceDensity, SubspaceTilt
 from flowebm.models.tilted import EnergyModel
-from flowebm.models.tilts import CircularTilt, MLPTilt
+from flowebm.models.tilts import CircularTilt, MLPTilt, sharper
 from flowebm.training.budget import Budget
 from flowebm.training.candidate import Candidate, better_of, gain
 from flowebm.training.driver import Observers, TrainingDiverged
@@ -36,7 +36,7 @@ from flowebm.training.rows import Rows
 from flowebm.training.stages.mixtures import fit_mixture
 from flowebm.training.stages.network import behind, fit_network, transformed
 from flowebm.training.stages.stacking import stack
-from flowebm.training.stages.tilt import Draws, TiltFit, draw_parts, fit_tilt
+from flowebm.training.stages.tilt import TiltFit, fit_tilt
 
 #: Training points whose scores tell the directions of an active subspace.
 N_DIRECTIONS = 4000
@@ -140,19 +140,21 @@ def fit_joint(
     candidates = [] if any(circular or ()) else [gaussian, *fit.mixtures()]
     relevance, active = fit.active_subspace(gaussian.density, candidates)
     candidates += fit.of_subspace(relevance, active)
-    candidates += fit.networks(candidates, relevance, active)
+    candidates += fit.networks(candidates, relevance, active, range(1))
+    candidates += fit.large_mixture(candidates)
+    candidates += fit.networks(candidates, relevance, active, range(1, options.most_networks))
     base = stack(fit.seed("stack"), candidates, rows)
     tilt = model.tilt
     if active is not None and relevance is not None and isinstance(tilt, MLPTilt):
         tilt = SubspaceTilt.of(tilt, relevance.change, active, key=fit.key("tilt"))
     elif circular is not None and any(circular) and isinstance(tilt, MLPTilt):
         tilt = CircularTilt.of(tilt, circular, key=fit.key("tilt"))
-    tilted, draws = fit.tilt(tilt, base)
-    return fit.result(base, tilted, draws, candidates, relevance, active, sentences)
+    tilted = fit.tilt(tilt, base, gaussian, active or prod(rows.shape))
+    return fit.result(base, tilted, candidates, relevance, active, sentences)
 
 
 class _Joint:
-    """The stages of one fit, with what they share.
+    r"""The stages of one fit, with what they share.
 
     Args:
         key: Random key.
@@ -193,35 +195,35 @@ class _Joint:
         return seed_of(self.key(stage))
 
     def mixtures(self) -> Iterator[Candidate]:
-        """Mixtures of Gaussians, of the columns and of their marginal transforms."""
-        if not self.are_columns:
+        """Mixtures of few Gaussians, of the columns and of their marginal transforms."""
+        if self.are_columns:
+            for name in self._spaces():
+                yield from self._mixture(name, *self._spaces()[name], most=FEW_GAUSSIANS)
+
+    def large_mixture(self, candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+        """A mixture of many Gaussians, where that may come up to what else there is."""
+        few = [c for c in candidates if c.name.startswith("mixture")]
+        if not few:
             return
-        # Networks and the tilt have their time left: a mixture is seldom the last word.
+        # Many components are worth their time where few do best.
+        best = self.best(few)
+        name, _, components = best.name.rpartition(" of ")
+        if int(components) > FEW_GAUSSIANS // 2:
+            gap = self.nll(best) - min(map(self.nll, candidates))
+            larger = self._mixture(name, *self._spaces()[name], least=FEW_GAUSSIANS, gap=gap)
+            known = {candidate.name for candidate in candidates}
+            yield from (candidate for candidate in larger if candidate.name not in known)
+
+    def _spaces(self) -> dict[str, tuple]:
+        """What mixtures are of: training and validation points, and the way back to columns."""
         rows, marginals = self.rows, cast(Marginals, self.marginals)
-        spaces = {
+        return {
             "mixture": (rows.train, rows.validation, None),
             "mixture of transforms": (
                 *(transformed(marginals, x)[0] for x in (rows.train, rows.validation)),
                 lambda density: behind(density, marginals),
             ),
         }
-        small = {
-            name: mixture
-            for name, space in spaces.items()
-            for mixture in self._mixture(
-                name, *space, most=min(FEW_GAUSSIANS, self.options.most_gaussians)
-            )
-        }
-        yield from (candidate for candidate, _ in small.values())
-        if not small:
-            return
-        # Many components are worth their time where few do best.
-        name = min(small, key=lambda name: self.nll(small[name][0]))
-        if small[name][1] > FEW_GAUSSIANS // 2:
-            for candidate, _ in self._mixture(
-                name, *spaces[name], least=2 * FEW_GAUSSIANS, most=self.options.most_gaussians
-            ):
-                yield candidate
 
     def _mixture(
         self,
@@ -231,9 +233,11 @@ class _Joint:
         wrap: Callable[[AbstractDistribution], AbstractDistribution] | None,
         *,
         least: int = 1,
-        most: int,
-    ) -> Iterator[tuple[Candidate, int]]:
-        """A mixture of `least` to `most` Gaussians, and their number, if there is time."""
+        most: int | None = None,
+        gap: float = -inf,
+    ) -> Iterator[Candidate]:
+        """A mixture of `least` to `most` Gaussians, if there is time."""
+        most = min(most or self.options.most_gaussians, self.options.most_gaussians)
         if self.budget.is_spent(reserve=0.6) or least > most:
             return
         weights = self.rows.weights
@@ -245,11 +249,11 @@ class _Joint:
             validation_weights=None if weights is None else np.asarray(weights.validation),
             least_components=least,
             most_components=most,
+            gap=gap,
             out_of_time=lambda: self.budget.is_spent(reserve=0.6),
         )
         density = fitted.mixture if wrap is None else wrap(fitted.mixture)
-        name = f"{name} of {fitted.components}"
-        yield Candidate.of(name, density, self.rows), fitted.components
+        yield Candidate.of(f"{name} of {fitted.components}", density, self.rows)
 
     def best(self, candidates: Sequence[Candidate]) -> Candidate:
         """The candidate of the lowest validation NLL."""
@@ -297,41 +301,45 @@ class _Joint:
         if relevance is None or active is None:
             return
         turn = _turn(relevance.change, active)
-        for candidate, _ in self._mixture(
+        yield from self._mixture(
             f"{SUBSPACE} mixture",
             turn(self.rows.train),
             turn(self.rows.validation),
             lambda density: SubspaceDensity(density, relevance.change),
-            most=self.options.most_gaussians,
-        ):
-            yield candidate
+        )
 
     def networks(
         self,
         candidates: Sequence[Candidate],
         relevance: Relevance | None,
         active: int | None,
+        numbers: range,
     ) -> Iterator[Candidate]:
-        """Autoregressive networks of the columns, while each gains something for the stack.
+        """Autoregressive networks of the columns, while the last has gained enough for the stack.
 
         Of the active subspace's coordinates alone, where a mixture of these is the best so far.
         """
         options, rows, marginals = self.options, self.rows, self.marginals
-        # Nothing else is fitted on a circle, however few the rows are.
-        is_worth_it = len(rows.train) >= options.network_rows or not candidates
+        # Nothing else is fitted on a circle, however few rows and columns are.
+        is_worth_it = not candidates or (
+            len(rows.train) >= options.network_rows
+            and (active or rows.shape[0]) >= options.network_least_columns
+        )
         if not self.are_columns or not is_worth_it:
             return
         change = None
-        if relevance is not None and self.best(candidates).name.startswith(SUBSPACE):
-            change, turn = relevance.change, _turn(relevance.change, cast(int, active))
+        is_subspace_best = bool(candidates) and self.best(candidates).name.startswith(SUBSPACE)
+        if relevance is not None and active is not None and is_subspace_best:
+            change, turn = relevance.change, _turn(relevance.change, active)
             rows = Rows(turn(rows.train), turn(rows.validation), rows.weights)
             marginals = fit_marginals(rows.in_proportion())
         found = list(candidates)
-        before = stack(self.seed("stack"), found, self.rows) if found else None
-        for number in range(max(options.most_networks, 0 if found else 1)):
+        for number in numbers if found else range(1):
+            name = f"network-{number + 1}"
             if found and self.budget.is_spent(reserve=0.2):
                 return
-            name = f"network-{number + 1}"
+            if number > 0 and not self._is_worthwhile(f"network-{number}", found):
+                return
             with suppress(TrainingDiverged):
                 network = fit_network(
                     self.key(name),
@@ -350,53 +358,77 @@ class _Joint:
                     network = Candidate.of(name, density, self.rows, network.history)
                 yield network
                 found.append(network)
-            after = stack(self.seed("stack"), found, self.rows)
             if rows.shape[0] == 1:
                 return
-            if before is not None and gain(after, before, self.rows)[0] < options.worthwhile:
-                return
-            before = after
+
+    def _is_worthwhile(self, name: str, candidates: Sequence[Candidate]) -> bool:
+        """Whether a candidate has gained enough for the stack that another like it may follow."""
+        others = [candidate for candidate in candidates if candidate.name != name]
+        if len(others) in (0, len(candidates)):
+            return not others
+        with_it, without = (
+            stack(self.seed("stack"), list(some), self.rows) for some in (candidates, others)
+        )
+        return gain(with_it, without, self.rows)[0] >= self.options.worthwhile
 
     def tilt(
-        self, network: Callable[[Array], Scalar], base: Candidate
-    ) -> tuple[TiltFit | None, Draws]:
-        """The base with the tilt that gains on validation points; none if no tilt does."""
+        self, network: Callable[[Array], Scalar], base: Candidate, gaussian: Candidate, columns: int
+    ) -> TiltFit | None:
+        """The tilt of the base that gains on validation points; none if no tilt does.
+
+        Args:
+            network: The network, zero everywhere.
+            base: The stack.
+            gaussian: The Gaussian, which an energy of few columns tilts.
+            columns: Those that the network sees.
+        """
         options, best = self.options, None
-        n = options.n_draws
-        draws = draw_parts(self.key("draws"), base.density, n, n // 4, n)
-        steps = options.tilt_steps
-        if self.max_steps is not None:
-            steps = min(steps, self.max_steps)
-        for bound in (options.first_bound, options.second_bound):
-            if self.budget.is_spent(reserve=0.05) or not steps:
+        if not options.tilt_steps or len(self.rows.train) < options.network_rows:
+            return None
+        # What many columns cost more to draw, they have less use for.
+        n, draws = options.n_draws // (1 if columns <= options.energy_columns else 2), None
+        is_few = columns <= options.energy_columns and not any(self.circular or ())
+        tries = [("energy", options.energy_bound, gaussian)] if is_few else []
+        tries += [(f"tilt-{b:g}", b, None) for b in (options.first_bound, options.second_bound)]
+        for stage, bound, reference in tries:
+            if self.budget.is_spent(reserve=0.05):
                 break
+            if draws is None:
+                draws = draw(self.key("draws"), base.density, n)
+            steps = options.tilt_steps * (1 if reference is None else 2)
             with suppress(TrainingDiverged):
                 tilted = fit_tilt(
-                    self.key("tilt"),
-                    BoundedTilt(network, bound),
+                    self.key(stage),
+                    network if reference is None else sharper(network, columns),
                     base,
                     draws,
                     self.rows,
-                    learning_rate=options.learning_rate,
+                    bound=bound,
+                    reference=reference,
+                    learning_rate=options.learning_rate * (1 if reference is None else 3),
                     weight_decay=options.weight_decay,
                     batch_size=options.batch_size,
-                    max_steps=steps,
+                    max_steps=steps if self.max_steps is None else min(steps, self.max_steps),
                     time_budget=self.budget.part(0.2),
-                    stage=f"tilt-{bound:g}",
+                    stage=stage,
                     observers=self.observers,
                 )
+                if reference is not None:
+                    # Its power has weighed already whether it is one.
+                    if gain(tilted.candidate, base, self.rows)[0] > 0:
+                        return tilted
+                    continue
                 simple = base if best is None else best.candidate
                 if better_of(simple, tilted.candidate, self.rows) is tilted.candidate:
                     best = tilted
                 if tilted.saturated < SATURATED:
                     break
-        return best, draws
+        return best
 
     def result(
         self,
         base: Candidate,
         tilted: TiltFit | None,
-        draws: Draws,
         candidates: Sequence[Candidate],
         relevance: Relevance | None,
         active: int | None,
@@ -405,23 +437,28 @@ class _Joint:
         r"""The fit with $\log Z$ from draws that had no part in it."""
         # What EM fits has no blocks: a row tells how good it came out.
         history = [row for c in candidates for row in c.history or (self.row(c),)]
-        log_z, bound, chains = LogPartition.exact(0.0), None, draws.unseen
+        options, log_z, bound, hidden_mass = self.options, LogPartition.exact(0.0), None, 0.0
         tilt: Callable[[Array], Scalar] = NoTilt()
-        if tilted is not None:
+        if tilted is None:
+            chains = draw(self.key("unseen"), base.density, options.n_chains)
+        else:
             tilt, history = tilted.tilt, history + list(tilted.candidate.history)
             bound = float(tilted.tilt.bound.tree)
-            log_weights = -tilts(tilt, draws.unseen)
+            # Draws that nothing was fitted or chosen with.
+            unseen = draw(self.key("unseen"), base.density, options.n_draws)
+            log_weights = -tilts(tilt, unseen)
             log_z = LogPartition.from_log_weights(log_weights)
+            hidden_mass = min(1.0, exp(2 * bound) * log(20) / len(unseen))
             # Exact draws of the model, by rejection.
             kept = jnp.log(jr.uniform(self.key("chains"), log_weights.shape)) < log_weights - bound
-            chains = draws.unseen[np.flatnonzero(kept)]
+            chains = unseen[np.flatnonzero(kept)]
         density = paramax.non_trainable(base.density)
         return JointFitResult(
             # Frozen in both places: the proposal is the base itself.
             model=EnergyModel(tilt, density),
             flow=density,
             log_partition=log_z,
-            chains=chains[: self.options.n_chains],
+            chains=chains[: options.n_chains],
             history=history,
             stop_reason="all stages done" if not self.budget.is_spent() else "time budget spent",
             warnings=tuple(sentences),
@@ -430,9 +467,7 @@ class _Joint:
             active=active,
             relevance=relevance,
             bound=bound,
-            hidden_mass=0.0
-            if bound is None
-            else min(1.0, exp(2 * bound) * log(20) / len(draws.unseen)),
+            hidden_mass=hidden_mass,
         )
 
 

@@ -19,6 +19,8 @@ class JointOptions:
             the next one is trained only where the last has gained `worthwhile`.
         worthwhile: Nats of validation likelihood that a network must gain for another to follow.
         network_rows: Training rows from which there are networks.
+        network_least_columns: Columns from which there are networks: of fewer, mixtures and an
+            energy tell more.
         network_columns: Columns up to which there are networks.
         network_width: Units of a network's hidden layer.
         network_blocks: Residual blocks of two layers in a network.
@@ -32,10 +34,14 @@ class JointOptions:
         network_weight_decay: Decoupled weight decay of a network.
         network_batch_size: Rows of a network's minibatch.
         subspace_columns: Columns from which an active subspace is looked for.
+        energy_columns: Columns up to which an energy that tilts the Gaussian is tried first, with
+            the stack as its proposal.
+        energy_bound: Bound of its log-ratio to the stack, in nats.
         first_bound: Bound of the tilt, in nats.
         second_bound: The bound that is tried next where the tilt reaches the first.
         tilt_steps: Iterations of a tilt; no tilt at 0.
-        n_draws: Draws of the stack that train a tilt, and as many that measure log Z.
+        n_draws: Draws of the stack that train a tilt, half of them where columns are many, and as
+            many that measure log Z.
         n_chains: Draws of the model that a result holds.
         learning_rate: Learning rate of the tilt at its height.
         weight_decay: Decoupled weight decay of the tilt.
@@ -46,6 +52,7 @@ class JointOptions:
     most_networks: AnyCount = 3
     worthwhile: NotNegative = 0.02
     network_rows: Count = 300
+    network_least_columns: Count = 3
     network_columns: Count = 128
     network_width: Count = 256
     network_blocks: Count = 2
@@ -58,10 +65,12 @@ class JointOptions:
     network_weight_decay: NotNegative = 0.1
     network_batch_size: Count = 256
     subspace_columns: Count = 8
+    energy_columns: AnyCount = 10
+    energy_bound: Positive = 3.0
     first_bound: Positive = 1.0
     second_bound: Positive = 3.0
     tilt_steps: AnyCount = 1000
-    n_draws: Count = 1 << 15
+    n_draws: Count = 1 << 16
     n_chains: Count = 1024
     learning_rate: Positive = 2e-3
     weight_decay: NotNegative = 0.02

@@ -31,6 +31,13 @@ class Rows(eqx.Module):
         """The weighted mean of one value a validation point, with its standard error."""
         return weighted_mean(values, self.weights and self.weights.validation)
 
+    def log_likelihood(self, log_prob: Float[Array, " m"]) -> float:
+        """Of the validation points, as many of them as the weights leave effective, nats."""
+        m = log_prob.shape[0]
+        if self.weights is not None:
+            m = 1 / float((np.asarray(self.weights.validation, np.float64) ** 2).sum())
+        return m * float(self.mean(log_prob).value)
+
     def in_proportion(self) -> Float[np.ndarray, "n d"]:
         """Training points in double precision, each as often as its weight says."""
         points = np.asarray(self.train, np.float64).reshape(self.train.shape[0], -1)

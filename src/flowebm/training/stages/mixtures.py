@@ -1,5 +1,6 @@
 """Mixtures of Gaussians by the EM algorithm, in double precision; nothing here is compiled."""
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, cast
@@ -26,8 +27,11 @@ PATIENCE, HALF_WAY = 1, 32
 #: Folds of the cross-validation, and starts of the chosen mixture's fit.
 N_FOLDS, N_STARTS = 5, 5
 
-#: Starts of mixtures of few components where rows are many.
-MANY_STARTS = 3
+#: Starts of mixtures of few components where rows are many, and the rows that choose one.
+MANY_STARTS, SOME_ROWS = 3, 4000
+
+#: Components that are tried whatever fewer were worth.
+LEAST_TRIED = 8
 
 #: What is added to variances of whitened points where rows are many: enough for single points, and
 #: so little that clusters narrower than a thousandth of the table's width keep theirs.
@@ -186,6 +190,7 @@ def fit_mixture(
     validation_weights: Float[np.ndarray, " m"] | None = None,
     least_components: int = 1,
     most_components: int = 128,
+    gap: float = -math.inf,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> MixtureFit:
     """The mixture of Gaussians that held-out rows choose.
@@ -203,13 +208,15 @@ def fit_mixture(
         validation_weights: How much the validation points count.
         least_components: Components that are tried first, where rows are many.
         most_components: Components at most.
+        gap: Nats a row that a mixture of `least_components` is behind another density: where rows
+            are many, it ends when twice as many, and so on, will not come up to that.
         out_of_time: Whether no further mixture is to be tried.
 
     Returns:
-        The best mixture.
+        The mixture of fewest components within one standard error of the best.
 
-    Source: Smyth (2000), *Model selection for probabilistic clustering using cross-validated
-    likelihood*.
+    Source: Breiman et al. (1984) for the standard error; Smyth (2000), *Model selection for
+    probabilistic clustering using cross-validated likelihood*.
     """
     from threadpoolctl import threadpool_limits
 
@@ -231,6 +238,7 @@ def fit_mixture(
                 (z, z_validation),
                 (counts, held_out_counts),
                 (least_components, most_components),
+                gap,
                 out_of_time,
             )
     inverse = whitening.inverse
@@ -284,6 +292,7 @@ def _by_doubling(
     points: tuple[np.ndarray, np.ndarray],
     weights: tuple[np.ndarray, np.ndarray],
     components: tuple[int, int],
+    gap: float,
     out_of_time: Callable[[], bool],
 ) -> Parameters:
     """The best of twice as many components, and so on, or of those half-way to its neighbours.
@@ -293,39 +302,93 @@ def _by_doubling(
         points: Training and validation points.
         weights: How much they count.
         components: Components at the start and at most.
+        gap: Nats that the first mixture is behind what the best must come up to.
         out_of_time: Whether no further mixture is to be tried.
     """
     moments, held_out = Moments.of(points[0]), Moments.of(points[1])
     number, most = components
     most = min(most, len(points[0]) // 10)
 
-    def fit(components: int, ridge: float) -> tuple[float, int, Parameters | None]:
-        starts = MANY_STARTS if components <= 16 else 1
-        fitted = _best_of_starts(seed, moments, points[0], weights[0], components, ridge, starts)
-        score = -np.inf
+    # Which start is best shows on some rows as well.
+    rng = np.random.default_rng(seed)
+    n_some = min(np.count_nonzero(weights[0]), SOME_ROWS)
+    some = rng.choice(len(points[0]), n_some, False, weights[0])
+    few, of_few = Moments.of(points[0][some]), np.full(len(some), 1 / len(some))
+
+    def fit(components: int, ridge: float) -> _Trial:
+        is_small = components <= 2 * LEAST_TRIED
+        fitted = _best_of_starts(
+            seed,
+            few if is_small else moments,
+            points[0][some] if is_small else points[0],
+            of_few if is_small else weights[0],
+            components,
+            ridge,
+            MANY_STARTS if is_small else 1,
+        )
+        of_held_out = np.full(len(points[1]), -np.inf)
         if fitted is not None:
             with suppress(np.linalg.LinAlgError):
-                score = mean_log_density(held_out, fitted, weights[1])
-        return score, -components, fitted
+                if is_small:
+                    fitted = em(moments, fitted, weights[0], ridge)
+                log_densities = held_out.log_densities(fitted)
+                of_held_out = np.logaddexp.reduce(log_densities, axis=1)
+        return _Trial(float(weights[1] @ of_held_out), -components, of_held_out, fitted)
 
     # One component of whitened points does not collapse.
-    best, ridge, worse = fit(min(number, max(most, 1)), RIDGE), RIDGE, 0
-    if best[2] is None:
-        best = fit(1, RIDGE)
-    while (number := 2 * number) <= most and worse < PATIENCE and not out_of_time():
-        found = fit(number, ridge)
+    trials, ridge, worse = [fit(min(number, max(most, 1)), RIDGE)], RIDGE, 0
+    if trials[0].parameters is None:
+        trials = [fit(1, RIDGE)]
+    while (number := 2 * number) <= most and not out_of_time():
+        # What is round may look like one Gaussian to two, but not to eight.
+        if worse >= PATIENCE and number > LEAST_TRIED:
+            break
+        before, found = max(trials), fit(number, ridge)
         # Clusters that the ridge would blur show where it costs likelihood.
         if ridge == RIDGE and number in (2, 8):
             finer = fit(number, LEAST_RIDGE)
-            if finer[0] > found[0] + 0.01:
+            if finer.score > found.score + 0.01:
                 found, ridge = finer, LEAST_RIDGE
-        worse = 0 if found[0] > best[0] else worse + 1
-        best = max(best, found, key=lambda found: found[:2])
-    chosen = -best[1]
+        worse = 0 if found.score > before.score else worse + 1
+        trials.append(found)
+        # Twice as many gain less each time: what would not come into reach is not waited for.
+        doublings = math.log2(most / number)
+        ahead = trials[0].score + gap - found.score
+        if number > LEAST_TRIED and ahead > doublings * (found.score - before.score):
+            break
+    chosen = -max(trials).minus_components
     for number in (3 * chosen // 4, 3 * chosen // 2):
         if 4 <= chosen <= HALF_WAY and number <= most and not out_of_time():
-            best = max(best, fit(number, ridge), key=lambda found: found[:2])
-    return cast(Parameters, best[2])
+            trials.append(fit(number, ridge))
+    best = max(trials)
+    enough = [
+        trial
+        for trial in trials
+        if trial.parameters is not None
+        and best.score - trial.score <= _stderr(best.of_held_out - trial.of_held_out, weights[1])
+    ]
+    return cast(Parameters, max(enough, key=lambda trial: trial.minus_components).parameters)
+
+
+class _Trial(NamedTuple):
+    """A mixture of a number of components, and what held-out points say of it."""
+
+    score: float
+    minus_components: int
+    of_held_out: Float[np.ndarray, " m"]
+    parameters: Parameters | None
+
+    def __lt__(self, other) -> bool:
+        # Of equal scores the fewer components are better.
+        return self[:2] < other[:2]
+
+    def __gt__(self, other) -> bool:
+        return self[:2] > other[:2]
+
+
+def _stderr(values: Float[np.ndarray, " m"], weights: Float[np.ndarray, " m"]) -> float:
+    """The standard error of a weighted mean, weights adding up to one."""
+    return float(np.sqrt(weights**2 @ (values - weights @ values) ** 2))
 
 
 def _by_cross_validation(

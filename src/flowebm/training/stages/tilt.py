@@ -1,7 +1,8 @@
-"""A bounded tilt of a density that is easy to sample, by importance-weighted likelihood."""
+"""Bounded tilts of a density that is easy to sample, by importance-weighted likelihood."""
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -9,12 +10,14 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
+from flowjax.bijections import Scale
+from flowjax.distributions import AbstractDistribution, Transformed
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.evaluation.importance import effective_sample_size, log_mean_exp
-from flowebm.models.bounded import BoundedTilt, tilts
-from flowebm.models.stack import draw
+from flowebm.models.bounded import BoundedTilt, LogRatio, tilts
+from flowebm.models.stack import Stack, draw, log_probs
+from flowebm.models.tilted import EnergyModel
 from flowebm.models.trainable import partition_trainable
 from flowebm.training.budget import Budget
 from flowebm.training.candidate import Candidate
@@ -31,34 +34,28 @@ from flowebm.training.validation import validation_metrics
 #: Decay of the parameters' average.
 AVERAGE_DECAY = 0.995
 
+#: Powers in which an energy model and a base may be pooled.
+POWERS = np.linspace(0, 1, 11)
 
-class Draws(NamedTuple):
-    """Independent draws of a density, which each serve one purpose.
-
-    Attributes:
-        train: Those that train the tilt.
-        held_out: Those that evaluate it, and choose.
-        unseen: Those that nothing was fitted or chosen with, for log Z of what is kept.
-    """
-
-    train: Float[Array, "n *shape"]
-    held_out: Float[Array, "k *shape"]
-    unseen: Float[Array, "l *shape"]
+#: Share of wider draws of its reference among those that train an energy model.
+WIDE = 0.2
 
 
 class TiltTrainer(AbstractTrainer):
-    r"""Descent of $\mathbb E_\text{data}[U] + \log \mathbb E_b[e^{-U}]$ over the tilt.
+    r"""Descent of $\mathbb E_\text{data}[U] + \log \mathbb E_q[e^{-U} b/q]$ over the tilt of $b$.
 
-    The base $b$ is its own proposal, so that importance weights are $e^{-U}$ and neither its
-    density nor its gradient is needed.
+    Draws of the proposal $q$ are made once, and so are their ratios $b/q$: neither density, nor
+    its gradient, is needed again.
 
     Attributes:
         tilt: The tilt to start from.
         data: Training points, one a row.
         validation: Validation points.
         base_log_prob: $\log b$ of each of them.
-        draws: Draws of $b$ that train.
-        held_out: Draws of $b$ that evaluate.
+        draws: Draws of $q$ that train.
+        held_out: Draws of $q$ that evaluate.
+        log_ratio: $\log b/q$ of the draws that train.
+        held_out_log_ratio: And of those that evaluate.
         optimizer: The optimizer; its updates are scaled by the schedule.
         weights: How much the rows count; all alike by default.
         batch_size: Training points, and draws, of an iteration.
@@ -71,6 +68,8 @@ class TiltTrainer(AbstractTrainer):
     base_log_prob: Float[Array, " m"]
     draws: Float[Array, "n_draws *shape"]
     held_out: Float[Array, "k *shape"]
+    log_ratio: Float[Array, " n_draws"]
+    held_out_log_ratio: Float[Array, " k"]
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     weights: RowWeights | None = None
     batch_size: int = eqx.field(static=True, default=1024)
@@ -95,7 +94,7 @@ class TiltTrainer(AbstractTrainer):
 
         def loss(params):
             tilt = self.with_params(params)
-            log_weights = -jax.vmap(tilt)(points)
+            log_weights = self.log_ratio[chosen] - jax.vmap(tilt)(points)
             log_z = jax.nn.logsumexp(log_weights) - jnp.log(log_weights.size)
             return jnp.mean(jax.vmap(tilt)(self.data[batch])) + log_z, log_weights
 
@@ -108,7 +107,8 @@ class TiltTrainer(AbstractTrainer):
         self, key: PRNGKeyArray, state: ObjectiveState
     ) -> tuple[Metrics, Float[Array, " m"]]:
         tilt = self.with_params(state.average)
-        log_z = log_mean_exp(-jax.vmap(tilt)(over_data(self.held_out)))
+        log_weights = self.held_out_log_ratio - jax.vmap(tilt)(over_data(self.held_out))
+        log_z = log_mean_exp(log_weights)
         energies = jax.vmap(tilt)(over_data(self.validation)) - self.base_log_prob
         return validation_metrics(energies, log_z, self.weights), energies + log_z.value
 
@@ -125,7 +125,7 @@ class TiltFit(NamedTuple):
     Attributes:
         candidate: The tilted density's log-density at validation points, with the base as
             density, whose draws it reweights.
-        tilt: The tilt.
+        tilt: The tilt of the base.
         saturated: Share of validation points at which it is beyond nine tenths of its bound.
     """
 
@@ -134,54 +134,45 @@ class TiltFit(NamedTuple):
     saturated: float
 
 
-def draw_parts(
-    key: PRNGKeyArray, base: AbstractDistribution, n_train: int, n_held_out: int, n_unseen: int
-) -> Draws:
-    """Draws of a base for a tilt and what follows it.
-
-    Args:
-        key: Random key.
-        base: The density.
-        n_train: Draws that train.
-        n_held_out: Draws that evaluate.
-        n_unseen: Draws for what was chosen.
-    """
-    n = n_train + n_held_out + n_unseen
-    parts = np.split(np.asarray(draw(key, base, n)), (n_train, n_train + n_held_out))
-    return Draws(*map(jnp.asarray, parts))
-
-
 def fit_tilt(
     key: PRNGKeyArray,
-    tilt: BoundedTilt,
+    network: Callable[[Array], Scalar],
     base: Candidate,
-    draws: Draws,
+    draws: Float[Array, "n *shape"],
     rows: Rows,
     *,
+    bound: float,
+    reference: Candidate | None = None,
     learning_rate: float,
     weight_decay: float,
     batch_size: int,
     max_steps: int,
     time_budget: float | Budget | None = None,
-    patience: int | None = None,
     stage: str = "tilt",
     observers: Observers | None = None,
 ) -> TiltFit:
-    r"""Fit $p(x) \propto b(x) e^{-U(x)}$ to training points, with draws of $b$ made once.
+    r"""Fit a tilt of a base, $p(x) \propto b(x) e^{-U(x)}$ with $|U| \le B$.
+
+    Without a reference the network is the tilt, and is bounded while it is trained. With one, the
+    network makes an energy model of its own, $e^{-V} g$ of the reference $g$, for which $b$ with a
+    fifth of wider draws of $g$ is the proposal: it learns all of the density rather than what
+    another has left, and is smooth where the base is rough. What is kept is its geometric mean
+    with the base, in the power that validation points say, within the bound.
 
     Args:
         key: Random key.
-        tilt: The tilt to start from.
+        network: The network to start from, zero everywhere.
         base: $b$.
-        draws: Draws of $b$.
+        draws: Draws of $b$, of which the last quarter evaluates.
         rows: The rows.
+        bound: $B$, nats.
+        reference: $g$, which the network tilts in the base's place.
         learning_rate: Adam's learning rate at its height; that of hidden layers, by Muon, is 10
             times as much.
         weight_decay: Decoupled weight decay of layers.
         batch_size: Training points, and draws, of an iteration.
         max_steps: Iterations at most.
         time_budget: Seconds at most.
-        patience: Evaluations without a better validation NLL before it stops.
         stage: A word for progress and metrics.
         observers: Progress, metrics and checkpoints.
 
@@ -192,24 +183,83 @@ def fit_tilt(
         TrainingDiverged: If training diverges again and again.
 
     Source: Bengio and Senécal (2003), *Quick training of probabilistic neural nets by importance
-    sampling*.
+    sampling*; Owen and Zhou (2000) for the defensive part of the proposal.
     """
+    pool_key, fit_key = jr.split(key)
+    if reference is None:
+        tilted, pool, log_ratio = base, draws, jnp.zeros(len(draws))
+        network = BoundedTilt(network, bound)
+    else:
+        tilted, wide = reference, _wider(reference.density)
+        n_wide = int(len(draws) * WIDE / (1 - WIDE))
+        pool = jnp.concatenate([draws, draw(jr.fold_in(pool_key, 0), wide, n_wide)])
+        pool = jr.permutation(jr.fold_in(pool_key, 1), pool)
+        proposal = Stack((base.density, wide), jnp.log(jnp.array([1 - WIDE, WIDE])))
+        log_ratio = log_probs(reference.density, pool) - log_probs(proposal, pool)
+    n = len(pool) * 3 // 4
     trainer = TiltTrainer(
-        tilt=tilt,
+        tilt=network,
         data=rows.train,
         validation=rows.validation,
-        base_log_prob=base.log_prob,
-        draws=draws.train,
-        held_out=draws.held_out,
+        base_log_prob=tilted.log_prob,
+        draws=pool[:n],
+        held_out=pool[n:],
+        log_ratio=log_ratio[:n],
+        held_out_log_ratio=log_ratio[n:],
         optimizer=clipped_muon(1.0, learning_rate, weight_decay),
         weights=rows.weights,
         batch_size=min(batch_size, rows.train.shape[0]),
         stage=stage,
     )
-    outcome = drive(key, trainer, Limits(max_steps, time_budget, patience), observers)
-    fitted = cast(BoundedTilt, trainer.with_params(outcome.state.best))
-    log_prob = -outcome.state.best_nll_points
-    bound = float(tilt.bound.tree)
+    outcome = drive(fit_key, trainer, Limits(max_steps, time_budget), observers)
+    fitted, history = trainer.with_params(outcome.state.best), tuple(outcome.history)
+    if reference is not None:
+        model = EnergyModel(fitted, reference.density)
+        return _pooled(model, base, draws[len(draws) * 3 // 4 :], rows, bound, stage, history)
     of_validation = np.abs(np.asarray(tilts(fitted, rows.validation)))
-    candidate = Candidate(stage, base.density, log_prob, tuple(outcome.history))
-    return TiltFit(candidate, fitted, float(np.mean(of_validation > 0.9 * bound)))
+    candidate = Candidate(stage, base.density, -outcome.state.best_nll_points, history)
+    return TiltFit(
+        candidate, cast(BoundedTilt, fitted), float(np.mean(of_validation > 0.9 * bound))
+    )
+
+
+def _pooled(
+    model: EnergyModel,
+    base: Candidate,
+    draws: Float[Array, "n *shape"],
+    rows: Rows,
+    bound: float,
+    stage: str,
+    history: tuple[dict[str, Any], ...],
+) -> TiltFit:
+    """The geometric mean of a base and an energy model, in the power's posterior mean.
+
+    Under even odds of `POWERS`, as the shares of a stack are: the likeliest power would be wrong
+    as often as not where points are few.
+    """
+
+    def log_ratio(offset: ArrayLike, power: ArrayLike) -> LogRatio:
+        return LogRatio(model, base.density, jnp.asarray(offset, float), jnp.asarray(power, float))
+
+    of_validation, of_draws = (tilts(log_ratio(0, 1), x) for x in (rows.validation, draws))
+    offset = jnp.median(of_validation)
+    # The bound is of the whole ratio, so that a weaker part of it is bounded more closely.
+    u, of_base = (bound * jnp.tanh((v - offset) / bound) for v in (of_validation, of_draws))
+
+    def log_prob(power: float) -> Array:
+        return base.log_prob - power * u - log_mean_exp(-power * of_base).value
+
+    log_likelihoods = [rows.log_likelihood(log_prob(power)) for power in POWERS]
+    odds = np.exp(np.subtract(log_likelihoods, max(log_likelihoods)))
+    power = max(float(odds @ POWERS / odds.sum()), 1e-3)
+    return TiltFit(
+        Candidate(stage, base.density, log_prob(power), history),
+        BoundedTilt(log_ratio(offset, power), power * bound),
+        0.0,
+    )
+
+
+def _wider(density: AbstractDistribution) -> Transformed:
+    """The density of points that are spread further from zero, over twice the volume."""
+    scale = 2.0 ** (1 / math.prod(density.shape))
+    return Transformed(density, Scale(jnp.full(density.shape, scale)))
