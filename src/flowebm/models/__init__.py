@@ -1,5 +1,6 @@
 """Densities $p(x) \\propto e^{-E(x)}$ and the flows that propose for them."""
 
+from flowebm.compilation_cache import use_compilation_cache_by_default
 from flowebm.models.architecture import Architecture as Architecture
 from flowebm.models.architecture import Components as Components
 from flowebm.models.architecture import build as build
@@ -31,3 +32,6 @@ from flowebm.models.tilts import ConvTilt as ConvTilt
 from flowebm.models.tilts import MLPTilt as MLPTilt
 from flowebm.models.trainable import count_parameters as count_parameters
 from flowebm.models.trainable import partition_trainable as partition_trainable
+
+# Whatever of this library compiles a program imports its models first.
+use_compilation_cache_by_default()
