@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 #: Set in the environment, `off` or the folder that programs are kept in.
 VARIABLE = "FLOWEBM_CACHE"
@@ -68,7 +69,7 @@ def use_compilation_cache(
     jax.config.update("jax_compilation_cache_dir", None if wanted is None else str(wanted))
     if wanted is None:
         return None
-    if jax.config.jax_persistent_cache_min_compile_time_secs == _JAX_LEAST_SECONDS:
+    if _option("jax_persistent_cache_min_compile_time_secs") == _JAX_LEAST_SECONDS:
         # All of them: the hundred small ones take longer together than the large ones.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # The disk may fill up later, and another process may delete what this one is about to read.
@@ -79,19 +80,22 @@ def use_compilation_cache(
 
 def use_compilation_cache_by_default() -> None:
     """Keep compiled programs unless the user has said otherwise, here or in JAX."""
-    import jax
-
-    if _Chosen.decided or not jax.config.jax_enable_compilation_cache:
+    if _Chosen.decided or not _option("jax_enable_compilation_cache"):
         return
     if _folder_of_jax() is None and _default_folder() is not None:
         use_compilation_cache()
 
 
 def _folder_of_jax() -> Path | None:
+    folder = _option("jax_compilation_cache_dir")
+    return Path(folder) if folder else None
+
+
+def _option(name: str) -> Any:
+    """The value of an option of JAX's, of which its types do not tell."""
     import jax
 
-    folder = jax.config.jax_compilation_cache_dir
-    return Path(folder) if folder else None
+    return getattr(jax.config, name)
 
 
 def _default_folder() -> Path | None:
