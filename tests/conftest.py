@@ -10,8 +10,8 @@ import pytest
 # Of the tests' processes, none writes into the user's cache. Before the library looks at it.
 os.environ.setdefault("FLOWEBM_CACHE", str(Path(__file__).parents[1] / ".jax_cache"))
 
-from flowebm.models import Architecture  # noqa: E402
-from flowebm.training import JointOptions  # noqa: E402
+from flowebm.models import Architecture
+from flowebm.training import JointOptions
 
 # Most of the tests' time is compilation, of programs that are over sooner than they are
 # optimised. `XLA_FLAGS=` in the environment compiles them as users do.

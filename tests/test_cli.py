@@ -22,13 +22,13 @@ from rich.console import Console
 
 import flowebm
 import flowebm.cli.train
+from flowebm import progress
 from flowebm.cli import main
 from flowebm.cli.entry import COMMANDS
 from flowebm.cli.measure import Measures
 from flowebm.cli.points import hold_out, read_points
 from flowebm.data import load
 from flowebm.estimator import FlowEBM
-from flowebm.training import progress
 from flowebm.training.driver import TrainingDiverged
 from flowebm.training.metrics import MetricsFile, read_metrics
 

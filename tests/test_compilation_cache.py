@@ -127,7 +127,11 @@ print(sum("cache_hits" in event for event in hits), sum("cache_misses" in e for 
     environment["XDG_CACHE_HOME"] = str(tmp_path)
     first, second = (
         subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.split()
         for _ in range(2)
     )
