@@ -15,9 +15,10 @@ by its event `backend_compile_duration`; `new` are those it did not find. `memor
 the process. `KL` is from the known truth, on 20,000 fresh points, in nats.
 
 `150x4` is Fisher's iris; `2000x10` is multimodal10 and the other tables are flowebm's mixture.
-`sample2` and `sample32` are of two normals, of weights 0.3 and 0.7, 8 apart in each coordinate. `joint` is `FlowEBM` with its defaults;
-`GaussianMixture` scikit-learn's, the best of 1, 2, 4, ... 128 components on a tenth of the rows;
-`flowjax coupling` its coupling flow of splines by its own `fit_to_data`, both with its defaults.
+`sample2` and `sample32` are of two normals, of weights 0.3 and 0.7, 8 apart in each coordinate.
+`joint` is `FlowEBM` with its defaults; `GaussianMixture` scikit-learn's, the best of 1, 2, 4, ...
+128 components on a tenth of the rows; `flowjax coupling` its coupling flow of splines by its own
+`fit_to_data`, both with its defaults.
 `score`, `samples` and `impute` are the commands, on 150 rows of a finished run of iris.
 """
 
