@@ -15,8 +15,8 @@ from typing import Any
 #: Set in the environment, `off` or the folder that programs are kept in.
 VARIABLE = "FLOWEBM_CACHE"
 
-#: Bytes of programs that are kept, of which a fit of the default method has ten to twenty million.
-MAX_BYTES = 2**29
+#: Bytes of programs that are kept, of which the first fit of a table adds one or two million.
+MAX_BYTES = 2**28
 
 #: Seconds in which the size is looked at no more than once, by whatever processes.
 _LOOKED_AT_EVERY = 3600

@@ -3,13 +3,15 @@
 from flowebm.compilation_cache import use_compilation_cache_by_default
 
 # Classes of saved models, for a process that imports nothing but what reads one.
-from flowebm.models import autoregressive as autoregressive
-from flowebm.models import bounded as bounded
-from flowebm.models import gaussian_mixture as gaussian_mixture
-from flowebm.models import linear_change as linear_change
-from flowebm.models import marginals as marginals
-from flowebm.models import stack as stack
-from flowebm.models import subspace as subspace
+from flowebm.models import (  # noqa: F401
+    autoregressive,
+    bounded,
+    gaussian_mixture,
+    linear_change,
+    marginals,
+    stack,
+    subspace,
+)
 from flowebm.models.architecture import Architecture as Architecture
 from flowebm.models.architecture import Components as Components
 from flowebm.models.architecture import build as build
