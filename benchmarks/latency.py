@@ -195,7 +195,7 @@ def _joint(rows: np.ndarray, key: int):
     from flowebm import FlowEBM
 
     model = FlowEBM(random_state=key).fit(rows)
-    return model.score_samples, {"stack": list(model.result_.components)}
+    return model.score_samples, {"stack": model.result_.components}
 
 
 def _sampled(dim: int, moved: float, key: int) -> dict:
