@@ -7,6 +7,9 @@ from pathlib import Path
 import jax
 import pytest
 
+# Of the tests' processes, none writes into the user's cache. Before the library looks at it.
+os.environ.setdefault("FLOWEBM_CACHE", str(Path(__file__).parents[1] / ".jax_cache"))
+
 from flowebm.models import Architecture
 from flowebm.training import JointOptions
 
@@ -17,11 +20,6 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
     "--xla_cpu_parallel_codegen_split_count=1",
 )
-jax.config.update(
-    "jax_compilation_cache_dir",
-    os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache")),
-)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def pytest_collection_modifyitems(items):

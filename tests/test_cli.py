@@ -1,6 +1,5 @@
 """The command line: a run from data to samples, stopped and resumed, and every refusal."""
 
-import functools
 import json
 import os
 import platform
@@ -22,13 +21,13 @@ from rich.console import Console
 
 import flowebm
 import flowebm.cli.train
+from flowebm import progress
 from flowebm.cli import main
 from flowebm.cli.entry import COMMANDS
 from flowebm.cli.measure import Measures
 from flowebm.cli.points import hold_out, read_points
 from flowebm.data import load
 from flowebm.estimator import FlowEBM
-from flowebm.training import progress
 from flowebm.training.driver import TrainingDiverged
 from flowebm.training.metrics import MetricsFile, read_metrics
 
@@ -607,8 +606,10 @@ def test_completion_that_is_not_there_is_refused(capsys):
 
 @pytest.fixture
 def on_a_terminal(monkeypatch):
-    console = functools.partial(Console, force_terminal=True, width=120, color_system=None)
-    monkeypatch.setattr(progress, "Console", console)
+    def terminal():
+        return Console(stderr=True, force_terminal=True, width=120, color_system=None)
+
+    monkeypatch.setattr(progress, "_standard_error", terminal)
 
 
 #: What the bar of a command says at its end.

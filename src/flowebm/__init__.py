@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowebm.compilation_cache import use_compilation_cache as use_compilation_cache
     from flowebm.data import load as load
     from flowebm.data import load_images as load_images
     from flowebm.estimator import FlowEBM as FlowEBM
@@ -92,6 +93,7 @@ _ORIGINS = {
     "sample_model": "flowebm.samplers.model_samples",
     "save_model": "flowebm.models",
     "total_variation": "flowebm.evaluation",
+    "use_compilation_cache": "flowebm.compilation_cache",
     "use_devices": "flowebm.training",
 }
 
@@ -148,6 +150,7 @@ __all__ = [
     "sample_model",
     "save_model",
     "total_variation",
+    "use_compilation_cache",
     "use_devices",
 ]
 

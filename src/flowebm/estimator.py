@@ -1,18 +1,17 @@
 """`FlowEBM`: the library behind scikit-learn's interface."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from flowjax.bijections import Invert
 from flowjax.distributions import AbstractDistribution, Transformed
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -24,15 +23,15 @@ from flowebm.data import (
     Table,
     check_table,
     check_weights,
-    dequantise,
     effective_rows,
     read_table,
     split,
 )
-from flowebm.data.columns import Boxes, Columns
+from flowebm.data.columns import Columns
 from flowebm.data.kinds import KindLike, check_kind, kinds_of, said_of_turns
 from flowebm.evaluation.estimate import warn
 from flowebm.evaluation.log_partition import LogPartition
+from flowebm.fitted_density import FittedDensity, check_pixels
 from flowebm.models.architecture import (
     Architecture,
     build,
@@ -46,10 +45,10 @@ from flowebm.models.preprocessed import PreprocessedModel
 from flowebm.models.saved import SavedModel, load_model, save_model
 from flowebm.models.tilted import EnergyModel
 from flowebm.options import Count, Positive, Range, Share, check_options
+from flowebm.progress import OnBlock, OnProgress, progress_observer
 from flowebm.refusal import Refused
 from flowebm.samplers.gap_mixture import GapMixture
 from flowebm.samplers.imputed_rows import impute_rows
-from flowebm.samplers.model_samples import sample_model
 from flowebm.samplers.normalised import NormalisedModel
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.driver import Observers
@@ -61,7 +60,6 @@ from flowebm.training.fit_score_matching import (
     fit_score_matching,
 )
 from flowebm.training.joint_options import JointOptions
-from flowebm.training.progress import OnBlock, OnProgress, progress_observer
 from flowebm.training.result import FitResult
 from flowebm.training.row_weights import rows_in_proportion
 
@@ -76,19 +74,6 @@ DEFAULT_STEPS = {"joint": None, "balanced": 1000, "ebflow": 3000}
 
 #: Evaluations without improvement before a fit stops, where none are given.
 DEFAULT_PATIENCE = {"joint": None, "balanced": None, "ebflow": 20}
-
-#: Points whose densities are evaluated at once, many or few. Rows are filled up to one of these
-#: numbers: two programs serve tables of any length, and a row's density does not depend on the
-#: rows beside it.
-BATCH_SIZE, SMALL_BATCH_SIZE = 4096, 256
-
-#: Draws that estimate a probability, and how many where the standard error of its logarithm is
-#: large by these.
-DRAWS, LARGE_ERROR = (16, 256), 0.05
-
-#: Samples of the model that a mixture is fitted to which proposes missing entries, and the share of
-#: its draws that are twice as wide.
-GAP_SAMPLES, GAP_WIDE = 5000, 0.2
 
 
 #: Choices of an architecture that joint training makes for itself.
@@ -544,43 +529,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             allow_constant=True,
             allow_missing=self.missing == "marginalise",
         )
-        saved = self.saved_
-        log_prob, stderr = np.empty(len(table.values)), np.zeros(len(table.values))
-        if isinstance(saved.preprocessing, Columns):
-            self._check_kinds(table)
-            boxes = saved.preprocessing.boxes(table.values)
-            for part in _parts(len(log_prob)):
-                log_prob[part], stderr[part] = _integrals(
-                    saved.model, boxes.rows(part), self._gap_mixture
-                )
-                if on_progress is not None:
-                    on_progress(part.stop, len(log_prob))
-            return log_prob - self.log_partition_, stderr
-        rows = self.continuous_rows(table.values.reshape(-1, *saved.shape))
-        # Standardised in double precision: a column's offset may have more digits than single
-        # precision has.
-        standardised = saved.preprocessing.transform_rows(rows)
-        for part in _parts(len(rows)):
-            log_prob[part] = _in_batches(
-                _log_prob, saved.model, saved.preprocessing, standardised[part], rows[part]
-            )
-            if on_progress is not None:
-                on_progress(part.stop, len(rows))
-        return log_prob - self.log_partition_, stderr
-
-    def _gap_mixture(self) -> GapMixture:
-        """A mixture of normals of the model's samples, which proposes missing entries."""
-        if self._gaps is None:
-            points = self._points(jr.key(self.saved_.metadata.get("seed", 0)), GAP_SAMPLES)
-            rng = np.random.default_rng(0)
-            self._gaps = GapMixture.fit(rng, np.asarray(points, np.float64))
-        return self._gaps
-
-    def _check_kinds(self, table: Table) -> None:
-        """Refuse values that the columns' kinds cannot have, where these were declared."""
-        columns = cast(Columns, self.saved_.preprocessing).columns
-        for i, column in enumerate(columns):
-            check_kind(table.values[:, i], column.kind, table.names[i])
+        return self._density.log_density(table.values, table.names, on_progress=on_progress)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-density of the rows, in nats a point: what a search maximises.
@@ -641,21 +590,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         seed = self.random_state if random_state is None else random_state
         seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
-        saved = self.saved_
-        points = self._points(jr.key(seed), n_samples, on_progress)
-        rows = saved.preprocessing.inverse_rows(np.asarray(points, np.float64))
-        if isinstance(saved.preprocessing, LogitPixels):
-            rows = np.clip(np.floor(rows), 0, saved.preprocessing.levels - 1)
-        return rows.reshape(n_samples, -1)
-
-    def _points(
-        self, key: PRNGKeyArray, n: int, on_progress: OnProgress | None = None
-    ) -> Float[Array, "n *shape"]:
-        """Samples of the model over its own points."""
-        saved = self.saved_
-        if isinstance(saved.model, EBFlow):
-            return _exact_samples(key, saved.model, n, on_progress)
-        return sample_model(key, saved.model, saved.proposal, n, on_progress=on_progress).positions
+        return self._density.sample(seed, n_samples, on_progress=on_progress)
 
     def impute(
         self, X: Any, n_draws: int = 1, *, random_state: int | None = None
@@ -705,7 +640,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             A distribution with a normalised `log_prob`, and `sample`.
         """
         check_is_fitted(self, "model_")
-        if self._has_probabilities(self.saved_):
+        if self._density.has_probabilities:
             raise Refused(
                 "Columns of whole numbers or piled-up values have probabilities, not a density: "
                 "use score_samples and sample."
@@ -761,7 +696,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         """What is pickled: of a fitted model its files' contents, without functions."""
         state: dict[str, Any] = dict(cast(Any, super().__getstate__()))
         if "saved_" in state:
-            state = {k: v for k, v in state.items() if k not in ("model_", "flow_")}
+            state = {k: v for k, v in state.items() if k not in ("model_", "flow_", "_density")}
             state["saved_"] = to_bytes(self.saved_)
         if "result_" in state:
             state["result_"] = replace(self.result_, model=cast(Any, None), flow=cast(Any, None))
@@ -779,8 +714,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
     def _set_fitted(self, saved: SavedModel) -> None:
         """Set what a fit and a load have in common."""
         self.saved_ = saved
-        self._gaps: GapMixture | None = None
-        if self._has_probabilities(saved):
+        self._density = FittedDensity(saved)
+        if self._density.has_probabilities:
             self.model_, self.flow_ = saved.model, saved.proposal
         else:
             self.model_ = PreprocessedModel(saved.model, saved.preprocessing)
@@ -793,10 +728,6 @@ class FlowEBM(DensityMixin, BaseEstimator):
         elif hasattr(self, "feature_names_in_"):
             # Of an earlier fit.
             del self.feature_names_in_
-
-    @staticmethod
-    def _has_probabilities(saved: SavedModel) -> bool:
-        return isinstance(saved.preprocessing, Columns) and saved.preprocessing.is_discrete
 
     @property
     def columns_(self) -> dict[str, str]:
@@ -820,12 +751,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         Raises:
             ValueError: If pixels lie outside their levels.
         """
-        preprocessing = self.saved_.preprocessing
-        if not isinstance(preprocessing, LogitPixels):
-            return rows
-        _check_pixels(rows, preprocessing.levels)
-        whole = (rows == np.floor(rows)).all()
-        return dequantise(self.saved_.metadata.get("seed", 0), rows) if whole else rows
+        return self._density.continuous_rows(rows)
 
     def _shape(self, width: int) -> tuple[int, ...]:
         """The shape of one point in rows of `width` columns."""
@@ -883,124 +809,12 @@ def _has_names(X: Any) -> bool:
     return hasattr(X, "columns") and all(isinstance(name, str) for name in X.columns)
 
 
-def _parts(n: int) -> Iterator[slice]:
-    """Parts of `n` rows, of `BATCH_SIZE` at most."""
-    for start in range(0, n, BATCH_SIZE):
-        yield slice(start, min(start + BATCH_SIZE, n))
-
-
-def _in_batches(
-    function: Callable[..., Array], model: Any, preprocessing: Any, *rows: np.ndarray
-) -> Float[np.ndarray, " m"]:
-    """A function of points, one a row of each array, at fixed numbers of points.
-
-    Small batches serve what would fill less than half of a large one.
-    """
-    n, start, values = len(rows[0]), 0, []
-    while start < n:
-        size = BATCH_SIZE if n - start > BATCH_SIZE // 2 else SMALL_BATCH_SIZE
-        some = [part[start : start + size] for part in rows]
-        filled = (_filled_up(part, size) for part in some)
-        values.append(np.asarray(function(model, preprocessing, *filled))[: len(some[0])])
-        start += size
-    return np.concatenate(values)
-
-
-def _filled_up(rows: Float[np.ndarray, "m *shape"], n: int) -> Float[Array, "n *shape"]:
-    """The rows and as many copies of the last as make `n`."""
-    filled = np.concatenate([rows, np.repeat(rows[-1:], n - len(rows), axis=0)])
-    return jnp.asarray(filled, float)
-
-
-def _integrals(
-    model: Any, boxes: Boxes, gap_mixture: Callable[[], GapMixture]
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    r"""Unnormalised log-densities of rows, and their standard errors.
-
-    $\log \frac1R \sum_r p(z_r) e^{w_r}$ over draws in each row's box, and into its gaps, of which
-    rows with a large error get more.
-    """
-    value, stderr = np.empty(len(boxes.center)), np.zeros(len(boxes.center))
-    are_points = boxes.are_points
-    rng = np.random.default_rng(0)
-    few, many = DRAWS
-    # A point is known by one draw.
-    for n, choose in ((1, are_points), (few, ~are_points), (many, None)):
-        rows = np.flatnonzero(stderr > LARGE_ERROR if choose is None else choose)
-        if not len(rows):
-            continue
-        log_terms = []
-        for points, log_weights in boxes.rows(rows).proposals(n):
-            if np.isnan(points).any():
-                points, log_q = gap_mixture().fill(rng, points, wide=GAP_WIDE)
-                log_weights = log_weights - log_q
-            log_prob = _in_batches(_log_prob_of_points, model, None, points)
-            log_terms.append(log_prob + log_weights)
-        value[rows], stderr[rows] = _log_mean(np.stack(log_terms))
-    return value, stderr
-
-
-def _log_mean(log_terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithms of means along the first axis, and their standard errors."""
-    highest = log_terms.max(axis=0)
-    possible = ~np.isneginf(highest)
-    terms = np.exp(log_terms - np.where(possible, highest, 0.0))
-    mean = np.where(possible, terms.mean(axis=0), 1.0)
-    stderr = np.where(possible, terms.std(axis=0) / mean, 0.0) / max(len(terms) - 1, 1) ** 0.5
-    return np.log(mean) + highest, stderr
-
-
 def _pixels(rows: Float[np.ndarray, "n *shape"], levels: int) -> jax.Array:
     """Whole-number pixels in as few bytes as they take."""
-    _check_pixels(rows, levels)
+    check_pixels(rows, levels)
     if (rows != np.floor(rows)).any():
         raise Refused(
             "With pixel_levels the data must be whole numbers, which the fit makes continuous by "
             "itself; these are not: leave the noise out, or pixel_levels."
         )
     return jnp.asarray(rows.astype(np.uint8 if levels <= 256 else np.int32))
-
-
-def _check_pixels(rows: Float[np.ndarray, "n *shape"], levels: int) -> None:
-    if rows.min() < 0 or rows.max() >= levels:
-        raise Refused(
-            f"Pixels of {levels} levels lie from 0 to {levels - 1}; these go from {rows.min():g} "
-            f"to {rows.max():g}: give the right number of levels."
-        )
-
-
-def _exact_samples(
-    key: PRNGKeyArray, model: EBFlow, n: int, on_progress: OnProgress | None
-) -> Float[Array, "n *shape"]:
-    """Samples of an energy-based flow, by batches of bounded memory."""
-    keys = jr.split(key, n)
-
-    @eqx.filter_jit
-    def sample(model, keys):
-        # Factorised once a batch, whatever the number of samples in it.
-        return jax.vmap(model.sample)(keys)
-
-    batches = []
-    for start in range(0, n, BATCH_SIZE):
-        batches.append(sample(model, keys[start : start + BATCH_SIZE]))
-        if on_progress is not None:
-            jax.block_until_ready(batches[-1])
-            on_progress(min(start + BATCH_SIZE, n), n)
-    return jnp.concatenate(batches)
-
-
-@eqx.filter_jit
-def _log_prob(model, preprocessing, standardised, rows):
-    """Unnormalised log-densities of rows whose standardised values are at hand."""
-
-    def one(z, x):
-        return model.unnormalized_log_prob(z) + preprocessing.transform_and_log_det(x)[1]
-
-    return jax.vmap(one)(standardised, rows)
-
-
-@eqx.filter_jit
-def _log_prob_of_points(model, preprocessing, points):
-    """Unnormalised log-densities of the model's own points."""
-    del preprocessing
-    return jax.vmap(model.unnormalized_log_prob)(points)

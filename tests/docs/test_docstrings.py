@@ -52,7 +52,8 @@ NO_METHOD = {
         data.check_table data.check_weights data.read_table data.split
         Refused training.Checkpoints training.MetricsFile training.read_metrics""",
     "running what is given": """
-        use_devices samplers.run_chains training.drive training.progress_observer""",
+        use_compilation_cache use_devices samplers.run_chains training.drive
+        training.progress_observer""",
     "other forms of the same": """
         LogDensity models.as_energy_model numpyro_density evaluation.as_log_partition
         evaluation.to_inference_data layers.LayerBijection samplers.impute_rows""",

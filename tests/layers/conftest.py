@@ -16,12 +16,9 @@ from flowebm.layers import (
     Conv1x1,
     Conv2d,
     FullLinear,
-    LeakyReLU,
     LogisticMixtureCoupling,
     LULinear,
-    Permutation,
     Preprocessing,
-    SinhArcsinh,
     SmoothLeakyReLU,
     SplineCoupling,
     SplitPrior,
@@ -85,12 +82,9 @@ LAYERS = {
     "whitening": lambda: paramax.unwrap(
         Whitening((2, 2)).initialized(jnp.asarray(_normal(50, 4) @ _normal(4, 4)).reshape(-1, 2, 2))
     ),
-    "permutation": lambda: Permutation([2, 0, 3, 1], (4, 2, 1)),
     "squeeze": lambda: Squeeze((2, 4, 6)),
     "smooth leaky ReLU": lambda: SmoothLeakyReLU((8,), 0.1),
     "residual smooth leaky ReLU": lambda: SmoothLeakyReLU((8,), 0.3, residual=True),
-    "leaky ReLU": lambda: LeakyReLU((8,)),
-    "sinh-arcsinh": lambda: SinhArcsinh(_normal(5), _normal(5)),
     "affine coupling": lambda: randomized(AffineCoupling((5,), _mlp(2, 6))),
     "affine coupling of images": lambda: randomized(AffineCoupling((2, 3, 2), _conv(1, 2))),
     "spline coupling": lambda: randomized(

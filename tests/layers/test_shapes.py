@@ -10,10 +10,7 @@ from flowebm.layers import (
     Conv1x1,
     Conv2d,
     FullLinear,
-    LeakyReLU,
     LULinear,
-    Permutation,
-    SinhArcsinh,
     SmoothLeakyReLU,
     SplineCoupling,
     SplitPrior,
@@ -29,15 +26,12 @@ REFUSED = {
     "Conv1x1 needs": lambda: Conv1x1(Z((2, 2)), (3, 4, 4)),
     "needs an image shape": lambda: Conv2d(Z((2, 1, 3, 3)), Z(2), (2, 4, 4)),
     "odd kernel side": lambda: CircularConv2d(Z((1, 1, 2, 2)), Z(1), (1, 4, 4)),
-    "exactly once": lambda: Permutation([0, 0, 1]),
     "divisible by 2": lambda: Squeeze((1, 3, 4)),
     "alpha in": lambda: SmoothLeakyReLU((2,), 0.0),
-    "positive alpha": lambda: LeakyReLU((2,), -1.0),
-    "same shape": lambda: SinhArcsinh(Z(2), Z(3)),
     "two channels or features": lambda: AffineCoupling((1, 4, 4), abs),
     "channels or features to split": lambda: SplineCoupling((1,), abs),
     "its rest takes": lambda: SplitPrior(
-        AffineCoupling((4, 2, 2), abs), Chain([LeakyReLU((4, 2, 2))])
+        AffineCoupling((4, 2, 2), abs), Chain([SmoothLeakyReLU((4, 2, 2))])
     ),
 }
 

@@ -10,7 +10,7 @@ from flowjax.distributions import Normal, StandardNormal
 from flowjax.train import fit_to_data
 from jax.scipy.stats import norm
 
-from flowebm.layers import ActNorm, FullLinear, SinhArcsinh, SmoothLeakyReLU
+from flowebm.layers import ActNorm, FullLinear, SmoothLeakyReLU
 from flowebm.models.ebflow import EBFlow
 from flowebm.models.ebflow_architectures import (
     convolutional_ebflow,
@@ -105,7 +105,7 @@ def two_dimensional(name):
     first, last = (FullLinear(rng.standard_normal((2, 2)), rng.standard_normal(2)) for _ in "ab")
     middle = [
         SmoothLeakyReLU((2,), 0.3),
-        SinhArcsinh(jnp.array([0.5, -0.3]), jnp.array([0.2, -0.2])),
+        SmoothLeakyReLU((2,), 0.5, residual=True),
     ]
     return EBFlow([first, *middle, last])
 

@@ -1,6 +1,8 @@
 """Recipes: models as plain values and arrays, and the way back, for trusted classes alone."""
 
 import json
+import subprocess
+import sys
 
 import equinox as eqx
 import jax
@@ -169,3 +171,18 @@ def test_deep_nesting_is_refused():
 
 def test_nothing_of_a_class_is_run_when_it_is_built():
     assert isinstance(round_trip(NoTilt()), NoTilt)
+
+
+def test_a_process_that_only_reads_models_knows_all_classes():
+    """`flowebm.load_model` of a run's model must not need what has fitted it."""
+    code = """
+import importlib, pkgutil
+import flowebm.models as models
+from flowebm.models.recipe import BUILDERS, KINDS
+before = {*KINDS, *BUILDERS}
+for module in pkgutil.iter_modules(models.__path__):
+    importlib.import_module(f"flowebm.models.{module.name}")
+print(*({*KINDS, *BUILDERS} - before))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flowebm.layers import FullLinear, SinhArcsinh, SmoothLeakyReLU
+from flowebm.layers import FullLinear, SmoothLeakyReLU
 from flowebm.models.ebflow import EBFlow
 from flowebm.models.energy import LogDensity
 
@@ -38,7 +38,7 @@ def flow():
     first, last = (FullLinear(rng.standard_normal((3, 3)), rng.standard_normal(3)) for _ in "ab")
     activations = [
         SmoothLeakyReLU((3,)),
-        SinhArcsinh(*(jnp.asarray(0.3 * rng.standard_normal((2, 3))))),
+        SmoothLeakyReLU((3,), 0.5, residual=True),
     ]
     return EBFlow([first, *activations, last])
 

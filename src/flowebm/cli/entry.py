@@ -8,9 +8,7 @@ import signal
 import sys
 import tempfile
 import traceback
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 from flowebm.cli.cores import count_cores
 from flowebm.cli.job import joined
@@ -59,9 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             count_cores(arguments)
             with joined(arguments):
-                run = importlib.import_module(f"flowebm.cli.{arguments[0]}").run
-                _keep_compiled_programs()
-                run(arguments[1:])
+                importlib.import_module(f"flowebm.cli.{arguments[0]}").run(arguments[1:])
         sys.stdout.flush()
     except Refused as error:
         return _fail(error, 2)
@@ -113,31 +109,6 @@ class _Version(argparse.Action):
 
         print_versions()
         parser.exit()
-
-
-def _keep_compiled_programs() -> None:
-    """Keep compiled programs in the user's cache, so that the next command starts fast.
-
-    A command that cannot write there compiles for itself, which is not worth a word.
-    """
-    import jax
-
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
-        return
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "flowebm", "jax")
-        folder.mkdir(parents=True, exist_ok=True)
-        # Permissions do not tell of disks that are full or mounted read-only.
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0")
-    except (OSError, RuntimeError):
-        # The latter where the user has no home.
-        return
-    # And where the disk fills up while the command runs.
-    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    # All of them: the hundred small ones take longer together than the large ones.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _in_words(error: OSError | MemoryError) -> str:

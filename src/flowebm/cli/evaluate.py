@@ -15,8 +15,8 @@ from flowebm.cli.measure import measure
 from flowebm.cli.points import choice_of, fresh_points, hold_out, read_points_of_width
 from flowebm.cli.table import print_measures
 from flowebm.options import Seed
+from flowebm.progress import progress_counter
 from flowebm.run import plain
-from flowebm.training.progress import progress_counter
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> None:
         choice=choice_of(config["options"]),
         allow_missing=estimator.missing == "marginalise",
     )
-    check_order(estimator, points.dataset.names, command.data)
+    check_order(estimator.saved_.columns, points.dataset.names, command.data)
     test, title = points.dataset.values, f"{command.run} on {points.dataset.name}"
     if points.dataset.target is not None:
         test = fresh_points(points.dataset.target, command.seed)

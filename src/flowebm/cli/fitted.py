@@ -4,16 +4,19 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flowebm.estimator import FlowEBM
-from flowebm.evaluation.estimate import EstimateWarning
+from flowebm.fitted_density import FittedDensity
+from flowebm.models.saved import load_model
 from flowebm.refusal import Refused
 from flowebm.run import RunDirectory
 
+if TYPE_CHECKING:
+    from flowebm.estimator import FlowEBM
 
-def load_fitted(path: Path, *, tells: bool = True) -> tuple[FlowEBM, dict[str, Any]]:
-    """The fitted model of a run, and what the run was asked to do.
+
+def load_fitted(path: Path, *, tells: bool = True) -> tuple["FlowEBM", dict[str, Any]]:
+    """The fitted model of a run as an estimator, and what the run was asked to do.
 
     Args:
         path: A run directory.
@@ -26,6 +29,39 @@ def load_fitted(path: Path, *, tells: bool = True) -> tuple[FlowEBM, dict[str, A
         ValueError: If this is not a run directory, if its run has not come to an end, or if
             its model cannot be read.
     """
+    from flowebm.estimator import FlowEBM
+    from flowebm.evaluation.estimate import EstimateWarning
+
+    directory = _finished(path)
+    with warnings.catch_warnings():
+        # Told in the command line's own words.
+        warnings.simplefilter("ignore", EstimateWarning)
+        estimator = FlowEBM.load(path)
+    if tells:
+        _tell(estimator.saved_.warnings)
+    return estimator, directory.read_whole_config()
+
+
+def load_density(path: Path) -> tuple[FittedDensity, dict[str, Any]]:
+    """`load_fitted` without an estimator, whose scikit-learn takes longer than most answers.
+
+    Args:
+        path: A run directory.
+
+    Returns:
+        The density and the configuration.
+
+    Raises:
+        ValueError: If this is not a run directory, if its run has not come to an end, or if
+            its model cannot be read.
+    """
+    directory = _finished(path)
+    saved = load_model(path)
+    _tell(saved.warnings)
+    return FittedDensity(saved), directory.read_whole_config()
+
+
+def _finished(path: Path) -> RunDirectory:
     if not path.is_dir():
         raise Refused(
             f"There is no directory {path}: give the --out directory of a `flowebm train`."
@@ -36,30 +72,28 @@ def load_fitted(path: Path, *, tells: bool = True) -> tuple[FlowEBM, dict[str, A
         raise Refused(
             f"The run in {path} has no model yet: let `flowebm train --resume` bring it to its end."
         )
-    with warnings.catch_warnings():
-        # Told in the command line's own words.
-        warnings.simplefilter("ignore", EstimateWarning)
-        estimator = FlowEBM.load(path)
-    if tells:
-        for sentence in estimator.saved_.warnings:
-            print(f"Note: {sentence}", file=sys.stderr)
-    return estimator, directory.read_whole_config()
+    return directory
 
 
-def check_order(estimator: FlowEBM, names: Sequence[str], where: str) -> None:
+def _tell(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        print(f"Note: {sentence}", file=sys.stderr)
+
+
+def check_order(columns: Sequence[str] | None, names: Sequence[str], where: str) -> None:
     """Refuse the model's columns in another order, which would be taken for one another.
 
     Other names say nothing: files without a header, and arrays, have none of their own.
 
     Args:
-        estimator: The fitted model.
+        columns: The model's columns; `None` where they have no names.
         names: The columns of a table of its width.
         where: What the message calls the table.
 
     Raises:
         ValueError: If they are the model's columns in another order.
     """
-    known = [str(name) for name in getattr(estimator, "feature_names_in_", names)]
+    known = list(map(str, names if columns is None else columns))
     if list(names) == known or sorted(names) != sorted(known):
         return
     moved = next(i for i, name in enumerate(names) if name != known[i])

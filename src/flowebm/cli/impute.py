@@ -13,19 +13,19 @@ import tyro
 from jaxtyping import Float
 
 from flowebm.cli.arguments import parse
-from flowebm.cli.fitted import check_order, load_fitted
+from flowebm.cli.fitted import check_order, load_density
 from flowebm.cli.masks import Mask, masked
 from flowebm.cli.points import read_points_of_width
 from flowebm.cli.rows import check_output, write_draws
 from flowebm.data import check_table, read_table
 from flowebm.data.tables import SUFFIXES
 from flowebm.options import Count, Range, Seed
+from flowebm.progress import progress_counter
 from flowebm.refusal import Refused
 from flowebm.report.plots.figure import save_figure
 from flowebm.report.plots.images import image_grid
 from flowebm.run import plain
 from flowebm.samplers import ImputedRows, impute_rows
-from flowebm.training.progress import progress_counter
 
 #: Images, and draws of each, that the picture shows.
 SHOWN_IMAGES, SHOWN_DRAWS = 10, 8
@@ -79,11 +79,11 @@ def run(arguments: Sequence[str]) -> None:
     """
     command = parse(Impute, "impute", arguments)
     check_output(command.output, overwrite=command.overwrite)
-    estimator, config = load_fitted(command.run)
-    shape = estimator.saved_.shape
+    density, config = load_density(command.run)
+    shape = density.saved.shape
     picture = _picture_path(command, shape)
-    values, names = _read(command.data, estimator.n_features_in_, command.data_dir)
-    check_order(estimator, names, command.data)
+    values, names = _read(command.data, density.width, command.data_dir)
+    check_order(density.saved.columns, names, command.data)
     _check_draw_column(command, names)
     missing = np.isnan(values)
     if command.mask is not None:
@@ -94,7 +94,7 @@ def run(arguments: Sequence[str]) -> None:
             f"No entry is missing in {command.data}: leave the entries to be imputed empty or "
             f"NaN{mask}."
         )
-    saved = estimator.saved_
+    saved = density.saved
     observed = np.where(missing, np.nan, values)
     with progress_counter("impute", quiet=command.quiet) as on_progress:
         on_progress(0, command.draws * int(missing.any(axis=1).sum()))

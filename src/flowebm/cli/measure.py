@@ -26,7 +26,7 @@ from flowebm.evaluation import (
 )
 from flowebm.evaluation.held_out import nll_of_energies
 from flowebm.models import EBFlow
-from flowebm.training.progress import OnProgress
+from flowebm.progress import OnProgress
 
 
 @dataclass

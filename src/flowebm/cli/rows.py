@@ -4,13 +4,16 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from flowebm.atomic_write import atomic_write
 from flowebm.data.tables import SUFFIXES
 from flowebm.refusal import Refused
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def check_output(path: Path, *, overwrite: bool, pictures: bool = False) -> None:
@@ -48,11 +51,13 @@ def write_rows(
         names: The columns' names.
         shape: Shape of one point, which array files keep.
     """
-    _write(
-        path,
-        lambda: pd.DataFrame(values, columns=list(names)),
-        values.reshape(-1, *shape),
-    )
+
+    def frame() -> "pd.DataFrame":
+        import pandas as pd
+
+        return pd.DataFrame(values, columns=list(names))
+
+    _write(path, frame, values.reshape(-1, *shape))
 
 
 def write_draws(
@@ -71,7 +76,9 @@ def write_draws(
     if number == 1:
         return write_rows(path, draws[0], names, shape)
 
-    def frame() -> pd.DataFrame:
+    def frame() -> "pd.DataFrame":
+        import pandas as pd
+
         table = pd.DataFrame(draws.reshape(-1, columns), columns=list(names))
         table.insert(0, "draw", np.repeat(np.arange(number), rows))
         return table
@@ -79,7 +86,7 @@ def write_draws(
     return _write(path, frame, draws.reshape(number, rows, *shape))
 
 
-def _write(path: Path, frame: Callable[[], pd.DataFrame], array: np.ndarray) -> None:
+def _write(path: Path, frame: "Callable[[], pd.DataFrame]", array: np.ndarray) -> None:
     """Write a table or an array, as the file's name asks."""
     suffix = path.suffix.lower()
     content = io.BytesIO()

@@ -11,14 +11,14 @@ import numpy as np
 import tyro
 
 from flowebm.cli.arguments import parse
-from flowebm.cli.fitted import load_fitted
+from flowebm.cli.fitted import load_density
 from flowebm.cli.rows import check_output, write_rows
-from flowebm.estimator import FlowEBM
+from flowebm.fitted_density import FittedDensity
 from flowebm.options import Count, Seed
+from flowebm.progress import progress_counter
 from flowebm.refusal import Refused
 from flowebm.report.plots.figure import save_figure
 from flowebm.report.plots.images import image_grid
-from flowebm.training.progress import progress_counter
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def run(arguments: Sequence[str]) -> None:
     """
     command = parse(Sample, "sample", arguments)
     check_output(command.output, overwrite=command.overwrite, pictures=True)
-    estimator, _ = load_fitted(command.run)
-    shape = estimator.saved_.shape
+    density, _ = load_density(command.run)
+    shape = density.saved.shape
     is_picture = command.output.suffix.lower() == ".png"
     if is_picture and (len(shape) != 3 or shape[0] not in (1, 3)):
         raise Refused(
@@ -65,20 +65,22 @@ def run(arguments: Sequence[str]) -> None:
         )
     with progress_counter("sample", quiet=command.quiet) as on_progress:
         on_progress(0, command.n)
-        samples = estimator.sample(command.n, random_state=command.seed, on_progress=on_progress)
+        # As `FlowEBM.sample` draws with this seed.
+        seed = np.random.RandomState(command.seed).randint(np.iinfo(np.int32).max)
+        samples = density.sample(seed, command.n, on_progress=on_progress)
     if is_picture:
-        levels = getattr(estimator.saved_.preprocessing, "levels", None)
+        levels = getattr(density.saved.preprocessing, "levels", None)
         scale = (0.0, levels - 1.0) if levels else tuple(np.quantile(samples, [0.001, 0.999]))
         page = image_grid(samples.reshape(-1, *shape), value_range=scale)
         save_figure(page, command.output)
-        return _tell(command, estimator)
-    names = getattr(estimator, "feature_names_in_", [f"x{i + 1}" for i in range(samples.shape[1])])
+        return _tell(command, density)
+    names = density.saved.columns or [f"x{i + 1}" for i in range(samples.shape[1])]
     write_rows(command.output, samples, names, shape)
-    return _tell(command, estimator)
+    return _tell(command, density)
 
 
-def _tell(command: Sample, estimator: FlowEBM) -> None:
+def _tell(command: Sample, density: FittedDensity) -> None:
     if command.json:
         written = {"samples": command.n, "file": str(command.output)}
-        json.dump(written | {"warnings": estimator.saved_.warnings}, sys.stdout)
+        json.dump(written | {"warnings": density.saved.warnings}, sys.stdout)
         print()

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 import tyro
 
 from flowebm.cli.arguments import parse
-from flowebm.cli.fitted import check_order, load_fitted
+from flowebm.cli.fitted import check_order, load_density
 from flowebm.cli.points import choice_of, read_points_of_width
 from flowebm.cli.rows import check_output, write_rows
 from flowebm.evaluation import bits_per_dimension
+from flowebm.progress import progress_counter
 from flowebm.run import plain
-from flowebm.training.progress import progress_counter
 
 
 @dataclass(frozen=True)
@@ -57,26 +56,26 @@ def run(arguments: Sequence[str]) -> None:
     command = parse(Score, "score", arguments)
     if command.output is not None:
         check_output(command.output, overwrite=command.overwrite)
-    estimator, config = load_fitted(command.run)
+    density, config = load_density(command.run)
     points = read_points_of_width(
         command.data,
-        estimator.n_features_in_,
+        density.width,
         noise=config["options"]["dequantise"],
         folder=command.data_dir,
         choice=choice_of(config["options"]),
-        allow_missing=estimator.missing == "marginalise",
+        allow_missing=density.marginalises,
     )
-    check_order(estimator, points.dataset.names, command.data)
-    names = getattr(estimator, "feature_names_in_", points.dataset.names)
-    rows = pd.DataFrame(points.dataset.values, columns=list(names))
+    check_order(density.saved.columns, points.dataset.names, command.data)
+    rows = points.dataset.values
+    names = density.saved.columns or points.dataset.names
     with progress_counter("score", quiet=command.quiet) as on_progress:
         on_progress(0, len(rows))
-        log_density, stderr = estimator.score_with_error(rows, on_progress=on_progress)
+        log_density, stderr = density.log_density(rows, names, on_progress=on_progress)
     columns = {"log_density": log_density}
     if stderr.any():
         columns["stderr"] = stderr
-    if len(estimator.saved_.shape) > 1:
-        width = estimator.n_features_in_
+    if len(density.saved.shape) > 1:
+        width = density.width
         columns["bits_per_dimension"] = np.array(
             [bits_per_dimension(-value, width) for value in log_density]
         )
@@ -86,10 +85,10 @@ def run(arguments: Sequence[str]) -> None:
         write_rows(command.output, listed, list(columns), shape)
     if command.json:
         values = {
-            "log_partition_stderr": estimator.log_partition_stderr_,
+            "log_partition_stderr": density.saved.log_partition_stderr,
             "rows": len(log_density),
             "mean": log_density.mean(),
-            "warnings": estimator.saved_.warnings,
+            "warnings": density.saved.warnings,
         }
         if "bits_per_dimension" in columns:
             values["mean_bits_per_dimension"] = columns["bits_per_dimension"].mean()

@@ -17,9 +17,9 @@ from flowebm.cli.table import shares_table
 from flowebm.data import Dataset
 from flowebm.estimator import FlowEBM
 from flowebm.evaluation import class_shares
+from flowebm.progress import progress_counter
 from flowebm.refusal import Refused
 from flowebm.run import RunDirectory, plain
-from flowebm.training.progress import progress_counter
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> None:
             choice=choice_of({**options, "labels": labels}),
             allow_missing=estimator.missing == "marginalise",
         )
-        check_order(estimator, points.dataset.names, where)
+        check_order(estimator.saved_.columns, points.dataset.names, where)
         if points.dataset.labels is None:
             raise Refused(f"{where} has no column '{labels}': name its labels by --labels.")
         found = shares(estimator, points.dataset, seed=command.seed, quiet=command.quiet)

@@ -37,6 +37,7 @@ from flowebm.data.columns import Columns
 from flowebm.data.kinds import Kind, check_kind, kinds_of, parse_kind
 from flowebm.estimator import MIN_ROWS, FlowEBM
 from flowebm.evaluation.class_shares import label_names
+from flowebm.progress import progress_counter, progress_observer
 from flowebm.refusal import Refused
 from flowebm.report.plots import save_run_plots
 from flowebm.run import RunDirectory, first_difference, plain
@@ -45,7 +46,6 @@ from flowebm.training.devices import use_devices
 from flowebm.training.driver import Observers
 from flowebm.training.metrics import MetricsFile
 from flowebm.training.processes import all_or_none, is_first, of_every_process
-from flowebm.training.progress import progress_counter, progress_observer
 from flowebm.training.tensorboard import tensorboard_observer
 
 Command = TrainJoint | TrainBalanced | TrainEBFlow

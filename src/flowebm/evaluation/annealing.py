@@ -6,10 +6,6 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from blackjax.mcmc import mala
-from blackjax.smc import resampling, tempered
-from blackjax.smc.ess import ess_solver
-from blackjax.smc.solver import dichotomy
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
@@ -62,6 +58,11 @@ def pilot_schedule(
     Returns:
         The schedule; where its entry `n_steps` is not 1 the model was not reached.
     """
+    from blackjax.mcmc import mala
+    from blackjax.smc import resampling, tempered
+    from blackjax.smc.ess import ess_solver
+    from blackjax.smc.solver import dichotomy
+
     log_ratio = _log_ratio(model.unnormalized_log_prob, base.log_prob)
     kernel = tempered.build_kernel(
         base.log_prob, log_ratio, mala.build_kernel(), mala.init, resampling.systematic
@@ -127,6 +128,9 @@ def annealed_log_ratio(
 
     Source: Del Moral, Doucet, Jasra (2006), *Sequential Monte Carlo samplers*, section 3.
     """
+    from blackjax.mcmc import mala
+    from blackjax.smc import resampling, tempered
+
     kernel = tempered.build_kernel(
         log_start,
         _log_ratio(log_end, log_start),

@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from blackjax.diagnostics import psis_weights
-from blackjax.smc.ess import ess
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
@@ -160,6 +158,8 @@ def effective_sample_size(log_weights: Float[Array, " n"]) -> Scalar:
     Source: Kish (1965), *Survey sampling*; Owen (2013), *Monte Carlo theory, methods and examples*,
     section 9.3.
     """
+    from blackjax.smc.ess import ess
+
     return jnp.asarray(ess(log_weights))
 
 
@@ -181,6 +181,8 @@ def pareto_khat(log_weights: Float[Array, " n"]) -> Scalar:
     Source: Vehtari, Simpson, Gelman, Yao, Gabry (2024), *Pareto smoothed importance
     sampling*, JMLR 25(72).
     """
+    from blackjax.diagnostics import psis_weights
+
     n = log_weights.shape[0]
     _, khat = psis_weights(log_weights)
     tail = min(max(int(3 * n**0.5), 5), n // 5)

@@ -14,20 +14,15 @@ from flowebm.layers.layer import AbstractCompositeLayer as AbstractCompositeLaye
 from flowebm.layers.layer import AbstractConstantJacobianLayer as AbstractConstantJacobianLayer
 from flowebm.layers.layer import AbstractDataDependentLayer as AbstractDataDependentLayer
 from flowebm.layers.layer import AbstractLayer as AbstractLayer
-from flowebm.layers.leaky_relu import LeakyReLU as LeakyReLU
 from flowebm.layers.logistic_mixture_coupling import (
     LogisticMixtureCoupling as LogisticMixtureCoupling,
 )
 from flowebm.layers.lu_linear import LULinear as LULinear
 from flowebm.layers.monotone_inverse import invert_increasing as invert_increasing
-from flowebm.layers.permutation import Permutation as Permutation
 from flowebm.layers.preprocessing import Preprocessing as Preprocessing
-from flowebm.layers.sinh_arcsinh import SinhArcsinh as SinhArcsinh
 from flowebm.layers.smooth_leaky_relu import SmoothLeakyReLU as SmoothLeakyReLU
 from flowebm.layers.spline_coupling import SplineCoupling as SplineCoupling
 from flowebm.layers.split_prior import SplitPrior as SplitPrior
 from flowebm.layers.squeeze import Squeeze as Squeeze
-from flowebm.layers.stochastic_log_det import LogDetEstimate as LogDetEstimate
-from flowebm.layers.stochastic_log_det import stochastic_log_det as stochastic_log_det
 from flowebm.layers.triangular_linear import TriangularLinear as TriangularLinear
 from flowebm.layers.whitening import Whitening as Whitening

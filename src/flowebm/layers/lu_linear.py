@@ -15,8 +15,8 @@ class LULinear(AbstractConstantJacobianLayer):
     r"""The linear map $y = L U x + b$, $L$ unit lower and $U$ upper triangular.
 
     The factors are the parameters, so that inverse and log-determinant cost $O(D^2)$ and
-    $O(D)$. The diagonal of $U$ is positive and stored as its logarithm. Rows that need
-    exchanging are the business of a `Permutation` before or after.
+    $O(D)$. The diagonal of $U$ is positive and stored as its logarithm. Rows are
+    never exchanged.
 
     Args:
         factors: Both strict triangles in one array of shape `(D, D)`: $L$'s below the

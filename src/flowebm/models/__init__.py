@@ -1,5 +1,17 @@
 """Densities $p(x) \\propto e^{-E(x)}$ and the flows that propose for them."""
 
+from flowebm.compilation_cache import use_compilation_cache_by_default
+
+# Classes of saved models, for a process that imports nothing but what reads one.
+from flowebm.models import (  # noqa: F401
+    autoregressive,
+    bounded,
+    gaussian_mixture,
+    linear_change,
+    marginals,
+    stack,
+    subspace,
+)
 from flowebm.models.architecture import Architecture as Architecture
 from flowebm.models.architecture import Components as Components
 from flowebm.models.architecture import build as build
@@ -14,7 +26,6 @@ from flowebm.models.ebflow_architectures import convolutional_ebflow as convolut
 from flowebm.models.ebflow_architectures import coupling_ebflow as coupling_ebflow
 from flowebm.models.ebflow_architectures import fully_connected_ebflow as fully_connected_ebflow
 from flowebm.models.ebflow_architectures import glow_ebflow as glow_ebflow
-from flowebm.models.ebflow_log_normalizer import estimate_log_normalizer as estimate_log_normalizer
 from flowebm.models.energy import AbstractEnergyModel as AbstractEnergyModel
 from flowebm.models.energy import LogDensity as LogDensity
 from flowebm.models.energy import as_energy_model as as_energy_model
@@ -31,3 +42,6 @@ from flowebm.models.tilts import ConvTilt as ConvTilt
 from flowebm.models.tilts import MLPTilt as MLPTilt
 from flowebm.models.trainable import count_parameters as count_parameters
 from flowebm.models.trainable import partition_trainable as partition_trainable
+
+# Whatever of this library compiles a program imports its models first.
+use_compilation_cache_by_default()

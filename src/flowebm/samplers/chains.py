@@ -1,24 +1,26 @@
 """Run many chains of one algorithm, compiled end to end."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-from blackjax.base import SamplingAlgorithm
-from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
+from jaxtyping import PRNGKeyArray, PyTree
 
 from flowebm.refusal import Refused
 
+if TYPE_CHECKING:
+    from blackjax.base import SamplingAlgorithm
 
-def _position(state: Any, info: Any) -> ArrayTree:
+
+def _position(state: Any, info: Any) -> PyTree:
     del info
     return state.position
 
 
 def run_chains(
-    key: PRNGKey,
-    algorithm: SamplingAlgorithm,
-    positions: ArrayLikeTree,
+    key: PRNGKeyArray,
+    algorithm: "SamplingAlgorithm",
+    positions: PyTree,
     n_steps: int,
     *,
     thin: int = 1,

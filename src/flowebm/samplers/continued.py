@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import blackjax
 import equinox as eqx
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -59,6 +58,8 @@ def continue_chains(
 
 @eqx.filter_jit
 def _continue(key, model, proposal, positions, n_draws, n_local, step_size):
+    import blackjax
+
     log_density = model.unnormalized_log_prob
     algorithm = local_global.as_top_level_api(
         log_density,

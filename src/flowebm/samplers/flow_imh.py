@@ -1,16 +1,16 @@
 """Flow independence Metropolis-Hastings: global moves proposed by a flow."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-from blackjax.base import SamplingAlgorithm, build_sampling_algorithm
-from blackjax.mcmc.proposal import safe_energy_diff, static_binomial_sampling
-from blackjax.types import PRNGKey
-from jaxtyping import Scalar
+from jaxtyping import PRNGKeyArray, Scalar
 
 from flowebm.samplers import proposal as proposals
 from flowebm.samplers.proposal import Proposal, WeightedState
+
+if TYPE_CHECKING:
+    from blackjax.base import SamplingAlgorithm
 
 init = proposals.init
 
@@ -36,7 +36,7 @@ class FlowIMHInfo(NamedTuple):
 
 
 def transition(
-    rng_key: PRNGKey, state: WeightedState, candidate: WeightedState
+    rng_key: PRNGKeyArray, state: WeightedState, candidate: WeightedState
 ) -> tuple[WeightedState, FlowIMHInfo]:
     r"""Accept or reject a candidate that is already drawn and evaluated.
 
@@ -56,6 +56,8 @@ def transition(
     Source: Tierney (1994), *Markov chains for exploring posterior distributions*, for independence
     chains; Gabrié, Rotskoff, Vanden-Eijnden (2022), section 2, for flows in them.
     """
+    from blackjax.mcmc.proposal import safe_energy_diff, static_binomial_sampling
+
     log_weight = candidate.log_weight
     # Two infinite weights have no ratio; the chain then stays where it is.
     log_ratio = safe_energy_diff(log_weight, state.log_weight)  # pyright: ignore[reportArgumentType]
@@ -77,7 +79,7 @@ def build_kernel() -> Callable[..., tuple[WeightedState, FlowIMHInfo]]:
     """
 
     def kernel(
-        rng_key: PRNGKey,
+        rng_key: PRNGKeyArray,
         state: WeightedState,
         logdensity_fn: Callable[[Any], Scalar],
         proposal: Proposal,
@@ -92,7 +94,7 @@ def build_kernel() -> Callable[..., tuple[WeightedState, FlowIMHInfo]]:
 
 def as_top_level_api(
     logdensity_fn: Callable[[Any], Scalar], proposal: Proposal
-) -> SamplingAlgorithm:
+) -> "SamplingAlgorithm":
     """Flow independence Metropolis-Hastings as a blackjax algorithm.
 
     Args:
@@ -104,6 +106,8 @@ def as_top_level_api(
 
     Source: Gabrié, Rotskoff, Vanden-Eijnden (2022), section 2.
     """
+    from blackjax.base import build_sampling_algorithm
+
     return build_sampling_algorithm(
         build_kernel(), init, logdensity_fn, init_args=(proposal,), kernel_args=(proposal,)
     )

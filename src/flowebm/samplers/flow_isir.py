@@ -1,17 +1,18 @@
 """Flow i-SIR: iterated sampling-importance resampling with a flow's proposals."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from blackjax.base import SamplingAlgorithm, build_sampling_algorithm
-from blackjax.types import PRNGKey
-from jaxtyping import Array, Float, Scalar
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.refusal import Refused
 from flowebm.samplers import proposal as proposals
 from flowebm.samplers.proposal import Proposal, WeightedState
+
+if TYPE_CHECKING:
+    from blackjax.base import SamplingAlgorithm
 
 init = proposals.init
 
@@ -52,7 +53,7 @@ def _normalized_weights(log_weights: Float[Array, " n"]) -> Float[Array, " n"]:
 
 
 def transition(
-    rng_key: PRNGKey, state: WeightedState, candidates: WeightedState
+    rng_key: PRNGKeyArray, state: WeightedState, candidates: WeightedState
 ) -> tuple[WeightedState, FlowISIRInfo]:
     r"""Draw the next state from the current one and candidates already drawn and evaluated.
 
@@ -114,7 +115,7 @@ def build_kernel(n_proposals: int) -> Callable[..., tuple[WeightedState, FlowISI
         )
 
     def kernel(
-        rng_key: PRNGKey,
+        rng_key: PRNGKeyArray,
         state: WeightedState,
         logdensity_fn: Callable[[Any], Scalar],
         proposal: Proposal,
@@ -131,7 +132,7 @@ def build_kernel(n_proposals: int) -> Callable[..., tuple[WeightedState, FlowISI
 
 def as_top_level_api(
     logdensity_fn: Callable[[Any], Scalar], proposal: Proposal, n_proposals: int
-) -> SamplingAlgorithm:
+) -> "SamplingAlgorithm":
     """Flow i-SIR as a blackjax algorithm.
 
     Args:
@@ -147,6 +148,8 @@ def as_top_level_api(
 
     Source: Samsonov et al. (2022), algorithm 1.
     """
+    from blackjax.base import build_sampling_algorithm
+
     return build_sampling_algorithm(
         build_kernel(n_proposals),
         init,

@@ -7,8 +7,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from blackjax.base import SamplingAlgorithm
-from blackjax.mcmc import mala
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Scalar
 
@@ -171,6 +169,9 @@ def _impute(keys, model, points, missing, donors, step_size, numbers):
 
 def _chain(key, model, point, missing, donors, step_size, numbers) -> Imputation:
     """One chain of one point: its last state and its acceptance rates after the warm-up."""
+    from blackjax.base import SamplingAlgorithm
+    from blackjax.mcmc import mala
+
     n_steps, n_local, n_candidates = numbers
     deck_key, key = jr.split(key)
     deck = hot_deck(deck_key, point, missing, donors)

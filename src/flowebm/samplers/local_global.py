@@ -1,15 +1,16 @@
 """One global move by a flow, then local steps: mixing between modes and within them."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-from blackjax.base import SamplingAlgorithm, build_sampling_algorithm
-from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
-from jaxtyping import Scalar
+from jaxtyping import PRNGKeyArray, PyTree, Scalar
 
 from flowebm.refusal import Refused
 from flowebm.samplers.proposal import Proposal, WeightedState
+
+if TYPE_CHECKING:
+    from blackjax.base import SamplingAlgorithm
 
 
 class LocalGlobalState(NamedTuple):
@@ -26,7 +27,7 @@ class LocalGlobalState(NamedTuple):
     local_state: Any
 
     @property
-    def position(self) -> ArrayTree:
+    def position(self) -> PyTree:
         """The point, a pytree of arrays."""
         return self.local_state.position
 
@@ -49,9 +50,9 @@ class LocalGlobalInfo(NamedTuple):
 
 
 def init(
-    position: ArrayLikeTree,
+    position: PyTree,
     logdensity_fn: Callable[[Any], Scalar],
-    local_algorithm: SamplingAlgorithm,
+    local_algorithm: "SamplingAlgorithm",
 ) -> LocalGlobalState:
     """The state at a position: the local kernel's initial state.
 
@@ -90,11 +91,11 @@ def build_kernel(
     """
 
     def kernel(
-        rng_key: PRNGKey,
+        rng_key: PRNGKeyArray,
         state: LocalGlobalState,
         logdensity_fn: Callable[[Any], Scalar],
         proposal: Proposal,
-        local_algorithm: SamplingAlgorithm,
+        local_algorithm: "SamplingAlgorithm",
         n_local: int,
     ) -> tuple[LocalGlobalState, LocalGlobalInfo]:
         """Make one global move, then `n_local` local steps."""
@@ -123,9 +124,9 @@ def as_top_level_api(
     logdensity_fn: Callable[[Any], Scalar],
     proposal: Proposal,
     global_kernel: Callable,
-    local_algorithm: SamplingAlgorithm,
+    local_algorithm: "SamplingAlgorithm",
     n_local: int,
-) -> SamplingAlgorithm:
+) -> "SamplingAlgorithm":
     """A global move by a flow followed by local steps, as a blackjax algorithm.
 
     Args:
@@ -146,6 +147,8 @@ def as_top_level_api(
     Source: Samsonov et al. (2022), algorithm 2 (Ex²MCMC); Gabrié, Rotskoff,
     Vanden-Eijnden (2022), section 2.
     """
+    from blackjax.base import build_sampling_algorithm
+
     if n_local < 0:
         raise Refused(f"Got n_local={n_local}: pass the number of local steps, 0 or more.")
     return build_sampling_algorithm(

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
 
 #: Inner points of the segment between two peaks, and how far, in nats, the density may fall there
 #: below the lower of them for both to be of one mode.
@@ -59,6 +58,8 @@ def climb(start: np.ndarray, scale: np.ndarray, value_and_grad: ValueAndGrad) ->
         if not np.isfinite(value) or not np.all(np.isfinite(gradient)):
             return 1e30, np.zeros_like(y)
         return -value, -gradient * scale
+
+    from scipy.optimize import minimize
 
     found = minimize(
         descent, start / scale, jac=True, method="L-BFGS-B", options={"maxiter": MOST_STEPS}

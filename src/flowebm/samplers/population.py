@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from blackjax.mcmc import hmc, mala, nuts, random_walk
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
@@ -172,6 +171,8 @@ def _local_kernel(
     name: LocalKernel, logdensity_fn: Callable, step_size: Any, dimension: int
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """blackjax's `init` and a step `(key, state)` of the local kernel called `name`."""
+    from blackjax.mcmc import hmc, mala, nuts, random_walk
+
     inverse_mass = jnp.ones(dimension)
     if name == "nuts":
         kernel = nuts.build_kernel()

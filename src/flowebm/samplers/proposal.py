@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
-from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
-from jaxtyping import Array, Float, Scalar
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
 
 class Proposal(Protocol):
@@ -20,7 +19,7 @@ class Proposal(Protocol):
         """$\\log q(x)$ of one point, in nats."""
         ...
 
-    def sample_and_log_prob(self, key: PRNGKey, /) -> Any:
+    def sample_and_log_prob(self, key: PRNGKeyArray, /) -> Any:
         """One draw $y \\sim q$ and its $\\log q(y)$, in nats."""
         ...
 
@@ -34,7 +33,7 @@ class FunctionProposal(NamedTuple):
     """
 
     log_prob: Callable[[Any], Any]
-    sample_and_log_prob: Callable[[PRNGKey], Any]
+    sample_and_log_prob: Callable[[PRNGKeyArray], Any]
 
 
 class WeightedState(NamedTuple):
@@ -52,7 +51,7 @@ class WeightedState(NamedTuple):
             did not itself draw costs an inversion.
     """
 
-    position: ArrayTree
+    position: PyTree
     logdensity: Any
     proposal_log_prob: Any
 
@@ -68,7 +67,7 @@ class WeightedState(NamedTuple):
 
 
 def init(
-    position: ArrayLikeTree, logdensity_fn: Callable[[Any], Scalar], proposal: Proposal
+    position: PyTree, logdensity_fn: Callable[[Any], Scalar], proposal: Proposal
 ) -> WeightedState:
     """The state at a position: one evaluation of the density and one of the proposal.
 
@@ -84,7 +83,7 @@ def init(
 
 
 def draw(
-    rng_key: PRNGKey, logdensity_fn: Callable[[Any], Scalar], proposal: Proposal
+    rng_key: PRNGKeyArray, logdensity_fn: Callable[[Any], Scalar], proposal: Proposal
 ) -> WeightedState:
     """A fresh candidate $y \\sim q$, evaluated: one draw and one evaluation of the density.
 

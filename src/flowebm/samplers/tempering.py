@@ -3,9 +3,6 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from blackjax.smc import resampling
-from blackjax.smc.ess import ess_solver
-from blackjax.smc.solver import dichotomy
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 #: What a log-ratio counts as where the target has no mass: 0 · (-inf) would be no number.
@@ -58,6 +55,10 @@ def temperature_step(
     Source: Jasra, Stephens, Doucet, Tsagaris (2011), *Inference for Lévy-driven stochastic
     volatility models via adaptive sequential Monte Carlo*, section 4.
     """
+    from blackjax.smc import resampling
+    from blackjax.smc.ess import ess_solver
+    from blackjax.smc.solver import dichotomy
+
     remaining = 1 - temperature
     increment = ess_solver(lambda ratios: ratios, log_ratios, target_ess, remaining, dichotomy)
     # The solver has no answer where the population excludes the target altogether.

@@ -1,14 +1,14 @@
 """The unadjusted Langevin algorithm: the local kernel of persistent contrastive divergence."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from blackjax.base import SamplingAlgorithm, build_sampling_algorithm
-from blackjax.mcmc.diffusions import DiffusionState, overdamped_langevin
-from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
-from jaxtyping import Scalar
+from jaxtyping import PRNGKeyArray, PyTree, Scalar
+
+if TYPE_CHECKING:
+    from blackjax.base import SamplingAlgorithm
 
 
 class ULAState(NamedTuple):
@@ -21,9 +21,9 @@ class ULAState(NamedTuple):
             costs one gradient.
     """
 
-    position: ArrayTree
+    position: PyTree
     logdensity: Any
-    logdensity_grad: ArrayTree
+    logdensity_grad: PyTree
 
 
 class ULAInfo(NamedTuple):
@@ -38,7 +38,7 @@ class ULAInfo(NamedTuple):
     is_accepted: Any
 
 
-def init(position: ArrayLikeTree, logdensity_fn: Callable[[Any], Scalar]) -> ULAState:
+def init(position: PyTree, logdensity_fn: Callable[[Any], Scalar]) -> ULAState:
     """The state at a position: one evaluation of the density and its gradient.
 
     Args:
@@ -61,9 +61,10 @@ def build_kernel() -> Callable[..., tuple[ULAState, ULAInfo]]:
 
     Source: Roberts, Tweedie (1996), section 1.4.1.
     """
+    from blackjax.mcmc.diffusions import DiffusionState, overdamped_langevin
 
     def kernel(
-        rng_key: PRNGKey,
+        rng_key: PRNGKeyArray,
         state: ULAState,
         logdensity_fn: Callable[[Any], Scalar],
         step_size: Any,
@@ -76,7 +77,9 @@ def build_kernel() -> Callable[..., tuple[ULAState, ULAInfo]]:
     return kernel
 
 
-def as_top_level_api(logdensity_fn: Callable[[Any], Scalar], step_size: float) -> SamplingAlgorithm:
+def as_top_level_api(
+    logdensity_fn: Callable[[Any], Scalar], step_size: float
+) -> "SamplingAlgorithm":
     r"""The unadjusted Langevin algorithm as a blackjax algorithm.
 
     Without a Metropolis correction it samples a density that differs from the target by
@@ -91,4 +94,6 @@ def as_top_level_api(logdensity_fn: Callable[[Any], Scalar], step_size: float) -
 
     Source: Roberts, Tweedie (1996), section 1.4.1.
     """
+    from blackjax.base import build_sampling_algorithm
+
     return build_sampling_algorithm(build_kernel(), init, logdensity_fn, kernel_args=(step_size,))

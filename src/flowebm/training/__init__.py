@@ -1,5 +1,6 @@
 """The loops: balanced training, its baseline, score matching and sampling, on one driver."""
 
+from flowebm.progress import progress_observer as progress_observer
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer as AdaptiveSamplingTrainer
 from flowebm.training.balanced import BalancedOptions as BalancedOptions
 from flowebm.training.balanced import BalancedTrainer as BalancedTrainer
@@ -21,7 +22,6 @@ from flowebm.training.flow import fit_flow as fit_flow
 from flowebm.training.joint_options import JointOptions as JointOptions
 from flowebm.training.metrics import MetricsFile as MetricsFile
 from flowebm.training.metrics import read_metrics as read_metrics
-from flowebm.training.progress import progress_observer as progress_observer
 from flowebm.training.result import FitResult as FitResult
 from flowebm.training.sampling import sample as sample
 from flowebm.training.sampling_options import SamplingOptions as SamplingOptions

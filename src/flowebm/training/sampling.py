@@ -34,6 +34,7 @@ from flowebm.models.elliptical_mixture import EllipticalMixture
 from flowebm.models.flows import make_flow
 from flowebm.models.unconstrained import UnconstrainedDensity
 from flowebm.models.wide_start import WideStart
+from flowebm.progress import OnBlock, progress_observer
 from flowebm.refusal import Refused
 from flowebm.samplers.assisted_draws import (
     AssistedDraws,
@@ -53,7 +54,6 @@ from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer
 from flowebm.training.density_calls import DensityCalls
 from flowebm.training.driver import Limits, Observers, drive
 from flowebm.training.optimizers import clipped_adam
-from flowebm.training.progress import OnBlock, progress_observer
 from flowebm.training.sampling_checkpoint import SamplingCheckpoint
 from flowebm.training.sampling_options import TARGET_ACCEPTANCE, SamplingOptions
 from flowebm.training.sampling_proposal import (

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from flowebm.progress import OnBlock
 from flowebm.refusal import Refused
-from flowebm.training.progress import OnBlock
 
 
 @contextmanager

@@ -3,17 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
 
 OnBlock = Callable[[str, dict[str, Any], int], None]
 OnProgress = Callable[[int, int], None]
@@ -23,7 +16,7 @@ _LINE_INTERVAL = 10.0
 
 
 @contextmanager
-def progress_observer(console: Console | None = None, quiet: bool = False) -> Iterator[OnBlock]:
+def progress_observer(console: "Console | None" = None, quiet: bool = False) -> Iterator[OnBlock]:
     """Show a run's progress, with the validation NLL and the ESS as they are now.
 
     On a terminal each stage has a bar; elsewhere a line is printed every ten seconds at
@@ -37,10 +30,11 @@ def progress_observer(console: Console | None = None, quiet: bool = False) -> It
         A function of the stage, its row of metrics and the total of iterations expected, as
         `Observers.on_block` has them.
     """
-    console = console or Console(stderr=True)
     if quiet:
         yield lambda stage, row, total: None
-    elif console.is_terminal:
+        return
+    console = console or _standard_error()
+    if console.is_terminal:
         with _bars(console) as on_block:
             yield on_block
     else:
@@ -50,7 +44,7 @@ def progress_observer(console: Console | None = None, quiet: bool = False) -> It
 
 @contextmanager
 def progress_counter(
-    task: str, console: Console | None = None, quiet: bool = False
+    task: str, console: "Console | None" = None, quiet: bool = False
 ) -> Iterator[OnProgress]:
     """Show the progress of a task that counts what it has done.
 
@@ -65,17 +59,26 @@ def progress_counter(
     Yields:
         A function of what is done and what there is to do.
     """
-    console = console or Console(stderr=True)
+    if quiet:
+        yield lambda done, total: None
+        return
+    console = console or _standard_error()
     started = time.monotonic()
     observer = _lines(console, patient=True)
-    if quiet or console.is_terminal:
-        observer = progress_observer(console, quiet)
+    if console.is_terminal:
+        observer = progress_observer(console)
     with observer as on_block:
 
         def on_progress(done: int, total: int) -> None:
             on_block(task, {"iteration": done, "seconds": time.monotonic() - started}, total)
 
         yield on_progress
+
+
+def _standard_error() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 def _measures(row: dict[str, Any]) -> str:
@@ -90,7 +93,16 @@ def _measures(row: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _bars(console: Console) -> Iterator[OnBlock]:
+def _bars(console: "Console") -> Iterator[OnBlock]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     tasks: dict[str, TaskID] = {}
     progress = Progress(
         TextColumn("{task.description}"),
@@ -121,7 +133,7 @@ def _bars(console: Console) -> Iterator[OnBlock]:
 
 
 @contextmanager
-def _lines(console: Console, *, patient: bool = False) -> Iterator[OnBlock]:
+def _lines(console: "Console", *, patient: bool = False) -> Iterator[OnBlock]:
     """Lines; a patient observer says nothing about what is over within an interval."""
     pending: tuple[str, str] | None = None
     last_line = time.monotonic() if patient else -float("inf")

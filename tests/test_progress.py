@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from flowebm.training import progress
-from flowebm.training.progress import progress_counter, progress_observer
+from flowebm import progress
+from flowebm.progress import progress_counter, progress_observer
 
 
 def row(iteration, **more):
