@@ -206,6 +206,31 @@ def zuko(train, validation, seconds: float, key: int) -> Fitted:
     return Fitted(log_density, score, False, sample, None, {"setting": name}, n_shares)
 
 
+def mixture(train, validation, seconds: float, key: int) -> Fitted:
+    """scikit-learn's mixture of Gaussians, of 1 to 128 components by validation points."""
+    from sklearn.mixture import GaussianMixture
+
+    started, best = time.monotonic(), (-np.inf, None)
+    for components in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128):
+        density = GaussianMixture(components, random_state=key).fit(train)
+        best = max(best, (density.score(validation), density), key=lambda candidate: candidate[0])
+        if time.monotonic() - started > seconds:
+            break
+    density = best[1]
+    precisions = density.precisions_
+
+    def score(rows):
+        pulls = np.einsum("kij,nkj->nki", precisions, density.means_ - rows[:, None])
+        return np.einsum("nk,nki->ni", density.predict_proba(rows), pulls)
+
+    def sample(seed, n):
+        density.random_state = seed
+        return np.random.default_rng(seed).permutation(density.sample(n)[0])
+
+    notes = {"components": density.n_components}
+    return Fitted(density.score_samples, score, False, sample, None, notes)
+
+
 def kernel(train, validation, seconds: float, key: int) -> Fitted:
     """scikit-learn's kernel density, its bandwidth chosen on the validation points."""
     from scipy.special import logsumexp
@@ -250,6 +275,7 @@ METHODS = {
     "flowjax coupling": lambda *given: flowjax("coupling", *given),
     "flowjax autoregressive": lambda *given: flowjax("autoregressive", *given),
     "zuko NSF": zuko,
+    "GaussianMixture": mixture,
     "KernelDensity": kernel,
     "torchebm PCD": lambda *given: persistent("torchebm", *given),
     "ebmkit PCD": lambda *given: persistent("ebmkit", *given),

@@ -95,7 +95,7 @@ def draw_density(results: dict[str, Any]) -> bool:
         middle = [(max(median(c["kl"] for c in found), 1e-4), y + shift) for y, found in rows]
         if not points:
             continue
-        style = {"color": f"C{number}", "marker": "osD^vP*Xd"[number]}
+        style = {"color": f"C{number}", "marker": "osD^vP*Xdp"[number]}
         axes.scatter(*zip(*points, strict=True), s=12, alpha=0.4, **style)
         axes.scatter(*zip(*middle, strict=True), s=40, label=method, **style)
     axes.set(xscale="log", xlabel="KL from the truth (nats); large: the median over keys")

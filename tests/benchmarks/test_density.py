@@ -3,8 +3,12 @@
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
+from jax.scipy.stats import multivariate_normal
 from scipy.integrate import trapezoid
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -24,18 +28,43 @@ def check_score(fitted, rows):
     )
 
 
-def test_a_kernel_density_and_its_score():
+@pytest.mark.parametrize("method", ["KernelDensity", "GaussianMixture"])
+def test_a_peers_density_and_its_score(method):
     from density_methods import METHODS
 
     rng = np.random.default_rng(0)
     train = rng.normal(size=(300, 2))
-    fitted = METHODS["KernelDensity"](train, rng.normal(size=(100, 2)), 5.0, 0)
+    fitted = METHODS[method](train, rng.normal(size=(100, 2)), 5.0, 0)
     check_score(fitted, rng.normal(size=(7, 2)))
     axis = np.linspace(-8, 8, 81)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     density = np.exp(fitted.log_density(grid)).reshape(81, 81)
     assert trapezoid(trapezoid(density, axis), axis) == pytest.approx(1.0, abs=1e-3)
     assert fitted.sample(0, 5).shape == (5, 2)
+
+
+@pytest.mark.parametrize("name", ["bananas", "unequal", "helix", "copula"])
+def test_a_density_is_that_of_its_draws(name):
+    r"""$\mathbb E_p[g/p] = 1$ for any normal $g$ within $p$: z-test at 5 standard errors.
+
+    Narrower than a tenth of the draws, so that the ratio is bounded. A density that is a tenth
+    too high everywhere fails.
+    """
+    from density_targets import TARGETS
+
+    with jax.enable_x64(True):
+        target = TARGETS[name]()
+        draws = target.sample(jr.key(0), (200_000,))
+        log_prob = jax.jit(jax.vmap(target.log_prob))(draws)
+        distance = lambda point: jnp.linalg.norm(draws - point, axis=1)
+        centre = draws[jnp.argmin(distance(jnp.median(draws, axis=0)))]
+        near = draws[jnp.argsort(distance(centre))[:20_000]]
+        narrow = 0.5 * jnp.cov(near.T)
+        log_ratio = multivariate_normal.logpdf(draws, near.mean(axis=0), narrow) - log_prob
+        ratio = np.exp(np.asarray(log_ratio))
+    error = ratio.std() / len(ratio) ** 0.5
+    assert error < 0.02
+    assert abs(ratio.mean() - 1) < 5 * error
 
 
 def record(kl, weights=None):

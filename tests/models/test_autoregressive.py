@@ -136,3 +136,13 @@ def test_a_single_column():
     mass = jnp.exp(jax.vmap(model.log_prob)(side[:, None])).sum() * (side[1] - side[0])
     assert float(mass) == pytest.approx(1, abs=1e-3)
     assert model.sample(jr.key(1), (4,)).shape == (4, 1)
+
+
+def test_draws_are_finite_however_wild_the_network_is():
+    """What a draw far out makes of the next coordinate must not grow from one to the next."""
+    network = AutoregressiveMixture(np.arange(20), width=32, components=3, key=jr.key(0))
+    weights = 10 * jr.normal(jr.key(1), network.readout.shape)
+    wild = eqx.tree_at(lambda m: m.readout, network, weights)
+    draws = jax.vmap(wild.sample)(jr.split(jr.key(2), 500))
+    assert jnp.isfinite(draws).all()
+    assert jnp.isfinite(jax.vmap(wild.log_prob)(draws)).all()

@@ -12,8 +12,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from flowebm.models.recipe import register
 
-#: Least scale of a logistic distribution, in units of the coordinate.
-LEAST_SCALE = 1e-5
+#: Least and largest scale of a logistic distribution, in units of the coordinate.
+LEAST_SCALE, LARGEST_SCALE = 1e-5, 10.0
+
+#: Distance from zero at which hidden units see every coordinate that is further out: what they make
+#: of points beyond all data would grow from coordinate to coordinate of a draw, to infinity.
+FARTHEST = 8.0
 
 #: Ridge of the regressions that the network starts from.
 RIDGE = 1e-6
@@ -125,7 +129,8 @@ class AutoregressiveMixture(AbstractDistribution):
     ) -> Float[Array, " width"]:
         """The last hidden layer."""
         sees, passes, _ = self._masks(self.embed.shape[1])
-        h = self._inputs(x) @ (self.embed * sees) + self.embed_bias
+        near = jnp.clip(self._inputs(x), -FARTHEST, FARTHEST)
+        h = near @ (self.embed * sees) + self.embed_bias
         for i in range(self.hidden.shape[0]):
             (first, second), (b1, b2) = self.hidden[i] * passes, self.hidden_bias[i]
             update = jax.nn.silu(jax.nn.silu(h) @ first + b1)
@@ -157,6 +162,7 @@ class AutoregressiveMixture(AbstractDistribution):
     @staticmethod
     def _conditional(out: Float[Array, "*d 3 k"], shift: Float[Array, "*d"]) -> Conditional:
         log_scales = jnp.log(LEAST_SCALE) + jax.nn.softplus(out[..., 2, :] - jnp.log(LEAST_SCALE))
+        log_scales = jnp.minimum(log_scales, jnp.log(LARGEST_SCALE))
         log_weights = jax.nn.log_softmax(out[..., 0, :], axis=-1)
         return Conditional(log_weights, out[..., 1, :] + shift[..., None], log_scales)
 

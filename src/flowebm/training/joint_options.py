@@ -65,7 +65,7 @@ class JointOptions:
     network_weight_decay: NotNegative = 0.1
     network_batch_size: Count = 256
     subspace_columns: Count = 8
-    energy_columns: AnyCount = 10
+    energy_columns: AnyCount = 6
     energy_bound: Positive = 3.0
     first_bound: Positive = 1.0
     second_bound: Positive = 3.0
