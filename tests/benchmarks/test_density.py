@@ -56,9 +56,9 @@ def test_a_density_is_that_of_its_draws(name):
         target = TARGETS[name]()
         draws = target.sample(jr.key(0), (200_000,))
         log_prob = jax.jit(jax.vmap(target.log_prob))(draws)
-        distance = lambda point: jnp.linalg.norm(draws - point, axis=1)
-        centre = draws[jnp.argmin(distance(jnp.median(draws, axis=0)))]
-        near = draws[jnp.argsort(distance(centre))[:20_000]]
+        middle = jnp.median(draws, axis=0)
+        centre = draws[jnp.argmin(jnp.linalg.norm(draws - middle, axis=1))]
+        near = draws[jnp.argsort(jnp.linalg.norm(draws - centre, axis=1))[:20_000]]
         narrow = 0.5 * jnp.cov(near.T)
         log_ratio = multivariate_normal.logpdf(draws, near.mean(axis=0), narrow) - log_prob
         ratio = np.exp(np.asarray(log_ratio))

@@ -241,3 +241,13 @@ def test_weights_count_as_copies_do():
     copied = Columns.fit(copies, {}, ("x",)).columns[0]
     assert [level.value for level in weighted.levels] == [0.0]
     assert weighted.levels[0].high == pytest.approx(copied.levels[0].high, abs=0.15)
+
+
+def test_a_rare_value_alone_between_two_piles_is_one_as_well():
+    rng = np.random.default_rng(0)
+    rows = rng.choice([0.1, 0.7, 2.1, np.nan], (5000, 1), p=[0.25, 0.005, 0.25, 0.495])
+    rows = np.where(np.isnan(rows), rng.normal(100, 10, rows.shape), rows)
+    columns = Columns.fit(rows, {}, ["x"])
+    drawn = columns.inverse_rows(columns.boxes(rows).draw(rng))
+    np.testing.assert_allclose(drawn, rows, atol=1e-4)
+    np.testing.assert_array_equal(drawn[rows < 3], rows[rows < 3])

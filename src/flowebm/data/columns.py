@@ -569,6 +569,11 @@ def _around(
     """Lone values, and the intervals beside and between them that rows are in."""
     half = 0.5 if is_whole else 0.0
     pieces: list[Any] = []
+    if not is_whole:
+        # Between two values that are piled up there may be one that is not, and nothing else.
+        between = (x[(x > start) & (x < end)] for start, end in pairwise([low, *atoms, high]))
+        lone = [float(rows[0]) for rows in between if len(rows) and (rows == rows[0]).all()]
+        atoms = sorted([*atoms, *lone])
     ends = [low, *atoms, high]
     for i, (start, end) in enumerate(pairwise(ends)):
         if i > 0:

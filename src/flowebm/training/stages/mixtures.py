@@ -30,12 +30,15 @@ N_FOLDS, N_STARTS = 5, 5
 #: Starts of mixtures of few components where rows are many, and the rows that choose one.
 MANY_STARTS, SOME_ROWS = 3, 4000
 
+#: Nats that fewer components may cost, where single points make the standard error large.
+MOST_LOSS = 0.01
+
 #: Components that are tried whatever fewer were worth.
 LEAST_TRIED = 8
 
 #: What is added to variances of whitened points where rows are many: enough for single points, and
 #: so little that clusters narrower than a thousandth of the table's width keep theirs.
-RIDGE, LEAST_RIDGE = 1e-6, 1e-10
+RIDGE, LEAST_RIDGE = 1e-6, 1e-8
 
 #: Iterations of EM, and nats a row that one must gain for another to follow.
 ITERATIONS, TOLERANCE = 60, 3e-4
@@ -365,7 +368,8 @@ def _by_doubling(
         trial
         for trial in trials
         if trial.parameters is not None
-        and best.score - trial.score <= _stderr(best.of_held_out - trial.of_held_out, weights[1])
+        and best.score - trial.score
+        <= min(MOST_LOSS, _stderr(best.of_held_out - trial.of_held_out, weights[1]))
     ]
     return cast(Parameters, max(enough, key=lambda trial: trial.minus_components).parameters)
 
