@@ -46,6 +46,30 @@ def test_the_shares_of_a_model_are_found_within_their_errors(labelled, shares):
     assert found.differ.any() == (shares != [0.7, 0.2, 0.1])
 
 
+def test_the_rare_of_many_classes_are_found():
+    """Twenty clusters of 16 to 0.3% in ten columns, far apart: boosted trees lost some of them.
+
+    A share's relative error is (1/n + 1/m)^½ of its rows and samples; five of them.
+    """
+    rng = np.random.default_rng(0)
+    shares = np.geomspace(0.16, 0.003, 20)
+    shares /= shares.sum()
+    centers = 2 * rng.normal(size=(20, 10))
+
+    class Clusters:
+        def sample(self, n_samples=1, *, random_state=None):
+            rng = np.random.default_rng(random_state)
+            self.classes = rng.choice(20, n_samples, p=shares)
+            return centers[self.classes] + 0.5 * rng.normal(size=(n_samples, 10))
+
+    clusters = Clusters()
+    X = clusters.sample(10_000, random_state=1)
+    found = class_shares(clusters, X, clusters.classes, n_samples=5000)
+    errors = np.sqrt(1 / (10_000 * found.data) + 1 / (5000 * found.data))
+    assert (np.abs(found.ratio - 1) < 5 * errors).all()
+    assert (found.recall > 0.8).all()
+
+
 def test_classes_that_cannot_be_told_apart_are_named(labelled):
     X, classes = labelled
     labels = np.where(classes == 1, "far", np.where(np.arange(2000) % 2, "odd", "even"))

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from flowebm.evaluation.estimate import EstimateWarning
 from flowebm.refusal import Refused
 
-#: Parts of the rows, each of which judges a classifier that was trained on the others.
-N_FOLDS = 5
+#: Trees of the forest.
+N_TREES = 100
 
 #: Rows that classifiers are trained on at most: where there are more, as many of each class as
 #: leave room for the rarest.
@@ -91,9 +91,9 @@ def class_shares(
 ) -> ClassShares:
     r"""The share of each class in labelled rows, and in a model that has not seen the labels.
 
-    Classifiers (gradient-boosted trees) are trained on four fifths of the rows each. On the rest
-    they give rows of the class $j$ the mean probability $C_{jk}$ for the class $k$, and samples of
-    the model the mean probability $m_k$. The model's shares $\pi$ are those that explain it,
+    A random forest is trained on the rows. Its trees give rows of the class $j$ that they have not
+    seen the mean probability $C_{jk}$ for the class $k$, and samples of the model the mean
+    probability $m_k$. The model's shares $\pi$ are those that explain it,
 
     $$\min_\pi \| C^\top \pi - m \|^2, \qquad \pi \ge 0,\; \textstyle\sum_j \pi_j = 1,$$
 
@@ -116,12 +116,11 @@ def class_shares(
         EstimateWarning: If a class has fewer than ten rows.
 
     Source: Lipton, Wang, Smola (2018), *Detecting and correcting for label shift with black box
-    predictors*; Efron and Tibshirani (1993) for the errors.
+    predictors*; Breiman (2001), *Random forests*, for rows out of the bag; Efron and Tibshirani
+    (1993) for the errors.
     """
     # Takes seconds to import, and nothing else needs it.
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.model_selection import StratifiedKFold
-    from threadpoolctl import threadpool_limits
+    from sklearn.ensemble import RandomForestClassifier
 
     names = label_names(labels)
     rows = np.asarray(X, np.float64)
@@ -152,27 +151,12 @@ def class_shares(
         raise Refused("Of some class every row has gaps: leave columns out, or that class.")
     n = len(codes)
     samples = np.asarray(model.sample(n_samples, random_state=random_state), np.float64)
-    of_rows, of_samples = np.zeros((n, k)), np.zeros((n_samples, k))
-    # Threads that wait for each other on a busy machine take minutes for what one does in seconds.
-    with warnings.catch_warnings(), threadpool_limits(1):
-        # Of classes with fewer rows than there are parts: said above.
-        warnings.simplefilter("ignore", UserWarning)
-        folds = StratifiedKFold(
-            min(N_FOLDS, int(counts.max())), shuffle=True, random_state=random_state
-        )
-        for i, (others, held_out) in enumerate(folds.split(rows, codes)):
-            classifier = HistGradientBoostingClassifier(
-                max_iter=50,
-                learning_rate=0.2,
-                max_leaf_nodes=15,
-                early_stopping=cast(Any, False),
-                random_state=random_state,
-            )
-            classifier.fit(rows[others], codes[others])
-            seen = np.asarray(classifier.classes_, int)
-            some = np.arange(i, n_samples, folds.get_n_splits())
-            of_rows[np.ix_(held_out, seen)] = classifier.predict_proba(rows[held_out])
-            of_samples[np.ix_(some, seen)] = classifier.predict_proba(samples[some])
+    # Boosted trees lose the rare ones of many classes.
+    forest = RandomForestClassifier(
+        N_TREES, oob_score=True, n_jobs=cast(Any, -1), random_state=random_state
+    ).fit(rows, codes)
+    of_rows = np.nan_to_num(forest.oob_decision_function_)
+    of_samples = forest.predict_proba(samples)
 
     is_of_class = (codes == np.arange(k)[:, None]).astype(float)
 
