@@ -3,12 +3,13 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import paramax
 import pytest
 
 from flowebm.models.activations import ACTIVATIONS
-from flowebm.models.tilts import ConvTilt, MLPTilt
+from flowebm.models.tilts import ConvTilt, MLPTilt, sharper
 
 KEY = jax.random.key(0)
 
@@ -116,3 +117,12 @@ def test_unknown_activations_and_points_that_are_no_images_are_refused():
         mlp(activation="relu")
     with pytest.raises(ValueError, match=r"\(channels, height, width\); got \(4,\)"):
         ConvTilt((4,), key=KEY)
+
+
+@pytest.mark.parametrize(("columns", "factor"), [(2, 3.0), (4, 1.5), (9, 1.0)])
+def test_of_few_columns_a_sharper_tilt_has_a_larger_first_layer(columns, factor):
+    tilt = MLPTilt((columns,), width=8, depth=2, key=jr.key(0))
+    first, second = sharper(tilt, columns).layers
+    np.testing.assert_allclose(first.weight, factor * tilt.layers[0].weight, rtol=1e-6)
+    np.testing.assert_allclose(first.bias, factor * tilt.layers[0].bias, rtol=1e-6)
+    np.testing.assert_array_equal(second.weight, tilt.layers[1].weight)

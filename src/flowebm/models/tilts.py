@@ -120,18 +120,15 @@ def sharper(tilt: Callable[[Array], Scalar], columns: int) -> Callable[[Array], 
     functions*, section 3.2, for what first weights decide.
     """
 
-    def first(tree):
-        is_mlp = [
-            node for node in jax.tree.leaves(tree, is_leaf=_is_mlp) if isinstance(node, MLPTilt)
-        ]
-        return is_mlp[0].layers[0] if is_mlp else None
-
     factor = max(1.0, 6.0 / columns)
-    if first(tilt) is None:
-        return tilt
-    return eqx.tree_at(
-        lambda tree: (first(tree).weight, first(tree).bias), tilt, replace_fn=lambda x: factor * x
-    )
+
+    def sharpened(node):
+        if not _is_mlp(node):
+            return node
+        first = jax.tree.map(lambda weights: factor * weights, node.layers[0])
+        return eqx.tree_at(lambda mlp: mlp.layers[0], node, first)
+
+    return jax.tree.map(sharpened, tilt, is_leaf=_is_mlp)
 
 
 def _is_mlp(node: object) -> bool:

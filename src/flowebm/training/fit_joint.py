@@ -238,7 +238,8 @@ class _Joint:
     ) -> Iterator[Candidate]:
         """A mixture of `least` to `most` Gaussians, if there is time."""
         most = min(most or self.options.most_gaussians, self.options.most_gaussians)
-        if self.budget.is_spent(reserve=0.6) or least > most:
+        reserve = 0.6 if least == 1 else 0.4
+        if self.budget.is_spent(reserve=reserve) or least > most:
             return
         weights = self.rows.weights
         fitted = fit_mixture(
@@ -250,7 +251,7 @@ class _Joint:
             least_components=least,
             most_components=most,
             gap=gap,
-            out_of_time=lambda: self.budget.is_spent(reserve=0.6),
+            out_of_time=lambda: self.budget.is_spent(reserve=reserve),
         )
         density = fitted.mixture if wrap is None else wrap(fitted.mixture)
         yield Candidate.of(f"{name} of {fitted.components}", density, self.rows)
@@ -336,7 +337,9 @@ class _Joint:
         found = list(candidates)
         for number in numbers if found else range(1):
             name = f"network-{number + 1}"
-            if found and self.budget.is_spent(reserve=0.2):
+            # Of few columns an energy is worth more than a second network.
+            is_few = number > 0 and (active or rows.shape[0]) <= options.energy_columns
+            if found and self.budget.is_spent(reserve=0.5 if is_few else 0.2):
                 return
             if number > 0 and not self._is_worthwhile(f"network-{number}", found):
                 return
@@ -409,7 +412,7 @@ class _Joint:
                     weight_decay=options.weight_decay,
                     batch_size=options.batch_size,
                     max_steps=steps if self.max_steps is None else min(steps, self.max_steps),
-                    time_budget=self.budget.part(0.2),
+                    time_budget=self.budget.part(0.2 if reference is None else 0.6),
                     stage=stage,
                     observers=self.observers,
                 )
