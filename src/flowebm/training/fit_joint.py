@@ -197,8 +197,8 @@ class _Joint:
     def mixtures(self) -> Iterator[Candidate]:
         """Mixtures of few Gaussians, of the columns and of their marginal transforms."""
         if self.are_columns:
-            for name in self._spaces():
-                yield from self._mixture(name, *self._spaces()[name], most=FEW_GAUSSIANS)
+            for name, space in self._spaces().items():
+                yield from self._mixture(name, *space, most=FEW_GAUSSIANS)
 
     def large_mixture(self, candidates: Sequence[Candidate]) -> Iterator[Candidate]:
         """A mixture of many Gaussians, where that may come up to what else there is."""
