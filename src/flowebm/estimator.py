@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from flowjax.bijections import Invert
-from flowjax.distributions import AbstractDistribution, Transformed
+from flowjax.distributions import AbstractDistribution
 from jaxtyping import Float, PRNGKeyArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
@@ -41,7 +40,7 @@ from flowebm.models.architecture import (
 from flowebm.models.ebflow import EBFlow
 from flowebm.models.ebflow_architecture import EBFlowArchitecture, build_ebflow
 from flowebm.models.pickled import from_bytes, to_bytes
-from flowebm.models.preprocessed import PreprocessedModel
+from flowebm.models.preprocessed import PreprocessedDistribution, PreprocessedModel
 from flowebm.models.saved import SavedModel, load_model, save_model
 from flowebm.models.tilted import EnergyModel
 from flowebm.options import Count, Positive, Range, Share, check_options
@@ -637,7 +636,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
         In numpyro it is used through `flowjax.experimental.numpyro.sample`.
 
         Returns:
-            A distribution with a normalised `log_prob`, and `sample`.
+            A distribution with a normalised `log_prob`, which is that of `score_samples` for NumPy
+            arrays, and `sample`.
         """
         check_is_fitted(self, "model_")
         if self._density.has_probabilities:
@@ -648,7 +648,9 @@ class FlowEBM(DensityMixin, BaseEstimator):
         if isinstance(self.saved_.model, EBFlow):
             # The proposal in the units of the data is then the model itself.
             return self.flow_
-        return NormalisedModel(self.model_, self.flow_, self.log_partition_)
+        saved = self.saved_
+        standardised = NormalisedModel(saved.model, saved.proposal, self.log_partition_)
+        return PreprocessedDistribution(standardised, saved.preprocessing)
 
     def save(self, directory: str | Path) -> None:
         """Write the fitted model to `model.safetensors` and `model.json` in a folder.
@@ -719,7 +721,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             self.model_, self.flow_ = saved.model, saved.proposal
         else:
             self.model_ = PreprocessedModel(saved.model, saved.preprocessing)
-            self.flow_ = Transformed(saved.proposal, Invert(saved.preprocessing))
+            self.flow_ = PreprocessedDistribution(saved.proposal, saved.preprocessing)
         self.log_partition_ = saved.log_partition
         self.log_partition_stderr_ = saved.log_partition_stderr
         self.n_features_in_ = int(np.prod(saved.shape))

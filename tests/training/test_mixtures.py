@@ -122,6 +122,16 @@ def test_a_column_that_is_nearly_another():
     assert found == pytest.approx(truth, abs=0.1)
 
 
+def test_many_components_from_the_start_are_as_narrow_as_few():
+    """Points on 12 short needles, which the ordinary ridge blurs: nats of each direction count."""
+    rng = np.random.default_rng(0)
+    centres = 4 * rng.normal(size=(12, 3))
+    needles = rng.normal(size=(4000, 3)) * [1.0, 1e-3, 1e-3]
+    points = centres[rng.integers(12, size=4000)] + needles
+    from_one, from_eight = (fit(points, least_components=least) for least in (1, 8))
+    assert nll(from_eight, points) < nll(from_one, points) + 0.2
+
+
 def test_weight_on_one_cluster_alone():
     points = rows_of(400, [[-3.0, 0.0], [3.0, 0.0]])
     weights = (points[:, 0] > 0).astype(float)

@@ -1,5 +1,6 @@
 """Ways to compute a convolution of an image, and which is faster."""
 
+from functools import partial
 from typing import Literal, get_args
 
 import jax
@@ -25,22 +26,18 @@ _FOURIER_OVER_CHANNELS, _FOURIER_AT_ANY, _MOST_FOR_FOURIER = 55.0, 1.6, 128
 
 
 def convolution_method(
-    shape: tuple[int, ...], kernel_size: int, backend: str
+    shape: tuple[int, ...], kernel_size: int
 ) -> Literal["direct", "rows", "fourier"]:
-    """The faster method for value and gradients, by `benchmarks/convolutions.py`.
+    """The faster method on a CPU for value and gradients, by `benchmarks/convolutions.py`.
 
     Args:
         shape: Shape of one image, `(c, h, w)`.
         kernel_size: Side of the kernel.
-        backend: JAX's name of the platform. Elsewhere than on CPUs, where nothing was measured,
-            convolutions are direct.
 
     Returns:
-        What `auto` stands for.
+        What `auto` stands for there.
     """
     channels, _, width = shape
-    if backend != "cpu":
-        return "direct"
     if kernel_size >= _FOURIER_FROM:
         method, over_channels = "fourier", _FOURIER_OVER_CHANNELS
         at_any, most = _FOURIER_AT_ANY, _MOST_FOR_FOURIER
@@ -69,14 +66,22 @@ def convolve(
             matrices, bands of the kernel's rows: more arithmetic, in products large enough for a
             CPU to make at a good rate; `fourier`, those products between Fourier transforms along
             the height, a third of them or less, see `fourier_correlation`; `auto`, what
-            `convolution_method` says.
+            `convolution_method` says where the program is compiled for a CPU, and `direct`
+            elsewhere, where nothing was measured.
         circular: Whether the image is periodic. Outside of it there are zeros otherwise.
 
     Returns:
         The convolved image, shape `(c, h, w)`.
     """
     if method == "auto":
-        method = convolution_method(x.shape, kernel.shape[-1], jax.default_backend())
+        method = convolution_method(x.shape, kernel.shape[-1])
+        if method != "direct":
+            return jax.lax.platform_dependent(
+                kernel,
+                x,
+                cpu=partial(convolve, method=method, circular=circular),
+                default=partial(convolve, method="direct", circular=circular),
+            )
     k = kernel.shape[-1]
     channels, height, width = x.shape
     ends = (k // 2, k // 2)

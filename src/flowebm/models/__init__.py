@@ -32,6 +32,7 @@ from flowebm.models.energy import as_energy_model as as_energy_model
 from flowebm.models.flows import make_flow as make_flow
 from flowebm.models.numpyro_density import NumpyroDensity as NumpyroDensity
 from flowebm.models.numpyro_density import numpyro_density as numpyro_density
+from flowebm.models.preprocessed import PreprocessedDistribution as PreprocessedDistribution
 from flowebm.models.preprocessed import PreprocessedModel as PreprocessedModel
 from flowebm.models.recipe import register as register
 from flowebm.models.saved import SavedModel as SavedModel

@@ -338,20 +338,24 @@ def _by_doubling(
                 of_held_out = np.logaddexp.reduce(log_densities, axis=1)
         return _Trial(float(weights[1] @ of_held_out), -components, of_held_out, fitted)
 
+    def fit_with_ridge(components: int, ridge: float) -> tuple[_Trial, float]:
+        found = fit(components, ridge)
+        # Clusters that the ridge would blur show where it costs likelihood.
+        if ridge == RIDGE and components in (2, LEAST_TRIED):
+            finer = fit(components, LEAST_RIDGE)
+            if finer.score > found.score + 0.01:
+                return finer, LEAST_RIDGE
+        return found, ridge
+
+    first, ridge = fit_with_ridge(min(number, max(most, 1)), RIDGE)
     # One component of whitened points does not collapse.
-    trials, ridge, worse = [fit(min(number, max(most, 1)), RIDGE)], RIDGE, 0
-    if trials[0].parameters is None:
-        trials = [fit(1, RIDGE)]
+    trials, worse = [first if first.parameters is not None else fit(1, RIDGE)], 0
     while (number := 2 * number) <= most and not out_of_time():
         # What is round may look like one Gaussian to two, but not to eight.
         if worse >= PATIENCE and number > LEAST_TRIED:
             break
-        before, found = max(trials), fit(number, ridge)
-        # Clusters that the ridge would blur show where it costs likelihood.
-        if ridge == RIDGE and number in (2, 8):
-            finer = fit(number, LEAST_RIDGE)
-            if finer.score > found.score + 0.01:
-                found, ridge = finer, LEAST_RIDGE
+        before = max(trials)
+        found, ridge = fit_with_ridge(number, ridge)
         worse = 0 if found.score > before.score else worse + 1
         trials.append(found)
         # Twice as many gain less each time: what would not come into reach is not waited for.
