@@ -24,9 +24,9 @@ MAX_STEPS, BLOCK_LENGTH = 600, 50
 #: What differs from the defaults, in the order of the table.
 VARIANTS = {
     "the defaults": {},
-    "waste recycling": {"gradient": "recycled"},
+    "waste recycling": {"gradient": "waste-recycled"},
     "i-SIR, 4 proposals": {"global_kernel": "isir"},
-    "i-SIR, 4 proposals, waste recycling": {"global_kernel": "isir", "gradient": "recycled"},
+    "i-SIR, 4 proposals, waste recycling": {"global_kernel": "isir", "gradient": "waste-recycled"},
     "1 MALA step": {"n_local": 1},
     "5 MALA steps": {"n_local": 5},
     "1 MALA step, flow steps of 4,096 points": {"n_local": 1, "flow_batch": 4096},
@@ -45,13 +45,13 @@ def measure(data: str, variant: str, key: str) -> dict:
     from balanced import covering_log_partition
     from flowjax.distributions import Transformed
 
-    from flowebm.data import Standardise, load
+    from flowebm.data import Standardise, load_dataset
     from flowebm.evaluation import kl_divergence
     from flowebm.models import Architecture, build
     from flowebm.training import BalancedOptions, fit_balanced
 
     name, _, dim = data.partition("-")
-    dataset = load(name, dim=int(dim) if dim else None, seed=1000 + int(key))
+    dataset = load_dataset(name, dim=int(dim) if dim else None, seed=1000 + int(key))
     scaling = Standardise.fit(dataset.values[:18_000])
     rows = jnp.asarray(scaling.transform_rows(dataset.values), float)
     truth = Transformed(dataset.target, scaling)

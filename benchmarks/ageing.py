@@ -32,7 +32,7 @@ def sample_once(number: int) -> None:
         n_draws=40,
         max_steps=20,
         options=SamplingOptions(n_particles=128, flow_batch=32),
-        progress_bar=False,
+        verbose=False,
     )
 
 

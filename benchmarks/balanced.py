@@ -53,12 +53,12 @@ def synthetic(row: dict, key: int) -> dict:
     import numpy as np
     from flowjax.distributions import Transformed
 
-    from flowebm.data import load
+    from flowebm.data import load_dataset
     from flowebm.estimator import FlowEBM
     from flowebm.evaluation import kl_divergence, total_variation
-    from flowebm.training.driver import Observers
+    from flowebm.training.driver import Callbacks
 
-    dataset = load(row["name"], dim=row["dim"], seed=1000 + key)
+    dataset = load_dataset(row["name"], dim=row["dim"], seed=1000 + key)
     truth = dataset.target
     evaluations = []
 
@@ -67,7 +67,7 @@ def synthetic(row: dict, key: int) -> dict:
             parts = jax.tree.map(np.asarray, (state.inner.average, state.inner.flow))
             evaluations.append((history[-1], parts))
 
-    estimator = FlowEBM("balanced", random_state=key, observers=Observers(save=remember))
+    estimator = FlowEBM("balanced", random_state=key, callbacks=Callbacks(save=remember))
     started = time.perf_counter()
     estimator.fit(dataset.values)
     seconds = time.perf_counter() - started

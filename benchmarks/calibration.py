@@ -67,18 +67,18 @@ def fit(data: str, method: str, key: int) -> dict:
     import numpy as np
 
     from flowebm.cli.measure import measure as evaluate
-    from flowebm.data import load
+    from flowebm.data import load_dataset
     from flowebm.estimator import FlowEBM
     from flowebm.models.architecture import Architecture
     from flowebm.models.ebflow_architecture import EBFlowArchitecture
     from flowebm.training.balanced import BalancedOptions
-    from flowebm.training.driver import Observers
+    from flowebm.training.driver import Callbacks
 
     name = data.partition("-")[0]
     # Common random numbers would let fits of different sets hit and miss together.
     seed = 10_000 * (SETS.index(data) * len(METHODS) + METHODS.index(method)) + key
     dim = 2 if name in ("mixture", "funnel") else None
-    rows = load(name, dim=dim, n=N_ROWS + N_TEST, seed=5_000 + seed).values
+    rows = load_dataset(name, dim=dim, n=N_ROWS + N_TEST, seed=5_000 + seed).values
     rows, test = rows[:N_ROWS], rows[N_ROWS:]
     states = {}
 
@@ -97,7 +97,7 @@ def fit(data: str, method: str, key: int) -> dict:
         options=None if is_flow else BalancedOptions(batch_size=256, n_chains=256, flow_batch=256),
         validation_fraction=0.2,
         random_state=seed,
-        observers=Observers(save=remember),
+        callbacks=Callbacks(save=remember),
     )
     with warnings.catch_warnings():
         # That the rows are few, and what the record says of the weights.

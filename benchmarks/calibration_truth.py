@@ -76,9 +76,9 @@ def quadrature(name: str) -> Quadrature:
     Args:
         name: The set's name in `flowebm.data`, of two coordinates.
     """
-    from flowebm.data import load
+    from flowebm.data import load_dataset
 
-    truth = load(name, dim=2 if name in ("mixture", "funnel") else None, n=10).target
+    truth = load_dataset(name, dim=2 if name in ("mixture", "funnel") else None, n=10).target
     if name == "funnel":
         # In its own coordinates the neck is too narrow for a grid: over the latents instead.
         latents, is_coarse = grid((-8, -8), (8, 8), LATENT_SPACING)

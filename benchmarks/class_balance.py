@@ -144,9 +144,9 @@ def measure(key: str) -> dict:
     from flowebm.models.bases import gaussian_base
     from flowebm.models.defensive import DefensiveMixture
     from flowebm.models.tilts import ConvTilt
-    from flowebm.training import ScoreMatchingOptions, fit_score_matching
+    from flowebm.training import EBFlowOptions, fit_ebflow
     from flowebm.training.balanced import BalancedOptions
-    from flowebm.training.driver import Limits, Observers
+    from flowebm.training.driver import Callbacks, StoppingCriteria
     from flowebm.training.fit_balanced import PERSISTENT, balance, fit_persistent
 
     rng = np.random.default_rng(int(key))
@@ -186,19 +186,19 @@ def measure(key: str) -> dict:
         )
         print(name, record[name], file=sys.stderr, flush=True)
 
-    observers = Observers(on_block=[show])
+    callbacks = Callbacks(on_block=[show])
     started = time.perf_counter()
-    glow = fit_score_matching(
+    glow = fit_ebflow(
         keys[0],
         glow_ebflow(keys[1], SHAPE, n_steps=4, width=32),
         train,
         validation=validation,
-        options=ScoreMatchingOptions(
+        options=EBFlowOptions(
             objective="ml", batch_size=64, learning_rate=2e-3, average_decay=0.99
         ),
         max_steps=GLOW_STEPS,
         block_length=100,
-        observers=observers,
+        callbacks=callbacks,
     )
     flow = glow.model
     shares("glow", flow, flow, time.perf_counter() - started, glow.history)
@@ -223,8 +223,8 @@ def measure(key: str) -> dict:
         validation,
         weights=None,
         options=options,
-        limits=Limits(BALANCED_STEPS, block_length=25),
-        observers=observers,
+        limits=StoppingCriteria(BALANCED_STEPS, block_length=25),
+        callbacks=callbacks,
     )
     seconds = time.perf_counter() - started
     shares("balanced", balanced.model, balanced.flow, seconds, balanced.history)
@@ -237,7 +237,7 @@ def measure(key: str) -> dict:
         options=replace(PERSISTENT, n_chains=128, batch_size=128, n_local=3),
         max_steps=PCD_STEPS,
         block_length=25,
-        observers=observers,
+        callbacks=callbacks,
     )
     seconds = time.perf_counter() - started
     shares("pcd", persistent.model, DefensiveMixture(flow, wide, 0.01), seconds, persistent.history)

@@ -73,17 +73,17 @@ def measure(data: str, method: str, key: str) -> dict:
     from density_targets import TARGETS
     from scipy.special import logsumexp
 
-    from flowebm.data import Standardise, load
+    from flowebm.data import Standardise, load_dataset
 
     name, _, dim = data.partition("-")
     if name in TARGETS:
         truth = TARGETS[name]()
         values = np.asarray(truth.sample(jax.random.key(2000 + int(key)), (20_000,)), float)
     else:
-        dataset = load(name, dim=int(dim) if dim else None, seed=2000 + int(key))
+        dataset = load_dataset(name, dim=int(dim) if dim else None, seed=2000 + int(key))
         truth, values = dataset.target, dataset.values
     train, validation = values[:18_000], values[18_000:]
-    scaling = Standardise.fit(train, bend_tails=True)
+    scaling = Standardise.fit(train, arcsinh_tails=True)
     dimension = values.shape[1]
     seconds = 30.0 if dimension == 2 else 60.0
     started = time.perf_counter()

@@ -75,7 +75,7 @@ def flowebm(method: str, train, validation, seconds: float, key: int) -> Fitted:
         build_ebflow,
         build_model,
     )
-    from flowebm.training import fit_balanced, fit_joint, fit_score_matching
+    from flowebm.training import fit_balanced, fit_ebflow, fit_joint
 
     started = time.monotonic()
     shape = train.shape[1:]
@@ -85,7 +85,7 @@ def flowebm(method: str, train, validation, seconds: float, key: int) -> Fitted:
     if method == "ebflow":
         model = build_ebflow(EBFlowArchitecture(), shape, key=build_key)
         left = seconds - (time.monotonic() - started)
-        result = fit_score_matching(fit_key, model, data, time_budget=left, patience=20, **given)
+        result = fit_ebflow(fit_key, model, data, time_budget=left, patience=20, **given)
         return _in_jax(result.model.log_prob, result.model.sample)
     if method == "joint":
         model = build_model(Architecture(), shape, data=data, key=build_key)

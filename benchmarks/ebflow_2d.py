@@ -140,12 +140,12 @@ def measure(dataset: str, model: str, objective: str, key: str) -> dict:
     import numpy as np
     from flowjax.distributions import Transformed
 
-    from flowebm.data import Standardise, load
+    from flowebm.data import Standardise, load_dataset
     from flowebm.evaluation import fisher_divergence, kl_divergence
     from flowebm.models import coupling_ebflow
-    from flowebm.training import ScoreMatchingOptions, TrainingDiverged, fit_score_matching
+    from flowebm.training import EBFlowOptions, TrainingDiverged, fit_ebflow
 
-    data = load(dataset, n=N_TRAIN + N_VALIDATION, seed=1000 + int(key))
+    data = load_dataset(dataset, n=N_TRAIN + N_VALIDATION, seed=1000 + int(key))
     standardise = Standardise.fit(data.values[:N_TRAIN])
     rows = jnp.asarray(standardise.transform_rows(data.values), float)
     truth = Transformed(data.target, standardise)
@@ -153,13 +153,13 @@ def measure(dataset: str, model: str, objective: str, key: str) -> dict:
 
     started = time.perf_counter()
     try:
-        result = fit_score_matching(
+        result = fit_ebflow(
             jax.random.key(int(key)),
             coupling_ebflow(jax.random.key(100 + int(key)), **builder),
             rows[:N_TRAIN],
             validation=rows[N_TRAIN:],
             objective=objective_of(objective),
-            options=ScoreMatchingOptions(
+            options=EBFlowOptions(
                 learning_rate=learning_rate, batch_size=BATCH_SIZE, average_decay=0.995
             ),
             max_steps=MAX_STEPS,

@@ -24,8 +24,8 @@ import numpy as np
 from flowebm.data import LogitPixels, load_images
 from flowebm.models import glow_ebflow
 from flowebm.samplers import impute_rows
-from flowebm.training import ScoreMatchingOptions, fit_score_matching
-from flowebm.training.driver import Observers
+from flowebm.training import EBFlowOptions, fit_ebflow
+from flowebm.training.driver import Callbacks
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 RESULTS = Path(__file__).parent / "results"
@@ -49,14 +49,14 @@ def fit(pixels, objective: str, time_budget: float):
             f"{row['iteration']}/{total}  {row['seconds']:.0f} s  NLL {row['nll']:.1f}", flush=True
         )
 
-    return fit_score_matching(
+    return fit_ebflow(
         jax.random.key(0),
         glow_ebflow(jax.random.key(1), SHAPE, n_steps=6, width=64, whiten=True),
         pixels[N_VALIDATION:],
         validation=pixels[:N_VALIDATION],
         preprocessing=LogitPixels(SHAPE, smoothness=0.5),
         noise=True,
-        options=ScoreMatchingOptions(
+        options=EBFlowOptions(
             objective=objective,
             sigma=SIGMA,
             learning_rate=5e-4,
@@ -65,7 +65,7 @@ def fit(pixels, objective: str, time_budget: float):
         ),
         max_steps=100_000,
         time_budget=time_budget,
-        observers=Observers(on_block=[show]),
+        callbacks=Callbacks(on_block=[show]),
     )
 
 

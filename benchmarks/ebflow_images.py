@@ -68,7 +68,7 @@ def fit(architecture: str, objective: str, after: bool, folder: str) -> dict:
 
     from flowebm.data import LogitPixels, dequantise, load_images
     from flowebm.models import convolutional_ebflow, fully_connected_ebflow
-    from flowebm.training import ScoreMatchingOptions, fit_score_matching
+    from flowebm.training import EBFlowOptions, fit_ebflow
 
     smoothness, epochs = ARCHITECTURES[architecture]
     images = load_images("mnist", folder, part="all").pixels
@@ -77,14 +77,14 @@ def fit(architecture: str, objective: str, after: bool, folder: str) -> dict:
     build = {"fc": fully_connected_ebflow, "cnn": convolutional_ebflow}[architecture]
     logit = LogitPixels(SHAPE, smoothness=smoothness)
     steps_per_epoch = len(train) // BATCH_SIZE
-    result = fit_score_matching(
+    result = fit_ebflow(
         jax.random.key(0),
         build(SHAPE, whiten=True),
         train,
         validation=validation,
         preprocessing=logit,
         noise=True,
-        options=ScoreMatchingOptions(
+        options=EBFlowOptions(
             objective=objective,
             sigma=SIGMA[after],
             finite_difference=STEP[after],

@@ -42,22 +42,22 @@ def measure(kind: str, key: str) -> dict:
     import jax.numpy as jnp
     import numpy as np
 
-    from flowebm.data import Standardise, load
+    from flowebm.data import Standardise, load_dataset
     from flowebm.models import fully_connected_ebflow
-    from flowebm.training import ScoreMatchingOptions, fit_score_matching
+    from flowebm.training import EBFlowOptions, fit_ebflow
 
-    data = load("multimodal10", n=N_TRAIN + N_VALIDATION, seed=1000 + int(key))
+    data = load_dataset("multimodal10", n=N_TRAIN + N_VALIDATION, seed=1000 + int(key))
     standardise = Standardise.fit(data.values[:N_TRAIN])
     rows = jnp.asarray(standardise.transform_rows(data.values), float)
     # An affine map: its log-determinant is the same everywhere.
     log_det = float(standardise.transform_and_log_det(jnp.zeros(10))[1])
     started = time.perf_counter()
-    result = fit_score_matching(
+    result = fit_ebflow(
         jax.random.key(int(key)),
         from_identity(fully_connected_ebflow((10,), n_linear=N_LINEAR, linear=kind)),
         rows[:N_TRAIN],
         validation=rows[N_TRAIN:],
-        options=ScoreMatchingOptions(
+        options=EBFlowOptions(
             objective="ml",
             learning_rate=LEARNING_RATE,
             batch_size=BATCH_SIZE,

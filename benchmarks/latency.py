@@ -120,10 +120,10 @@ def _draw_table(case: str, key: int, folder: Path) -> None:
         return np.savez(folder / "table.npz", rows=rows)
     import jax.numpy as jnp
 
-    from flowebm.data import load
+    from flowebm.data import load_dataset
 
     name, dim = ("multimodal10", None) if d == 10 else ("mixture", d)
-    whole = load(name, dim=dim, n=n + FRESH_POINTS, seed=key)
+    whole = load_dataset(name, dim=dim, n=n + FRESH_POINTS, seed=key)
     rows, fresh = np.split(whole.values, [n])
     truth = np.asarray(whole.target.log_prob(jnp.asarray(fresh)), np.float64)
     return np.savez(folder / "table.npz", rows=rows, fresh=fresh, truth=truth)
@@ -209,7 +209,7 @@ def _sampled(dim: int, moved: float, key: int) -> dict:
         weights = jnp.log(jnp.array([0.3, 0.7]))
         return jax.nn.logsumexp(weights - 0.5 * ((x - means[:, None]) ** 2).sum(axis=1))
 
-    result = flowebm.sample(jax.random.key(key), log_density, dim, progress_bar=False)
+    result = flowebm.sample(jax.random.key(key), log_density, dim, verbose=False)
     # The weights add up to one.
     exact = 0.5 * dim * np.log(2 * np.pi)
     return {"log_z_error": float(result.log_partition.value - exact)}

@@ -35,7 +35,7 @@ def measure(density: str, key: str) -> dict:
         jax.random.key(int(key)),
         known.log_density,
         known.initial,
-        progress_bar=False,
+        verbose=False,
         **known.choices,
     )
     seconds, core_seconds = time.perf_counter() - started, time.process_time() - core_started

@@ -33,7 +33,7 @@ def flowebm(key, target) -> Drawn:
     """`flowebm.sample` as it comes: 1,024 particles, then 500 draws of each of 32 chains."""
     from flowebm import sample
 
-    result = sample(key, target.log_density, target.start, progress_bar=False)
+    result = sample(key, target.log_density, target.start, verbose=False)
     return Drawn(result.draws, result.n_evaluations)
 
 

@@ -27,14 +27,14 @@ def measure(name: str) -> dict:
     import jax.numpy as jnp
     from flowjax.distributions import Transformed
 
-    from flowebm.data import Standardise, load
+    from flowebm.data import Standardise, load_dataset
     from flowebm.models import Architecture, build_model
     from flowebm.training import fit_joint
-    from flowebm.training.driver import Observers
+    from flowebm.training.driver import Callbacks
 
     paths = []
     for key in range(KEYS):
-        dataset = load("mixture", dim=int(name.partition("-")[2]), seed=3000 + key)
+        dataset = load_dataset("mixture", dim=int(name.partition("-")[2]), seed=3000 + key)
         scaling = Standardise.fit(dataset.values[:18_000])
         rows = jnp.asarray(scaling.transform_rows(dataset.values), float)
         train, validation = rows[:18_000], rows[18_000:]
@@ -59,7 +59,7 @@ def measure(name: str) -> dict:
             validation=validation,
             time_budget=BUDGET,
             max_steps=1_000_000,
-            observers=Observers(on_block=[note]),
+            callbacks=Callbacks(on_block=[note]),
         )
         # What is returned is the best that the stages found, not the last that they tried.
         energies = jax.jit(jax.vmap(result.model.energy))(validation)

@@ -39,12 +39,12 @@ def measure(name: str) -> dict:
         data = rng.integers(0, 256, IMAGES[what], np.uint8)
         shape = data.shape[1:]
         model = fully_connected_ebflow(shape)
-        result = flowebm.training.fit_score_matching(
+        result = flowebm.training.fit_ebflow(
             jax.random.key(0),
             model,
             data[:-1000],
             validation=data[-1000:],
-            options=flowebm.training.ScoreMatchingOptions(objective="ssm", batch_size=100),
+            options=flowebm.training.EBFlowOptions(objective="ssm", batch_size=100),
             preprocessing=LogitPixels(shape, 256, 1.0),
             noise=True,
             max_steps=STEPS,

@@ -8,7 +8,14 @@ import argparse
 import jax
 import paramax
 
-from flowebm import BalancedOptions, EnergyModel, fit_balanced, held_out_nll, load, sample_model
+from flowebm import (
+    BalancedOptions,
+    EnergyModel,
+    fit_balanced,
+    held_out_nll,
+    load_dataset,
+    sample_model,
+)
 from flowebm.models import MLPTilt, gaussian_base
 
 
@@ -18,14 +25,14 @@ def main():
     options = parser.parse_args()
 
     # The library fits points of mean 0 and standard deviation 1: standardise yours.
-    rings = load("rings").values
+    rings = load_dataset("rings").values
     rows = jax.numpy.asarray((rings - rings.mean(0)) / rings.std(0), float)
     test, train = rows[:2000], rows[2000:]
 
     # Any function of one point is a tilt, such as a network of your own.
     tilt = MLPTilt((2,), width=64, depth=2, activation="softplus", key=jax.random.key(0))
     model = EnergyModel(tilt, base=paramax.non_trainable(gaussian_base(train)))
-    method = BalancedOptions(global_kernel="isir", gradient="recycled", n_chains=512)
+    method = BalancedOptions(global_kernel="isir", gradient="waste-recycled", n_chains=512)
     result = fit_balanced(
         jax.random.key(1), model, train, options=method, max_steps=options.max_steps
     )

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flowebm import Architecture, fit_joint, fit_persistent, load
-from flowebm.data import Standardise
+from flowebm import Architecture, fit_joint, fit_persistent
+from flowebm.data import Standardise, load_dataset
 from flowebm.models import PreprocessedModel, build
 from flowebm.report import density_comparison, save_figure
 
@@ -47,7 +47,7 @@ def main():
     parser.add_argument("--out", type=Path, default=PICTURE)
     options = parser.parse_args()
 
-    dataset = load("mixture")
+    dataset = load_dataset("mixture")
     mode = dataset.target.mode
     standardise = Standardise.fit(dataset.values)
     rows = jnp.asarray(standardise.transform_rows(dataset.values), float)

@@ -13,7 +13,7 @@ from flowebm.estimator import FlowEBM
 from flowebm.models.architecture import Architecture
 from flowebm.models.ebflow_architecture import EBFlowArchitecture
 from flowebm.training.balanced import BalancedOptions
-from flowebm.training.fit_score_matching import ScoreMatchingOptions
+from flowebm.training.fit_ebflow import EBFlowOptions
 from flowebm.training.joint_options import JointOptions
 
 OPTIONS = {
@@ -41,7 +41,7 @@ ESTIMATORS = {
         "ebflow",
         max_steps=2,
         architecture=EBFlowArchitecture(),
-        options=ScoreMatchingOptions(batch_size=16),
+        options=EBFlowOptions(batch_size=16),
         random_state=0,
     ),
 }

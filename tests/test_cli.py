@@ -26,7 +26,7 @@ from flowebm.cli import main
 from flowebm.cli.entry import COMMANDS
 from flowebm.cli.measure import Measures
 from flowebm.cli.points import hold_out, read_points
-from flowebm.data import load
+from flowebm.data import load_dataset
 from flowebm.estimator import FlowEBM
 from flowebm.training.driver import TrainingDiverged
 from flowebm.training.metrics import MetricsFile, read_metrics
@@ -94,8 +94,8 @@ def test_kl_is_the_held_out_nll_less_the_truths_entropy(finished):
     # Two independent sets of 20,000 points of the truth: five standard errors of the
     # difference, a false-alarm rate under 1e-6.
     values = json.loads((finished / "evaluation.json").read_text())
-    target = load("mixture", n=10).target
-    x = np.asarray(load("mixture", n=50_000, seed=99).values)
+    target = load_dataset("mixture", n=10).target
+    x = np.asarray(load_dataset("mixture", n=50_000, seed=99).values)
     log_p = np.asarray(target.log_prob(x), np.float64)
     error = np.hypot(values["kl"]["stderr"], values["nll"]["stderr"])
     error = np.hypot(error, log_p.std() / len(x) ** 0.5)
@@ -156,7 +156,7 @@ def test_evaluate_agrees_with_the_runs_own_measures(finished, capsys):
 
 
 def test_the_runs_own_data_are_evaluated_on_their_held_out_rows_alone(finished, tmp_path, capsys):
-    points = load("mixture", n=400).values
+    points = load_dataset("mixture", n=400).values
     values = {}
     for name, rows in (("own", points), ("others", points[::-1])):
         np.save(tmp_path / f"{name}.npy", rows)
@@ -268,7 +268,7 @@ def test_resuming_with_other_data_is_refused(finished, capsys):
 def test_a_run_goes_on_with_changed_data_where_that_is_asked_for(tmp_path, capsys, monkeypatch):
     """Rows were appended: the message says how to go on, and that way works."""
     data, run = tmp_path / "rows.csv", tmp_path / "run"
-    rows = pd.DataFrame(load("mixture", n=440).values)
+    rows = pd.DataFrame(load_dataset("mixture", n=440).values)
     rows[:400].to_csv(data, index=False)
     monkeypatch.setattr(flowebm.cli.train, "save_run_plots", lambda *a, **k: [])
     append = MetricsFile.append

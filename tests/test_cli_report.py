@@ -78,7 +78,7 @@ def refused(capsys, *arguments):
             {
                 "method": "balanced",
                 "global_kernel": "isir",
-                "gradient": "recycled",
+                "gradient": "waste-recycled",
                 "train_base": True,
             },
         ),

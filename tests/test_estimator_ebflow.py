@@ -6,7 +6,7 @@ import pytest
 
 from flowebm.estimator import FlowEBM
 from flowebm.models import Architecture, EBFlowArchitecture, build_ebflow
-from flowebm.training import BalancedOptions, ScoreMatchingOptions
+from flowebm.training import BalancedOptions, EBFlowOptions
 
 LINEAR = EBFlowArchitecture("fc", n_blocks=1)
 MEAN, FACTOR = np.array([500.0, -1.0]), np.array([[100.0, 0.0], [0.05, 0.1]])
@@ -17,7 +17,7 @@ def estimator(**parameters):
     defaults = {
         "max_steps": 200,
         "architecture": LINEAR,
-        "options": ScoreMatchingOptions(learning_rate=0.02, average_decay=0.95),
+        "options": EBFlowOptions(learning_rate=0.02, average_decay=0.95),
         "random_state": 7,
     }
     return FlowEBM("ebflow", **(defaults | parameters))
@@ -106,7 +106,7 @@ def test_scores_of_pixels_need_them_in_range(fitted_to_pixels):
     ("parameters", "error", "sentence"),
     [
         ({"architecture": Architecture()}, TypeError, "takes architecture of type EBFlowArch"),
-        ({"options": BalancedOptions()}, TypeError, "takes options of type ScoreMatchingOptions"),
+        ({"options": BalancedOptions()}, TypeError, "takes options of type EBFlowOptions"),
         ({"objective": "sms"}, ValueError, "objective must be "),
         ({"architecture": EBFlowArchitecture("glow")}, ValueError, "glow is for images of shape"),
         ({"pixel_levels": 4}, ValueError, "Pixels of 4 levels lie from 0 to 3"),

@@ -18,7 +18,7 @@ from flowebm.evaluation import EstimateWarning
 from flowebm.models.architecture import Architecture
 from flowebm.models.ebflow_architecture import EBFlowArchitecture
 from flowebm.training.balanced import BalancedOptions
-from flowebm.training.fit_score_matching import ScoreMatchingOptions
+from flowebm.training.fit_ebflow import EBFlowOptions
 
 LEFT, RIGHT = 300, 100
 
@@ -27,7 +27,7 @@ def estimator(**parameters):
     defaults = {
         "max_steps": 200,
         "architecture": EBFlowArchitecture(),
-        "options": ScoreMatchingOptions(batch_size=64, learning_rate=5e-3, average_decay=0.95),
+        "options": EBFlowOptions(batch_size=64, learning_rate=5e-3, average_decay=0.95),
         "random_state": 3,
     }
     return FlowEBM("ebflow", **(defaults | parameters))

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import flowebm
-from flowebm.data import load
+from flowebm.data import load_dataset
 from flowebm.models import make_flow
 from flowebm.training import fit_flow
 
@@ -53,7 +53,7 @@ def test_every_example_is_tested():
 
 def test_fit_table_writes_samples_with_the_columns_of_the_table(run, tmp_path):
     table, samples = tmp_path / "table.csv", tmp_path / "samples.csv"
-    rows = load("moons", n=400).values * [100.0, 0.1]
+    rows = load_dataset("moons", n=400).values * [100.0, 0.1]
     pd.DataFrame(rows, columns=["length", "mass"]).to_csv(table, index=False)
     printed = run("fit_table.py", table, samples)
     assert re.search(r"log-density of held-out rows: -?\d+\.\d{3} nats", printed)

@@ -10,9 +10,9 @@ from flowebm import (
     Architecture,
     BalancedOptions,
     EBFlowArchitecture,
+    EBFlowOptions,
     FlowEBM,
     SamplingOptions,
-    ScoreMatchingOptions,
 )
 from flowebm.cli.arguments import parse
 from flowebm.models.activations import ACTIVATIONS
@@ -26,7 +26,7 @@ CLASSES = (
     EBFlowArchitecture,
     JointOptions,
     SamplingOptions,
-    ScoreMatchingOptions,
+    EBFlowOptions,
 )
 FIELDS = [(options, field.name) for options in CLASSES for field in fields(options)]
 

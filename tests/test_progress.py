@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from flowebm import progress
-from flowebm.progress import progress_counter, progress_observer
+from flowebm.progress import progress_callback, progress_counter
 
 
 def row(iteration, **more):
@@ -35,7 +35,7 @@ def log(screen):
 
 
 def test_a_terminal_shows_the_nll_with_its_error_and_the_ess(screen):
-    with progress_observer(terminal(screen)) as on_block:
+    with progress_callback(terminal(screen)) as on_block:
         on_block("balanced", row(0), 200)
         on_block("balanced", row(50, nll=1.23456, nll_stderr=0.01234, ess=0.876), 200)
     final = screen.getvalue()
@@ -45,7 +45,7 @@ def test_a_terminal_shows_the_nll_with_its_error_and_the_ess(screen):
 
 
 def test_each_stage_has_its_bar(screen):
-    with progress_observer(terminal(screen)) as on_block:
+    with progress_callback(terminal(screen)) as on_block:
         on_block("flow", row(10), 10)
         on_block("balanced", row(5), 30)
         on_block("balanced", row(10), 20)  # a time budget changes the total
@@ -55,7 +55,7 @@ def test_each_stage_has_its_bar(screen):
 
 
 def test_a_log_gets_one_line_in_ten_seconds_and_the_last_of_each_stage(screen, clock):
-    with progress_observer(log(screen)) as on_block:
+    with progress_callback(log(screen)) as on_block:
         for i in range(6):
             on_block("flow", row(i), 100)
             clock[0] += 4
@@ -74,7 +74,7 @@ def test_a_log_gets_one_line_in_ten_seconds_and_the_last_of_each_stage(screen, c
 
 
 def interrupted_run(console):
-    with progress_observer(console) as on_block:
+    with progress_callback(console) as on_block:
         on_block("a", row(0), 100)
         on_block("a", row(7, ess=0.5), 100)
         raise KeyboardInterrupt
@@ -88,7 +88,7 @@ def test_a_log_gets_the_last_line_of_a_run_that_stopped(screen, clock):
 
 @pytest.mark.parametrize("console", [terminal, log])
 def test_quiet_shows_nothing(screen, console):
-    with progress_observer(console(screen), quiet=True) as on_block:
+    with progress_callback(console(screen), quiet=True) as on_block:
         on_block("a", row(1, nll=0.0), 1)
     assert screen.getvalue() == ""
 

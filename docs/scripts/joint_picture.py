@@ -13,7 +13,7 @@ import jax.random as jr
 import numpy as np
 
 from flowebm import Architecture, JointOptions, fit_joint
-from flowebm.data import Standardise, load
+from flowebm.data import Standardise, load_dataset
 from flowebm.models import build
 from flowebm.report import save_figure
 from flowebm.report.plots.figure import BLUE, GREY, INK, new_figure, style
@@ -26,7 +26,7 @@ N, N_VALIDATION, N_SHOWN = 20_000, 2_000, 1_500
 def main():
     # Turned, so that no coordinate shows the modes by itself.
     turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((16, 16)))
-    values = load("mixture", n=N, dim=16, seed=0).values @ turn
+    values = load_dataset("mixture", n=N, dim=16, seed=0).values @ turn
     points = jnp.asarray(Standardise.fit(values).transform_rows(values), float)
     train, validation = points[N_VALIDATION:], points[:N_VALIDATION]
     model = build(Architecture(), (16,), data=train, key=jr.key(0)).model
@@ -35,10 +35,10 @@ def main():
     if fit.relevance is None or fit.active is None:
         raise SystemExit("No active subspace was found.")
     relevance, stderr, found = fit.relevance.relevance, fit.relevance.stderr, fit.active
-    idle = float(jnp.max(relevance[found:]))
+    inactive = float(jnp.max(relevance[found:]))
     print(
         f"{found} directions of {relevance.size}: relevance "
-        f"{float(relevance[0]):.2f} and {float(relevance[1]):.2f}, the others up to {idle:.3f}"
+        f"{float(relevance[0]):.2f} and {float(relevance[1]):.2f}, the others up to {inactive:.3f}"
     )
 
     figure = new_figure(8.5, 2.8)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowebm.compilation_cache import use_compilation_cache as use_compilation_cache
-    from flowebm.data import load as load
+    from flowebm.data import load_dataset as load_dataset
     from flowebm.data import load_images as load_images
     from flowebm.estimator import FlowEBM as FlowEBM
     from flowebm.evaluation import ClassShares as ClassShares
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     from flowebm.samplers import impute as impute
     from flowebm.samplers.model_samples import sample_model as sample_model
     from flowebm.training import BalancedOptions as BalancedOptions
+    from flowebm.training import EBFlowOptions as EBFlowOptions
     from flowebm.training import FitResult as FitResult
     from flowebm.training import JointOptions as JointOptions
     from flowebm.training import SamplingOptions as SamplingOptions
     from flowebm.training import SamplingResult as SamplingResult
-    from flowebm.training import ScoreMatchingOptions as ScoreMatchingOptions
     from flowebm.training import StartPoints as StartPoints
     from flowebm.training import TrainingDiverged as TrainingDiverged
     from flowebm.training import fit_balanced as fit_balanced
+    from flowebm.training import fit_ebflow as fit_ebflow
     from flowebm.training import fit_joint as fit_joint
     from flowebm.training import fit_persistent as fit_persistent
-    from flowebm.training import fit_score_matching as fit_score_matching
     from flowebm.training import sample as sample
     from flowebm.training import use_devices as use_devices
 
@@ -71,18 +71,18 @@ _ORIGINS = {
     "Refused": "flowebm.refusal",
     "SamplingOptions": "flowebm.training",
     "SamplingResult": "flowebm.training",
-    "ScoreMatchingOptions": "flowebm.training",
+    "EBFlowOptions": "flowebm.training",
     "StartPoints": "flowebm.training",
     "TrainingDiverged": "flowebm.training",
     "class_shares": "flowebm.evaluation",
     "fit_balanced": "flowebm.training",
     "fit_joint": "flowebm.training",
     "fit_persistent": "flowebm.training",
-    "fit_score_matching": "flowebm.training",
+    "fit_ebflow": "flowebm.training",
     "held_out_nll": "flowebm.evaluation",
     "kl_divergence": "flowebm.evaluation",
     "impute": "flowebm.samplers",
-    "load": "flowebm.data",
+    "load_dataset": "flowebm.data",
     "load_images": "flowebm.data",
     "load_model": "flowebm.models",
     "log_partition": "flowebm.evaluation",
@@ -97,8 +97,8 @@ _ORIGINS = {
     "use_devices": "flowebm.training",
 }
 
-#: The rooms of the house, reachable as attributes too.
-_ROOMS = (
+#: Subpackages, reachable as attributes too.
+_SUBPACKAGES = (
     "data",
     "evaluation",
     "layers",
@@ -116,6 +116,7 @@ __all__ = [
     "ClassShares",
     "EBFlow",
     "EBFlowArchitecture",
+    "EBFlowOptions",
     "EnergyModel",
     "EstimateWarning",
     "FitResult",
@@ -127,19 +128,18 @@ __all__ = [
     "Refused",
     "SamplingOptions",
     "SamplingResult",
-    "ScoreMatchingOptions",
     "StartPoints",
     "TrainingDiverged",
     "__version__",
     "class_shares",
     "fit_balanced",
+    "fit_ebflow",
     "fit_joint",
     "fit_persistent",
-    "fit_score_matching",
     "held_out_nll",
     "impute",
     "kl_divergence",
-    "load",
+    "load_dataset",
     "load_images",
     "load_model",
     "log_partition",
@@ -162,7 +162,7 @@ def __getattr__(name: str) -> Any:
         value = version("flowebm")
     elif name in _ORIGINS:
         value = getattr(import_module(_ORIGINS[name]), name)
-    elif name in _ROOMS:
+    elif name in _SUBPACKAGES:
         value = import_module(f"flowebm.{name}")
     else:
         raise AttributeError(f"module 'flowebm' has no attribute {name!r}")
@@ -171,4 +171,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_ROOMS})
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})

@@ -44,20 +44,20 @@ from flowebm.models.preprocessed import PreprocessedDistribution, PreprocessedMo
 from flowebm.models.saved import SavedModel, load_model, save_model
 from flowebm.models.tilted import EnergyModel
 from flowebm.options import Count, Positive, Range, Share, check_options
-from flowebm.progress import OnBlock, OnProgress, progress_observer
+from flowebm.progress import OnBlock, OnProgress, progress_callback
 from flowebm.refusal import Refused
 from flowebm.samplers.gap_mixture import GapMixture
 from flowebm.samplers.imputed_rows import impute_rows
 from flowebm.samplers.normalised import NormalisedModel
 from flowebm.training.balanced import BalancedOptions
-from flowebm.training.driver import Observers
+from flowebm.training.driver import Callbacks
 from flowebm.training.fit_balanced import fit_balanced
-from flowebm.training.fit_joint import fit_joint
-from flowebm.training.fit_score_matching import (
+from flowebm.training.fit_ebflow import (
+    EBFlowOptions,
     ObjectiveName,
-    ScoreMatchingOptions,
-    fit_score_matching,
+    fit_ebflow,
 )
+from flowebm.training.fit_joint import fit_joint
 from flowebm.training.joint_options import JointOptions
 from flowebm.training.result import FitResult
 from flowebm.training.row_weights import rows_in_proportion
@@ -112,7 +112,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         architecture: What the model is made of; an `Architecture`, or for `"ebflow"` an
             `EBFlowArchitecture`.
         options: Choices of the method; a `JointOptions`, `BalancedOptions` or
-            `ScoreMatchingOptions`.
+            `EBFlowOptions`.
         columns: What kinds of values columns hold: `"auto"`, or a dict of kinds by the names or
             numbers of columns; the kinds of the others are found. A kind is `"real"`;
             `(low, high)`, either end `None`, for values between bounds; `"whole"` or
@@ -126,7 +126,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             made continuous by noise and taken to the line by a logit; densities are then those
             of the whole numbers, and samples are whole numbers. For `"ebflow"`.
         validation_fraction: Share of the rows that choose the best model.
-        observers: Progress, metrics and checkpoints; an `Observers`.
+        callbacks: Progress, metrics and checkpoints; an `Callbacks`.
         random_state: Seed of everything random.
         verbose: Whether to show the fit's progress, on standard error.
 
@@ -157,13 +157,13 @@ class FlowEBM(DensityMixin, BaseEstimator):
         time_budget: Positive | None = None,
         patience: Count | Literal["never"] | None = None,
         architecture: Architecture | EBFlowArchitecture | None = None,
-        options: JointOptions | BalancedOptions | ScoreMatchingOptions | None = None,
+        options: JointOptions | BalancedOptions | EBFlowOptions | None = None,
         columns: str | Mapping[str | int, KindLike] = "auto",
         missing: Literal["refuse", "marginalise"] = "refuse",
         point_shape: tuple[int, ...] | None = None,
         pixel_levels: Annotated[int, Range(least=2)] | None = None,
         validation_fraction: Share = 0.1,
-        observers: Observers | None = None,
+        callbacks: Callbacks | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool | int = False,
     ):
@@ -179,7 +179,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         self.point_shape = point_shape
         self.pixel_levels = pixel_levels
         self.validation_fraction = validation_fraction
-        self.observers = observers
+        self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
 
@@ -222,7 +222,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         weight_parts = (
             None if weights is None else split(split_key, weights, self.validation_fraction)
         )
-        with progress_observer(quiet=not self.verbose) as self._on_block:
+        with progress_callback(quiet=not self.verbose) as self._on_block:
             try:
                 result, preprocessing, architecture = fit(build_key, fit_key, parts, weight_parts)
             finally:
@@ -254,7 +254,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         methods = {
             "joint": (self._fit_joint, Architecture, JointOptions),
             "balanced": (self._fit_balanced, Architecture, BalancedOptions),
-            "ebflow": (self._fit_ebflow, EBFlowArchitecture, ScoreMatchingOptions),
+            "ebflow": (self._fit_ebflow, EBFlowArchitecture, EBFlowOptions),
         }
         fit, *kinds = methods[self.method]
         for name, kind in zip(("architecture", "options"), kinds, strict=True):
@@ -336,7 +336,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         return (sentence,)
 
     def _warn(self, sentence: str) -> None:
-        (self.observers or Observers()).warn(sentence)
+        (self.callbacks or Callbacks()).warn(sentence)
 
     def _fit_balanced(
         self,
@@ -384,8 +384,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
                     f"{field.name} is for the method 'balanced'; leave it out for 'joint'."
                 )
         as_weighted = train if weights is None else train[rows_in_proportion(weights.train)]
-        limits = self._limits()
-        del limits["patience"]
+        stopping = self._limits()
+        del stopping["patience"]
         result = fit_joint(
             fit_key,
             build_model(architecture, train.shape[1:], data=as_weighted, key=build_key),
@@ -394,7 +394,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             **_weights_of(weights),
             options=cast(JointOptions | None, self.options),
             **_circular_of(parts),
-            **limits,
+            **stopping,
         )
         return _Fitted(result, standardise, architecture)
 
@@ -420,7 +420,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             parts.train,
             weights=None if weights is None else weights.train,
             # Pixels are bounded: their distributions have peaks, not tails.
-            bend_tails=self.point_shape is None,
+            arcsinh_tails=self.point_shape is None,
         )
         train, validation = (
             jnp.asarray(standardise.transform_rows(rows), float)
@@ -438,7 +438,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         shape = parts.train.shape[1:]
         architecture = cast(EBFlowArchitecture, self.architecture or EBFlowArchitecture())
         model = build_ebflow(architecture, shape, key=build_key)
-        options = cast(ScoreMatchingOptions, self.options or ScoreMatchingOptions())
+        options = cast(EBFlowOptions, self.options or EBFlowOptions())
         if self.objective is not None:
             options = replace(options, objective=self.objective)
         if self.pixel_levels is None:
@@ -450,7 +450,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
                 _pixels(rows, self.pixel_levels) for rows in (parts.train, parts.validation)
             )
             given = {"preprocessing": preprocessing, "noise": True}
-        result = fit_score_matching(
+        result = fit_ebflow(
             fit_key,
             model,
             train,
@@ -471,12 +471,12 @@ class FlowEBM(DensityMixin, BaseEstimator):
             if self.time_budget is not None and steps is not None:
                 steps = 1_000_000
         patience = DEFAULT_PATIENCE[self.method] if self.patience is None else self.patience
-        observers = self.observers or Observers()
+        callbacks = self.callbacks or Callbacks()
         return {
             "max_steps": steps,
             "time_budget": self.time_budget,
             "patience": None if patience == "never" else patience,
-            "observers": replace(observers, on_block=[*observers.on_block, self._on_block]),
+            "callbacks": replace(callbacks, on_block=[*callbacks.on_block, self._on_block]),
         }
 
     def score_samples(

@@ -16,7 +16,7 @@ _LINE_INTERVAL = 10.0
 
 
 @contextmanager
-def progress_observer(console: "Console | None" = None, quiet: bool = False) -> Iterator[OnBlock]:
+def progress_callback(console: "Console | None" = None, quiet: bool = False) -> Iterator[OnBlock]:
     """Show a run's progress, with the validation NLL and the ESS as they are now.
 
     On a terminal each stage has a bar; elsewhere a line is printed every ten seconds at
@@ -28,7 +28,7 @@ def progress_observer(console: "Console | None" = None, quiet: bool = False) -> 
 
     Yields:
         A function of the stage, its row of metrics and the total of iterations expected, as
-        `Observers.on_block` has them.
+        `Callbacks.on_block` has them.
     """
     if quiet:
         yield lambda stage, row, total: None
@@ -64,10 +64,10 @@ def progress_counter(
         return
     console = console or _standard_error()
     started = time.monotonic()
-    observer = _lines(console, patient=True)
+    callback = _lines(console, patient=True)
     if console.is_terminal:
-        observer = progress_observer(console)
-    with observer as on_block:
+        callback = progress_callback(console)
+    with callback as on_block:
 
         def on_progress(done: int, total: int) -> None:
             on_block(task, {"iteration": done, "seconds": time.monotonic() - started}, total)
@@ -134,7 +134,7 @@ def _bars(console: "Console") -> Iterator[OnBlock]:
 
 @contextmanager
 def _lines(console: "Console", *, patient: bool = False) -> Iterator[OnBlock]:
-    """Lines; a patient observer says nothing about what is over within an interval."""
+    """Lines; a patient callback says nothing about what is over within an interval."""
     pending: tuple[str, str] | None = None
     last_line = time.monotonic() if patient else -float("inf")
     is_silent = patient

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowebm.data import available_images, load, load_images
+from flowebm.data import available_images, load_dataset, load_images
 
 
 def test_every_name_has_a_line():
@@ -34,5 +34,5 @@ def test_what_cannot_be_loaded_is_refused(tmp_path, monkeypatch, refused, name, 
 
 
 def test_load_sends_a_set_of_images_to_load_images(refused):
-    refused("read it by load_images", load, "Fashion_MNIST")
-    refused("did you mean mnist", load, "mnsit")
+    refused("read it by load_images", load_dataset, "Fashion_MNIST")
+    refused("did you mean mnist", load_dataset, "mnsit")

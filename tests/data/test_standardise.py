@@ -80,16 +80,16 @@ def test_impossible_parameters_are_refused(mean, sd):
 HEAVY = np.random.default_rng(2).standard_t(1.5, size=(4000, 2)) * [1.0, 50.0] + [0.0, 1e3]
 
 
-def test_bent_tails_are_a_bijection_with_the_jacobian_s_log_det():
+def test_arcsinh_tails_are_a_bijection_with_the_jacobian_s_log_det():
     mixed = np.column_stack([HEAVY, np.random.default_rng(3).standard_normal(4000)])
     with jax.enable_x64(True):
-        bijection = Standardise.fit(mixed, bend_tails=True)
+        bijection = Standardise.fit(mixed, arcsinh_tails=True)
         Z = bijection.transform_rows(mixed)
         np.testing.assert_allclose(Z.mean(axis=0), 0, atol=1e-12)
         np.testing.assert_allclose(Z.std(axis=0), 1, rtol=1e-12)
-        bends = np.asarray(paramax.unwrap(bijection.bend))
-        assert (bends[:2] > 0).all()
-        assert bends[2] == 0
+        scales = np.asarray(paramax.unwrap(bijection.arcsinh_scale))
+        assert (scales[:2] > 0).all()
+        assert scales[2] == 0
         # The largest and the smallest point of each column, and one in the middle.
         for row in (mixed.argmax(axis=0)[0], mixed.argmin(axis=0)[1], 7):
             x = jnp.asarray(mixed[row])
@@ -103,17 +103,17 @@ def test_bent_tails_are_a_bijection_with_the_jacobian_s_log_det():
     np.testing.assert_allclose(bijection.inverse_rows(Z), mixed, rtol=1e-10)
 
 
-def test_bending_a_heavy_tail_raises_the_gaussian_likelihood():
+def test_drawing_in_a_heavy_tail_raises_the_gaussian_likelihood():
     def gaussian_likelihood(bijection):
         with jax.enable_x64(True):
             density = Transformed(StandardNormal((2,)), Invert(bijection))
             return float(density.log_prob(HEAVY).mean())
 
-    plain, bent = Standardise.fit(HEAVY), Standardise.fit(HEAVY, bend_tails=True)
-    # WORTH_BENDING, for each of the two columns.
-    assert gaussian_likelihood(bent) > gaussian_likelihood(plain) + 2 * 0.05
+    plain, drawn_in = Standardise.fit(HEAVY), Standardise.fit(HEAVY, arcsinh_tails=True)
+    # WORTH_TRANSFORMING, for each of the two columns.
+    assert gaussian_likelihood(drawn_in) > gaussian_likelihood(plain) + 2 * 0.05
     largest = np.abs(plain.transform_rows(HEAVY)).max()
-    assert np.abs(bent.transform_rows(HEAVY)).max() < largest
+    assert np.abs(drawn_in.transform_rows(HEAVY)).max() < largest
 
 
 @pytest.mark.parametrize(
@@ -127,17 +127,17 @@ def test_bending_a_heavy_tail_raises_the_gaussian_likelihood():
     ],
 )
 def test_columns_without_heavy_tails_stay_affine(rows):
-    assert not np.any(paramax.unwrap(Standardise.fit(rows, bend_tails=True).bend))
+    assert not np.any(paramax.unwrap(Standardise.fit(rows, arcsinh_tails=True).arcsinh_scale))
 
 
-def test_gradients_are_finite_with_and_without_a_bend():
-    bijection = Standardise(np.zeros(2), np.ones(2), bend=np.array([0.0, 4.0]))
+def test_gradients_are_finite_with_and_without_the_arcsinh():
+    bijection = Standardise(np.zeros(2), np.ones(2), arcsinh_scale=np.array([0.0, 4.0]))
     for x in (jnp.zeros(2), jnp.array([1e3, -1e3])):
         assert jnp.isfinite(jax.jacobian(bijection.transform)(x)).all()
         assert jnp.isfinite(jax.jacobian(bijection.inverse)(x / 1e3)).all()
         assert jnp.isfinite(jax.grad(lambda x: bijection.transform_and_log_det(x)[1])(x)).all()
 
 
-def test_a_negative_bend_is_refused():
-    with pytest.raises(ValueError, match="bend"):
-        Standardise(np.zeros(1), np.ones(1), bend=np.array([-1.0]))
+def test_a_negative_scale_is_refused():
+    with pytest.raises(ValueError, match="arcsinh_scale"):
+        Standardise(np.zeros(1), np.ones(1), arcsinh_scale=np.array([-1.0]))

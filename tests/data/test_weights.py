@@ -32,8 +32,8 @@ def test_a_weighted_standardisation_is_that_of_repeated_points():
     # A heavy tail in the second column, to be bent.
     x = np.stack([generator.normal(3, 2, 400), generator.standard_t(1.5, 400)], axis=1)
     counts = generator.integers(1, 5, 400)
-    weighted = Standardise.fit(x, weights=counts, bend_tails=True)
-    repeated = Standardise.fit(x.repeat(counts, axis=0), bend_tails=True)
+    weighted = Standardise.fit(x, weights=counts, arcsinh_tails=True)
+    repeated = Standardise.fit(x.repeat(counts, axis=0), arcsinh_tails=True)
     np.testing.assert_allclose(weighted.transform_rows(x), repeated.transform_rows(x), rtol=1e-4)
     assert np.ptp(weighted.transform_rows(x)[:, 1]) < 30
     rows = weighted.transform_rows(x)

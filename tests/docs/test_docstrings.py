@@ -53,7 +53,7 @@ NO_METHOD = {
         Refused training.Checkpoints training.MetricsFile training.read_metrics""",
     "running what is given": """
         use_compilation_cache use_devices samplers.run_chains training.drive
-        training.progress_observer""",
+        training.progress_callback""",
     "other forms of the same": """
         LogDensity models.as_energy_model numpyro_density evaluation.as_log_partition
         evaluation.to_inference_data layers.LayerBijection samplers.impute_rows""",

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from flowebm.cli.entry import COMMANDS
-from flowebm.data import load
+from flowebm.data import load_dataset
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -24,7 +24,7 @@ def blocks(language):
 def tables(tmp_path):
     """The files that the README's commands name."""
     for name, n, seed in (("cells.csv", 500, 0), ("new.csv", 50, 1)):
-        rows = load("mixture", n=n, seed=seed).values
+        rows = load_dataset("mixture", n=n, seed=seed).values
         pd.DataFrame(rows, columns=["length", "mass"]).to_csv(tmp_path / name, index=False)
     rows.ravel()[::5] = np.nan
     pd.DataFrame(rows, columns=["length", "mass"]).to_csv(tmp_path / "gaps.csv", index=False)

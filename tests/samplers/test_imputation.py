@@ -222,12 +222,14 @@ def flow():
 
 
 def test_rows_are_imputed_in_the_units_of_the_data(flow, p_value, monkeypatch):
-    """Draws of an EBFlow, two of each row, through a map that bends; false-alarm rate 1e-5.
+    """Draws of an EBFlow, two of each row, through a map that scales; false-alarm rate 1e-5.
 
     They do not pass for those of a Gaussian of less correlation.
     """
     monkeypatch.setattr(imputation, "POOL", POOL)
-    preprocessing = Standardise([10.0, -3.0], [4.0, 0.2], bend=[0.3, 0.0], center=[8.0, 0.0])
+    preprocessing = Standardise(
+        [10.0, -3.0], [4.0, 0.2], arcsinh_scale=[0.3, 0.0], center=[8.0, 0.0]
+    )
     rows = preprocessing.inverse_rows(np.asarray(flow.sample(jr.key(0), (ROWS // 2,))))
     rows[::2, 0], rows[1::2, 1] = np.nan, np.nan
     rows[::5] = np.nan

@@ -20,7 +20,13 @@ from flowebm.layers import Conv2d, FullLinear, SmoothLeakyReLU
 from flowebm.models import DefensiveMixture, EBFlow, EnergyModel, MLPTilt, gaussian_base, make_flow
 from flowebm.models.unconstrained import UnconstrainedDensity
 from flowebm.objectives import dsm, exact, fdssm, sml, ssm
-from flowebm.training import BalancedOptions, BalancedTrainer, Limits, SamplingOptions, drive
+from flowebm.training import (
+    BalancedOptions,
+    BalancedTrainer,
+    SamplingOptions,
+    StoppingCriteria,
+    drive,
+)
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer
 from flowebm.training.devices import Placement, use_devices
 from flowebm.training.objective import ObjectiveTrainer
@@ -92,9 +98,13 @@ def sampling():
 #: of the last state that show which part of them a device has.
 CASES = {
     "balanced": (balanced, {1: 1, 2: 1, 8: 1}),
-    "recycled": (
+    "waste-recycled": (
         lambda: balanced(
-            global_kernel="isir", n_proposals=3, gradient="recycled", penalty=0.1, flow_batch=16
+            global_kernel="isir",
+            n_proposals=3,
+            gradient="waste-recycled",
+            penalty=0.1,
+            flow_batch=16,
         ),
         {1: 1, 4: 1},
     ),
@@ -117,7 +127,7 @@ def main(folder: Path, names: list[str]):
         for n, model in devices.items():
             trainer = make()
             with use_devices(n, model=model):
-                outcome = drive(jr.key(4), trainer, Limits(6, block_length=3))
+                outcome = drive(jr.key(4), trainer, StoppingCriteria(6, block_length=3))
                 placement = Placement.of(trainer)
                 state = placement.put(outcome.state.inner)
             leaves = jax.tree_util.tree_leaves_with_path(outcome.state)

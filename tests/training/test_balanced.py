@@ -114,7 +114,7 @@ def waiting(trainer):
     ("kernel", "gradient", "local_kernel"),
     [
         ("imh", "chains", "mala"),
-        ("isir", "recycled", "hmc"),
+        ("isir", "waste-recycled", "hmc"),
         ("none", "chains", "hmc"),
     ],
 )
@@ -246,7 +246,7 @@ def test_without_a_flow_nobody_knows_the_likelihood(trainer):
 
 def test_options_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match="recycled gradient needs the proposals"):
-        BalancedOptions(gradient="recycled", global_kernel="none")
+        BalancedOptions(gradient="waste-recycled", global_kernel="none")
     for name in ("batch_size", "n_chains", "n_proposals", "n_local", "flow_interval"):
         with pytest.raises(ValueError, match=f"{name} must be 1 or more; got 0"):
             BalancedOptions(**{name: 0})

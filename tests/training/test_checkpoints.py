@@ -18,7 +18,7 @@ import pytest
 
 from flowebm.training import checkpoints
 from flowebm.training.checkpoints import Checkpoints
-from flowebm.training.driver import DriverState, Limits, Observers, drive
+from flowebm.training.driver import Callbacks, DriverState, StoppingCriteria, drive
 from flowebm.training.trainer import AbstractTrainer
 
 
@@ -250,22 +250,22 @@ class Interrupted(Exception):
 
 def test_a_run_that_was_stopped_resumes_to_the_same_end(tmp_path):
     trainer = NoisyDescent(jr.normal(jr.key(1), (32, 2)))
-    limits = Limits(max_steps=40, block_length=5)
-    whole = drive(jr.key(0), trainer, limits)
+    stopping = StoppingCriteria(max_steps=40, block_length=5)
+    whole = drive(jr.key(0), trainer, stopping)
 
     def interrupt(stage, row, total):
         if row["iteration"] == 20:
             raise Interrupted
 
-    def observers(*on_block):
+    def callbacks(*on_block):
         saver = Checkpoints(tmp_path, interval=0)
-        return Observers(on_block=list(on_block), save=saver.save, restore=saver.restore)
+        return Callbacks(on_block=list(on_block), save=saver.save, restore=saver.restore)
 
     with pytest.raises(Interrupted):
-        drive(jr.key(0), trainer, limits, observers(interrupt))
+        drive(jr.key(0), trainer, stopping, callbacks(interrupt))
     rows = []
     resumed = drive(
-        jr.key(0), trainer, limits, observers(lambda stage, row, total: rows.append(row))
+        jr.key(0), trainer, stopping, callbacks(lambda stage, row, total: rows.append(row))
     )
     assert [row["iteration"] for row in rows] == [20, 25, 30, 35, 40]
     assert eqx.tree_equal(resumed.state, whole.state)
@@ -274,7 +274,7 @@ def test_a_run_that_was_stopped_resumes_to_the_same_end(tmp_path):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
 
     assert without_seconds(resumed.history) == without_seconds(whole.history)
-    again = drive(jr.key(0), trainer, limits, observers(interrupt))
+    again = drive(jr.key(0), trainer, stopping, callbacks(interrupt))
     assert eqx.tree_equal(again.state, whole.state)
 
 
@@ -288,8 +288,8 @@ def test_a_run_goes_on_with_other_data_and_chooses_its_best_among_them(tmp_path)
             if row["iteration"] == until:
                 raise Interrupted
 
-        observers = Observers(on_block=[stop], save=saver.save, restore=saver.restore)
-        return drive(jr.key(0), NoisyDescent(data), Limits(60, block_length=5), observers)
+        callbacks = Callbacks(on_block=[stop], save=saver.save, restore=saver.restore)
+        return drive(jr.key(0), NoisyDescent(data), StoppingCriteria(60, block_length=5), callbacks)
 
     data = jr.normal(jr.key(1), (32, 2))
     with pytest.raises(Interrupted):

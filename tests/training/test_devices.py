@@ -123,7 +123,7 @@ def test_matrices_and_particles_are_shared_out_too(tmp_path):
 
 def test_objectives_add_their_gradients_up_once(tmp_path):
     """Batches of 12 on four devices, whose draws are those of one."""
-    names = ("dsm", "slices", "exact", "fdssm", "sml", "recycled", "persistent")
+    names = ("dsm", "slices", "exact", "fdssm", "sml", "waste-recycled", "persistent")
     on_devices(tmp_path, *names)
     for name in names:
         assert_same(tmp_path, name, 4)

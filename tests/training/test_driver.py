@@ -14,7 +14,7 @@ from flowebm.evaluation import EstimateWarning
 from flowebm.training import budget as budgets
 from flowebm.training import driver
 from flowebm.training.budget import Budget
-from flowebm.training.driver import Limits, Observers, TrainingDiverged, drive, minibatch
+from flowebm.training.driver import Callbacks, StoppingCriteria, TrainingDiverged, drive, minibatch
 from flowebm.training.row_weights import RowWeights
 from flowebm.training.trainer import AbstractTrainer
 
@@ -124,7 +124,7 @@ def clock(monkeypatch):
 
 def test_a_run_is_a_function_of_its_key():
     runs = [
-        drive(jr.key(k), trainer, Limits(20, block_length=5))
+        drive(jr.key(k), trainer, StoppingCriteria(20, block_length=5))
         for trainer in [Descent()]
         for k in (0, 0, 1)
     ]
@@ -136,7 +136,7 @@ def test_a_run_is_a_function_of_its_key():
 def test_what_the_caller_passed_in_is_left_alone():
     trainer = Descent()
     key = jr.key(0)
-    drive(key, trainer, Limits(10, block_length=5))
+    drive(key, trainer, StoppingCriteria(10, block_length=5))
     # A donated buffer would be deleted here.
     np.testing.assert_array_equal(trainer.start, [3.0, -2.0])
     np.testing.assert_array_equal(trainer.data, DATA)
@@ -144,18 +144,18 @@ def test_what_the_caller_passed_in_is_left_alone():
 
 
 def test_a_run_that_was_stopped_anywhere_resumes_to_the_same_end():
-    trainer, limits = Descent(), Limits(22, block_length=5)
+    trainer, stopping = Descent(), StoppingCriteria(22, block_length=5)
     saved = []
 
     def save(stage, state, history):
         saved.append((copied(state), list(history)))
 
-    whole = drive(jr.key(0), trainer, limits, Observers(save=save))
+    whole = drive(jr.key(0), trainer, stopping, Callbacks(save=save))
     assert [int(state.iteration) for state, _ in saved] == [5, 10, 15, 20, 22]
     for state, history in list(saved):
         restored = (copied(state), list(history))
-        observers = Observers(restore=lambda stage, like, restored=restored: restored)
-        resumed = drive(jr.key(0), trainer, limits, observers)
+        callbacks = Callbacks(restore=lambda stage, like, restored=restored: restored)
+        resumed = drive(jr.key(0), trainer, stopping, callbacks)
         assert eqx.tree_equal(resumed.state, whole.state, typematch=True)
         assert without_seconds(resumed.history) == without_seconds(whole.history)
     assert resumed.stop_reason == "nothing left to do"  # the last saved state was the end
@@ -163,8 +163,8 @@ def test_a_run_that_was_stopped_anywhere_resumes_to_the_same_end():
 
 def test_observers_see_every_block_once():
     seen = []
-    observers = Observers(on_block=[lambda *arguments: seen.append(arguments)])
-    outcome = drive(jr.key(0), Descent(), Limits(12, block_length=5), observers)
+    callbacks = Callbacks(on_block=[lambda *arguments: seen.append(arguments)])
+    outcome = drive(jr.key(0), Descent(), StoppingCriteria(12, block_length=5), callbacks)
     assert [row for _, row, _ in seen] == outcome.history
     assert [row["iteration"] for row in outcome.history] == [0, 5, 10, 12]
     assert {(stage, total) for stage, _, total in seen} == {("descent", 12)}
@@ -175,13 +175,13 @@ def test_nothing_compiles_after_the_first_block():
     """A traced `step` is a compilation; a recovery of the guard must not cost one either."""
     trainer = Descent(rate=jnp.array(8.0))
     told = []
-    drive(jr.key(0), trainer, Limits(40, block_length=5), Observers(warn=told.append))
+    drive(jr.key(0), trainer, StoppingCriteria(40, block_length=5), Callbacks(warn=told.append))
     assert told
     assert len(trainer.traces) == 1
 
 
 def test_no_iterations_leave_the_start():
-    outcome = drive(jr.key(0), Descent(), Limits(0))
+    outcome = drive(jr.key(0), Descent(), StoppingCriteria(0))
     np.testing.assert_array_equal(outcome.state.best, [3.0, -2.0])
     assert [row["iteration"] for row in outcome.history] == [0]
 
@@ -204,7 +204,7 @@ def nll_path(*values, n=100, s=1.0):
 )
 def test_the_latest_within_one_standard_error_of_the_best_is_kept(at_two, at_three, kept):
     path = nll_path(2.0, 1.0, at_two, at_three, 3.9, s=0.1)
-    outcome = drive(jr.key(0), path, Limits(6, block_length=1))
+    outcome = drive(jr.key(0), path, StoppingCriteria(6, block_length=1))
     assert outcome.state.best == kept
     assert outcome.state.best_iteration == (2 if at_two < 1 else 1)
     assert float(outcome.state.best_nll) == min(1.0, at_two)
@@ -212,7 +212,7 @@ def test_the_latest_within_one_standard_error_of_the_best_is_kept(at_two, at_thr
 
 @pytest.mark.parametrize(("at_two", "kept"), [(1.019, 2), (1.021, 1)])
 def test_what_few_points_cannot_tell_apart_is_not_as_good_for_that(at_two, kept):
-    outcome = drive(jr.key(0), nll_path(2.0, 1.0, at_two, 3.9), Limits(6, block_length=1))
+    outcome = drive(jr.key(0), nll_path(2.0, 1.0, at_two, 3.9), StoppingCriteria(6, block_length=1))
     assert outcome.state.best == kept
 
 
@@ -222,7 +222,7 @@ def test_a_log_z_that_is_a_guess_does_not_make_a_state_the_best(stderr_at_two, k
     path = nll_path(2.0, 1.0, 0.5, 3.9)
     errors = jnp.where(jnp.arange(40) == 2, stderr_at_two, 0.0)
     path = dataclasses.replace(path, log_z_stderr=errors)
-    outcome = drive(jr.key(0), path, Limits(6, block_length=1))
+    outcome = drive(jr.key(0), path, StoppingCriteria(6, block_length=1))
     assert outcome.state.best == outcome.state.best_iteration == kept
     assert float(outcome.state.best_nll) == pytest.approx(0.5 + stderr_at_two if kept == 2 else 1.0)
     assert outcome.history[2]["nll"] == 0.5
@@ -231,7 +231,7 @@ def test_a_log_z_that_is_a_guess_does_not_make_a_state_the_best(stderr_at_two, k
 @pytest.mark.parametrize("patience", [1, 3])
 def test_patience_is_counted_from_the_best(patience):
     trainer = nll_path(2.0, 1.0, 0.5, 0.9)
-    outcome = drive(jr.key(0), trainer, Limits(30, patience=patience, block_length=1))
+    outcome = drive(jr.key(0), trainer, StoppingCriteria(30, patience=patience, block_length=1))
     assert outcome.history[-1]["iteration"] == 2 + patience
     assert outcome.stop_reason == "validation NLL no longer falls"
     assert outcome.state.finished
@@ -249,7 +249,7 @@ def test_patience_is_counted_from_the_best(patience):
 def test_a_run_that_has_overfitted_ends(rises, train_slope, last):
     trainer = nll_path(2.0, 1.5, 1.0, *(1.0 + rise for rise in rises))
     trainer = dataclasses.replace(trainer, train_slope=jnp.array(train_slope))
-    outcome = drive(jr.key(0), trainer, Limits(30, block_length=1))
+    outcome = drive(jr.key(0), trainer, StoppingCriteria(30, block_length=1))
     assert outcome.history[-1]["iteration"] == last
     reason = "all iterations done" if last == 30 else "validation NLL has risen"
     assert outcome.stop_reason == reason
@@ -273,7 +273,7 @@ def test_a_rise_within_the_error_of_log_z_is_no_overfitting(stderr_at_best, stde
     rises = jnp.array([0.4, 0.7, 1.0, 1.3]) + stderr_at_best - stderr_after
     path = nll_path(3.0, 2.5, 1.0, *(1.0 + rises))
     path = dataclasses.replace(path, train_slope=jnp.array(-1.0), log_z_stderr=errors)
-    outcome = drive(jr.key(0), path, Limits(30, block_length=1))
+    outcome = drive(jr.key(0), path, StoppingCriteria(30, block_length=1))
     assert outcome.state.best_iteration == 2
     assert [row["nll_rise"] for row in outcome.history[3:7]] == pytest.approx([0.4, 0.7, 1.0, 1.3])
     assert outcome.history[-1]["iteration"] == last
@@ -281,7 +281,7 @@ def test_a_rise_within_the_error_of_log_z_is_no_overfitting(stderr_at_best, stde
 
 def test_a_trainer_that_cannot_know_its_likelihood_runs_on_and_keeps_its_last_state():
     trainer = Descent(knows_nll=False)
-    outcome = drive(jr.key(0), trainer, Limits(20, patience=1, block_length=5))
+    outcome = drive(jr.key(0), trainer, StoppingCriteria(20, patience=1, block_length=5))
     assert outcome.history[-1]["iteration"] == 20
     np.testing.assert_array_equal(outcome.state.best, outcome.state.inner[0])
 
@@ -294,9 +294,9 @@ def test_a_diverging_run_goes_back_with_half_the_rate(broken_above):
     """
     told = []
     trainer = Descent(rate=jnp.array(12.0), broken_above=broken_above)
-    limits = Limits(20, block_length=5)
-    outcome = drive(jr.key(0), trainer, limits, Observers(warn=told.append))
-    low = drive(jr.key(0), Descent(rate=jnp.array(1.5), broken_above=broken_above), limits)
+    stopping = StoppingCriteria(20, block_length=5)
+    outcome = drive(jr.key(0), trainer, stopping, Callbacks(warn=told.append))
+    low = drive(jr.key(0), Descent(rate=jnp.array(1.5), broken_above=broken_above), stopping)
     assert eqx.tree_equal(outcome.state.inner, low.state.inner)
     assert without_seconds(outcome.history) == without_seconds(low.history)
     assert int(outcome.state.recoveries) == 3
@@ -308,13 +308,13 @@ def test_a_diverging_run_goes_back_with_half_the_rate(broken_above):
 
 def test_the_guard_gives_up_after_three_times():
     with pytest.raises(TrainingDiverged, match=r"'descent' diverged at iteration 5 .* after 3 "):
-        drive(jr.key(0), Descent(rate=jnp.array(40.0)), Limits(20, block_length=5))
+        drive(jr.key(0), Descent(rate=jnp.array(40.0)), StoppingCriteria(20, block_length=5))
 
 
 def test_what_a_run_has_to_say_is_a_warning_that_points_at_who_called_it():
     trainer = Descent(rate=jnp.array(8.0))
     with pytest.warns(EstimateWarning, match="diverged before iteration 5") as caught:
-        drive(jr.key(0), trainer, Limits(10, block_length=5))
+        drive(jr.key(0), trainer, StoppingCriteria(10, block_length=5))
     assert {warning.filename for warning in caught} == {__file__}
 
 
@@ -323,7 +323,7 @@ def test_a_later_divergence_goes_back_to_its_own_block():
     told = []
     trainer = nll_path(1.0, 1.0, 2.9, 2.9, 3.1)
     with pytest.raises(TrainingDiverged):
-        drive(jr.key(0), trainer, Limits(6, block_length=1), Observers(warn=told.append))
+        drive(jr.key(0), trainer, StoppingCriteria(6, block_length=1), Callbacks(warn=told.append))
     assert len(told) == 3
     assert all("diverged before iteration 4; going back to iteration 3" in w for w in told)
 
@@ -331,9 +331,9 @@ def test_a_later_divergence_goes_back_to_its_own_block():
 def test_a_time_budget_ends_the_run_and_sets_the_expected_total(clock):
     """Every look at the clock costs a second, so that the total is known soon."""
     totals = []
-    observers = Observers(on_block=[lambda stage, row, total: totals.append(total)])
-    limits = Limits(10**6, time_budget=200.0, block_length=5)
-    outcome = drive(jr.key(0), Descent(), limits, observers)
+    callbacks = Callbacks(on_block=[lambda stage, row, total: totals.append(total)])
+    stopping = StoppingCriteria(10**6, time_budget=200.0, block_length=5)
+    outcome = drive(jr.key(0), Descent(), stopping, callbacks)
     seconds = [row["seconds"] for row in outcome.history]
     assert outcome.stop_reason == "time budget spent"
     assert 195 <= seconds[-1] < 220
@@ -347,20 +347,20 @@ def test_a_time_budget_ends_the_run_and_sets_the_expected_total(clock):
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_resumed_run_has_what_is_left_of_its_time(clock, shared):
     """Stopped in the middle, it ends as late as one that was not; so does what comes after it."""
-    limits = Limits(10**6, time_budget=200.0, block_length=5)
-    whole = drive(jr.key(0), Descent(), limits)
+    stopping = StoppingCriteria(10**6, time_budget=200.0, block_length=5)
+    whole = drive(jr.key(0), Descent(), stopping)
     middle, saved = len(whole.history) // 2, []
 
     def save(stage, state, history):
         if len(history) == middle and not saved:
             saved.append((copied(state), list(history)))
 
-    drive(jr.key(0), Descent(), limits, Observers(save=save))
+    drive(jr.key(0), Descent(), stopping, Callbacks(save=save))
     budget = Budget(200.0)
     if shared:
-        limits = dataclasses.replace(limits, time_budget=budget.part(0.9))
-    observers = Observers(restore=lambda stage, state: (saved[0][0], list(saved[0][1])))
-    resumed = drive(jr.key(0), Descent(), limits, observers)
+        stopping = dataclasses.replace(stopping, time_budget=budget.part(0.9))
+    callbacks = Callbacks(restore=lambda stage, state: (saved[0][0], list(saved[0][1])))
+    resumed = drive(jr.key(0), Descent(), stopping, callbacks)
     assert resumed.stop_reason == "time budget spent"
     used = saved[0][1][-1]["seconds"]
     assert used > 50
@@ -379,14 +379,14 @@ def test_blocks_end_after_a_few_seconds_whatever_an_iteration_costs(clock):
     def save(stage, state, history):
         saved.append((copied(state), list(history)))
 
-    limits = Limits(60, block_length=30)
-    whole = drive(jr.key(0), Descent(), limits, Observers(save=save))
+    stopping = StoppingCriteria(60, block_length=30)
+    whole = drive(jr.key(0), Descent(), stopping, Callbacks(save=save))
     assert len(saved) >= 6
     assert [row["iteration"] for row in whole.history] == [0, 30, 60]
     within = [pair for pair in saved if int(pair[0].iteration) % 30]
     for pair in (within[0], within[-1]):
-        observers = Observers(restore=lambda stage, like, pair=pair: (copied(pair[0]), [*pair[1]]))
-        resumed = drive(jr.key(0), Descent(), limits, observers)
+        callbacks = Callbacks(restore=lambda stage, like, pair=pair: (copied(pair[0]), [*pair[1]]))
+        resumed = drive(jr.key(0), Descent(), stopping, callbacks)
         assert eqx.tree_equal(resumed.state, whole.state, typematch=True)
         assert without_seconds(resumed.history) == without_seconds(whole.history)
 
@@ -397,19 +397,22 @@ def test_a_run_that_diverges_after_a_resume_goes_back_to_where_the_undisturbed_o
     def save(stage, state, history):
         saved.append((copied(state), list(history)))
 
-    trainer, limits = Descent(rate=jnp.array(12.0)), Limits(20, block_length=10)
+    trainer, stopping = Descent(rate=jnp.array(12.0)), StoppingCriteria(20, block_length=10)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EstimateWarning)
-        whole = drive(jr.key(0), trainer, limits, Observers(save=save))
+        whole = drive(jr.key(0), trainer, stopping, Callbacks(save=save))
         pair = next(p for p in saved if int(p[0].iteration) % 10 and not int(p[0].recoveries))
-        observers = Observers(restore=lambda stage, like: (copied(pair[0]), [*pair[1]]))
-        resumed = drive(jr.key(0), trainer, limits, observers)
+        callbacks = Callbacks(restore=lambda stage, like: (copied(pair[0]), [*pair[1]]))
+        resumed = drive(jr.key(0), trainer, stopping, callbacks)
     assert int(whole.state.recoveries) == 3
     assert eqx.tree_equal(resumed.state, whole.state, typematch=True)
 
 
 def test_how_often_a_run_is_evaluated_does_not_change_what_it_does():
-    ends = [drive(jr.key(0), Descent(), Limits(24, block_length=n)).state for n in (1, 5, 7, 24)]
+    ends = [
+        drive(jr.key(0), Descent(), StoppingCriteria(24, block_length=n)).state
+        for n in (1, 5, 7, 24)
+    ]
     for end in ends[1:]:
         assert eqx.tree_equal(end.inner, ends[0].inner)
 
@@ -418,20 +421,22 @@ def test_a_run_that_cannot_be_compiled_in_what_is_left_does_not_begin(monkeypatc
     monkeypatch.setattr(budgets, "SECONDS_AN_OPERATION", 100.0)
     monkeypatch.setattr(budgets, "_so_far", budgets._Compilations())
     trainer = Descent(noise=jnp.array(0.02, jnp.float32))
-    limits = Limits(10, time_budget=1000.0)
-    outcome = drive(jr.key(0), trainer, limits)
+    stopping = StoppingCriteria(10, time_budget=1000.0)
+    outcome = drive(jr.key(0), trainer, stopping)
     assert outcome.stop_reason == "time budget spent"
     assert [row["iteration"] for row in outcome.history] == [0]
     np.testing.assert_array_equal(outcome.state.best, [3.0, -2.0])
     # By what compiling took here, it could be.
     monkeypatch.setattr(budgets, "_so_far", budgets._Compilations(1.0, 1000))
     assert (
-        drive(jr.key(0), trainer, Limits(10, time_budget=1000.0)).stop_reason != outcome.stop_reason
+        drive(jr.key(0), trainer, StoppingCriteria(10, time_budget=1000.0)).stop_reason
+        != outcome.stop_reason
     )
     # And once it is compiled it always can be.
     monkeypatch.setattr(budgets, "_so_far", budgets._Compilations(1e9, 1))
     assert (
-        drive(jr.key(0), trainer, Limits(10, time_budget=1000.0)).stop_reason != outcome.stop_reason
+        drive(jr.key(0), trainer, StoppingCriteria(10, time_budget=1000.0)).stop_reason
+        != outcome.stop_reason
     )
 
 

@@ -18,7 +18,7 @@ from flowebm.models.energy import LogDensity
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import MLPTilt
 from flowebm.training.balanced import BalancedOptions
-from flowebm.training.driver import Observers, Outcome
+from flowebm.training.driver import Callbacks, Outcome
 from flowebm.training.fit_balanced import fit_balanced, fit_persistent
 
 fit_balanced_module = importlib.import_module("flowebm.training.fit_balanced")
@@ -135,8 +135,18 @@ def test_a_base_flow_is_the_first_proposal_and_moves_only_if_it_is_trained(data,
 @pytest.mark.parametrize(
     "choices",
     [
-        {"start": "base", "global_kernel": "isir", "gradient": "recycled", "local_kernel": "hmc"},
-        {"start": "data", "global_kernel": "imh", "gradient": "recycled", "local_kernel": "ula"},
+        {
+            "start": "base",
+            "global_kernel": "isir",
+            "gradient": "waste-recycled",
+            "local_kernel": "hmc",
+        },
+        {
+            "start": "data",
+            "global_kernel": "imh",
+            "gradient": "waste-recycled",
+            "local_kernel": "ula",
+        },
         {"start": "data", "global_kernel": "none", "local_kernel": "mala"},
     ],
     ids=lambda choices: "-".join(choices.values()),
@@ -184,7 +194,7 @@ def test_a_poor_flow_is_told_of_once(data, model):
             options=options,
             max_steps=6,
             block_length=2,
-            observers=Observers(warn=heard.append),
+            callbacks=Callbacks(warn=heard.append),
         )
     told = [sentence for sentence in heard if "the energy waited in 100%" in sentence]
     assert len(told) == 1
@@ -200,7 +210,7 @@ def test_a_resumed_fit_counts_the_seconds_of_its_stages_before(data, model, monk
         time_budget.restore(7000.0)
         return flow, Outcome(None, [], "")
 
-    def drive(key, trainer, given, observers):
+    def drive(key, trainer, given, callbacks):
         limits.append(given)
         raise InterruptedError
 

@@ -12,7 +12,7 @@ import pytest
 
 from flowebm.models import EnergyModel, MLPTilt, gaussian_base
 from flowebm.models.gaussian_mixture import gaussian_mixture_of
-from flowebm.training.driver import Observers, TrainingDiverged
+from flowebm.training.driver import Callbacks, TrainingDiverged
 from flowebm.training.fit_joint import fit_joint
 from flowebm.training.joint_options import JointOptions
 
@@ -133,7 +133,7 @@ def killed_fit(data, stage):
             raise Killed
 
     with pytest.raises(Killed):
-        fit_of(data, observers=Observers(save=save))
+        fit_of(data, callbacks=Callbacks(save=save))
     return saved
 
 
@@ -141,8 +141,8 @@ def killed_fit(data, stage):
 def test_a_fit_that_was_killed_goes_on_bit_for_bit(fit, data, stage):
     saved = killed_fit(data, stage)
     assert not bool(saved[stage][0].finished)
-    observers = Observers(restore=lambda name, state: saved.get(name))
-    resumed = fit_of(data, observers=observers)
+    callbacks = Callbacks(restore=lambda name, state: saved.get(name))
+    resumed = fit_of(data, callbacks=callbacks)
     assert eqx.tree_equal(resumed.model, fit.model)
     assert resumed.log_partition == fit.log_partition
     strip = [{k: v for k, v in row.items() if k != "seconds"} for row in fit.history]
@@ -258,13 +258,13 @@ def test_warnings_are_collected_and_a_network_that_diverges_is_left_out(data, mo
     module = sys.modules["flowebm.training.fit_joint"]
     heard = []
 
-    def diverged(*args, observers, **choices):
-        observers.warn("The loss is not finite.")
+    def diverged(*args, callbacks, **choices):
+        callbacks.warn("The loss is not finite.")
         raise TrainingDiverged("again and again")
 
     monkeypatch.setattr(module, "fit_network", diverged)
     monkeypatch.setattr(module, "fit_tilt", diverged)
-    result = fit_of(data, observers=Observers(warn=heard.append))
+    result = fit_of(data, callbacks=Callbacks(warn=heard.append))
     assert set(result.warnings) == {"The loss is not finite."} == set(heard)
     assert "network-1" not in result.candidates
     assert result.bound is None

@@ -8,7 +8,7 @@ import paramax
 import pytest
 from flowjax.distributions import Normal
 
-from flowebm.training.driver import Observers
+from flowebm.training.driver import Callbacks
 from flowebm.training.flow import fit_flow
 
 
@@ -31,7 +31,7 @@ def stopped():
         patience=3,
         learning_rate=0.02,
         stage="base",
-        observers=Observers(on_block=[lambda stage, row, total: stages.append(stage)]),
+        callbacks=Callbacks(on_block=[lambda stage, row, total: stages.append(stage)]),
     )
     return flow, fitted, outcome, validation, stages
 

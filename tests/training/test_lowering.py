@@ -14,11 +14,11 @@ from flowebm import (
     Architecture,
     BalancedOptions,
     EBFlowArchitecture,
+    EBFlowOptions,
     JointOptions,
-    ScoreMatchingOptions,
     fit_balanced,
+    fit_ebflow,
     fit_persistent,
-    fit_score_matching,
     sample,
 )
 from flowebm.layers import CircularConv2d, Conv2d, conv_conditioner
@@ -53,7 +53,7 @@ def trainer_of(monkeypatch):
     def drive(key, trainer, *args, **kwargs):
         raise Caught(trainer)
 
-    for name in ("fit_balanced", "fit_score_matching", "sampling", "stages.tilt", "stages.network"):
+    for name in ("fit_balanced", "fit_ebflow", "sampling", "stages.tilt", "stages.network"):
         monkeypatch.setattr(import_module(f"flowebm.training.{name}"), "drive", drive)
     # The warm-up's flow, which no step reads.
     monkeypatch.setattr(
@@ -134,16 +134,14 @@ def test_energy_based_flows(trainer_of, objective, kind):
     model = build_ebflow(
         EBFlowArchitecture(kind, n_blocks=1, conditioner_width=4), (1, 4, 4), key=jr.key(0)
     )
-    options = ScoreMatchingOptions(objective=objective, batch_size=8)
-    check_lowers(trainer_of(lambda: fit_score_matching(jr.key(0), model, IMAGES, options=options)))
+    options = EBFlowOptions(objective=objective, batch_size=8)
+    check_lowers(trainer_of(lambda: fit_ebflow(jr.key(0), model, IMAGES, options=options)))
 
 
 def test_sampling(trainer_of):
     """In so many coordinates there is the path of temperatures, on which a flow is trained."""
     check_lowers(
-        trainer_of(
-            lambda: sample(jr.key(0), lambda x: -0.5 * jnp.sum(x**2), 41, progress_bar=False)
-        )
+        trainer_of(lambda: sample(jr.key(0), lambda x: -0.5 * jnp.sum(x**2), 41, verbose=False))
     )
 
 

@@ -30,7 +30,7 @@ def run(log_density, initial, dimension, seed=0, **choices):
         log_density,
         initial,
         flow=small_flow(dimension),
-        progress_bar=False,
+        verbose=False,
         **choices,
     )
 

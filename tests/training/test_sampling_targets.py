@@ -26,7 +26,7 @@ def test_sixteen_dimensions_from_the_smallest_mode():
     starts, and log Z within 5: with 31 degrees of freedom false alarms under 1e-4."""
     mixture = GaussianMixture4(16)
     result = sample(
-        jax.random.key(0), lambda x: mixture.log_prob(x) + 1.5, mixture.means[3], progress_bar=False
+        jax.random.key(0), lambda x: mixture.log_prob(x) + 1.5, mixture.means[3], verbose=False
     )
     modes = np.asarray(jax.vmap(jax.vmap(mixture.mode))(result.draws))
     for mode, weight in enumerate(np.asarray(mixture.mode_weights)):
@@ -44,7 +44,7 @@ def test_a_funnel_is_sampled_or_said_not_to_be():
     funnel = Funnel(10)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EstimateWarning)
-        result = sample(jax.random.key(0), funnel.log_prob, jnp.ones(10), progress_bar=False)
+        result = sample(jax.random.key(0), funnel.log_prob, jnp.ones(10), verbose=False)
     slices = np.floor(8 * norm.cdf(np.asarray(result.draws)[..., 0] / funnel.scale))
     shares = np.array([(slices == number).mean() for number in range(8)])
     for number in range(1, 8):
@@ -82,7 +82,7 @@ def test_errors_of_log_z_are_what_they_say(log_density, d, choices):
         warnings.simplefilter("ignore", EstimateWarning)
         for seed in range(100):
             result = sample(
-                jax.random.key(seed), log_density, d, n_draws=20, progress_bar=False, **choices
+                jax.random.key(seed), log_density, d, n_draws=20, verbose=False, **choices
             )
             scores.append(result.log_partition.value / result.log_partition.stderr)
     assert 0.75 < np.std(scores) < 1.3

@@ -9,9 +9,9 @@ from flowebm.models.architecture import Architecture, build
 from flowebm.models.ebflow_architecture import EBFlowArchitecture, build_ebflow
 from flowebm.training import (
     BalancedOptions,
-    ScoreMatchingOptions,
+    EBFlowOptions,
     fit_balanced,
-    fit_score_matching,
+    fit_ebflow,
 )
 
 pytestmark = pytest.mark.slow
@@ -27,11 +27,9 @@ def data():
 
 def test_an_energy_flow_is_fitted_to_the_rows_that_count(data):
     points, weights = data
-    options = ScoreMatchingOptions(batch_size=64, learning_rate=5e-3, average_decay=0.95)
+    options = EBFlowOptions(batch_size=64, learning_rate=5e-3, average_decay=0.95)
     model = build_ebflow(EBFlowArchitecture(), (2,), key=jr.key(2))
-    result = fit_score_matching(
-        jr.key(3), model, points, weights=weights, options=options, max_steps=200
-    )
+    result = fit_ebflow(jr.key(3), model, points, weights=weights, options=options, max_steps=200)
     samples = np.asarray(result.to_distribution().sample(jr.key(4), (1000,)))
     assert np.mean(samples[:, 0] < 0) > 0.98
     # Two normals of standard deviation 0.5.
@@ -52,7 +50,7 @@ def test_an_energy_model_is_fitted_to_the_rows_that_count(data):
     assert result.history[-1]["nll"] == pytest.approx(exact, abs=0.3)
 
 
-@pytest.mark.parametrize("fit", [fit_balanced, fit_score_matching])
+@pytest.mark.parametrize("fit", [fit_balanced, fit_ebflow])
 def test_validation_rows_without_weights_are_refused(data, fit):
     points, weights = data
     model = build_ebflow(EBFlowArchitecture(), (2,), key=jr.key(2))

@@ -17,7 +17,7 @@ from flowebm.data import (
     Images,
     check_table,
     dequantise,
-    load,
+    load_dataset,
     load_images,
     read_table,
     split,
@@ -118,7 +118,9 @@ def read_points(
         dataset = Dataset(data, table.values, table.names, labels=table.labels)
         shape = _with_channel(table.shape)
     else:
-        dataset = load(data, dim=dim, n=n, seed=seed, choice=choice, allow_missing=allow_missing)
+        dataset = load_dataset(
+            data, dim=dim, n=n, seed=seed, choice=choice, allow_missing=allow_missing
+        )
         shape = None if path.exists() and path.suffix else _IMAGES.get(dataset.name)
     return Points(dataset, shape)
 
@@ -202,7 +204,7 @@ def hold_out(
 
 
 def fresh_points(target: AbstractTarget, seed: int) -> Float[np.ndarray, "m d"]:
-    """Points of a known truth that no run was trained on: `load` draws with another key.
+    """Points of a known truth that no run was trained on: `load_dataset` draws with another key.
 
     Args:
         target: The truth.

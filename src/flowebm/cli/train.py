@@ -37,13 +37,13 @@ from flowebm.data.columns import Columns
 from flowebm.data.kinds import Kind, check_kind, kinds_of, parse_kind
 from flowebm.estimator import MIN_ROWS, FlowEBM
 from flowebm.evaluation.class_shares import label_names
-from flowebm.progress import progress_counter, progress_observer
+from flowebm.progress import progress_callback, progress_counter
 from flowebm.refusal import Refused
 from flowebm.report.plots import save_run_plots
 from flowebm.run import RunDirectory, first_difference, plain
 from flowebm.training.checkpoints import Checkpoints
 from flowebm.training.devices import use_devices
-from flowebm.training.driver import Observers
+from flowebm.training.driver import Callbacks
 from flowebm.training.metrics import MetricsFile
 from flowebm.training.processes import all_or_none, is_first, of_every_process
 from flowebm.training.tensorboard import tensorboard_observer
@@ -98,8 +98,8 @@ def _train(command: Command, directory: RunDirectory, signals: StopSignals) -> N
         )
     train, test = hold_out(points, command.test_fraction, command.seed)
 
-    with _observed(command, directory, config, console, signals) as observers:
-        estimator = _fit(command, points, train, observers)
+    with _observed(command, directory, config, console, signals) as callbacks:
+        estimator = _fit(command, points, train, callbacks)
     if not is_first():
         return
     estimator.save(directory.path)
@@ -248,7 +248,7 @@ def _pixel_levels(command: Command, points: Points) -> int | None:
     )
 
 
-def _fit(command: Command, points: Points, train: np.ndarray, observers: Observers) -> FlowEBM:
+def _fit(command: Command, points: Points, train: np.ndarray, callbacks: Callbacks) -> FlowEBM:
     estimator = FlowEBM(
         command.method,
         max_steps=command.max_steps,
@@ -261,7 +261,7 @@ def _fit(command: Command, points: Points, train: np.ndarray, observers: Observe
         point_shape=command.point_shape or points.shape,
         pixel_levels=_pixel_levels(command, points),
         validation_fraction=command.validation_fraction,
-        observers=observers,
+        callbacks=callbacks,
         random_state=command.seed,
     )
     return estimator.fit(pd.DataFrame(train, columns=list(points.dataset.names)))
@@ -274,8 +274,8 @@ def _observed(
     config: dict[str, Any],
     console: Console,
     signals: StopSignals,
-) -> Iterator[Observers]:
-    """Observers that show and write the run.
+) -> Iterator[Callbacks]:
+    """Callbacks that show and write the run.
 
     The directory is taken at the driver's first call, when the data have passed all checks.
     From then on a signal waits for the end of a block.
@@ -316,12 +316,12 @@ def _observed(
         console.print(f"Note: {sentence}", highlight=False, markup=False, soft_wrap=True)
 
     with ExitStack() as stack:
-        on_block = [stack.enter_context(progress_observer(console, console.quiet))]
+        on_block = [stack.enter_context(progress_callback(console, console.quiet))]
         if is_first():
             on_block.append(metrics.on_block)
         if command.tensorboard and is_first():
             on_block.append(stack.enter_context(tensorboard_observer(directory.tensorboard_path)))
-        yield Observers(
+        yield Callbacks(
             on_block=on_block,
             save=save,
             restore=restore,

@@ -12,7 +12,7 @@ from flowebm.models.ebflow_architecture import EBFlowArchitecture
 from flowebm.options import Count, Positive, Range, Seed, Share
 from flowebm.refusal import Refused
 from flowebm.training.balanced import BalancedOptions
-from flowebm.training.fit_score_matching import ScoreMatchingOptions
+from flowebm.training.fit_ebflow import EBFlowOptions
 from flowebm.training.joint_options import JointOptions
 
 #: Options that may change from a run to its resumption.
@@ -162,7 +162,7 @@ class TrainEBFlow(Train):
     method: Literal["joint", "balanced", "ebflow"] = "ebflow"
     pixel_levels: Annotated[int, Range(least=2)] | None = None
     architecture: EBFlowArchitecture = field(default_factory=EBFlowArchitecture)
-    training: ScoreMatchingOptions = field(default_factory=ScoreMatchingOptions)
+    training: EBFlowOptions = field(default_factory=EBFlowOptions)
 
 
 def options_of(

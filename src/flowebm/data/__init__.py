@@ -2,7 +2,7 @@
 
 from flowebm.data.catalogue import Dataset as Dataset
 from flowebm.data.catalogue import available as available
-from flowebm.data.catalogue import load as load
+from flowebm.data.catalogue import load_dataset as load_dataset
 from flowebm.data.dequantise import dequantise as dequantise
 from flowebm.data.image_catalogue import available_images as available_images
 from flowebm.data.image_catalogue import load_images as load_images

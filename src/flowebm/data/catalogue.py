@@ -70,7 +70,7 @@ class Dataset:
 
 
 def available() -> dict[str, str]:
-    """The names that `load` knows.
+    """The names that `load_dataset` knows.
 
     Returns:
         A line for each that says what it is.
@@ -78,7 +78,7 @@ def available() -> dict[str, str]:
     return {name: line for name, (_, line) in (_TARGETS | _TABLES).items()}
 
 
-def load(
+def load_dataset(
     name_or_path: str | Path,
     *,
     dim: int | None = None,

@@ -661,6 +661,6 @@ def _described(column: Column) -> str:
     if column.kind.name in ("whole", "levels"):
         return words
     atoms = [f"{level.value:g}" for level in column.levels]
-    bent = [interval for interval in column.intervals if interval.bend]
-    words += ", heavy tails bent in" if bent else ""
+    drawn_in = [interval for interval in column.intervals if interval.arcsinh_scale]
+    words += ", heavy tails drawn in by arcsinh" if drawn_in else ""
     return words + (f", piled up at {' and '.join(atoms)}" if atoms else "")

@@ -1,4 +1,4 @@
-"""A monotone map of the values between two ends to the line: bends, ends, units, a place."""
+"""A monotone map of the values between two ends to the line: scales, ends, units, a place."""
 
 from dataclasses import dataclass
 from math import inf, isfinite, tau
@@ -33,7 +33,7 @@ _NEAREST = 1e-7
 class Interval:
     r"""Values between two ends, mapped one to one into a slot of the line.
 
-    Heavy tails are bent by $\sinh^{-1}$ as `Standardise` does. A finite end $l$ then goes to minus
+    Heavy tails are drawn in by $\sinh^{-1}$, as in `Standardise`. A finite end $l$ then goes to minus
     infinity by $y \mapsto y + s \log(1 - e^{-(y - l) / s})$, which is a logarithm close to the end
     and leaves alone what is further from it than $s$; $s = \infty$ stands for the logarithm itself,
     and for the logit where both ends are finite. Units follow, and where the slot has an end $a$,
@@ -42,11 +42,11 @@ class Interval:
     Args:
         low: The lower end of the values; minus infinity where there is none.
         high: The upper end.
-        mean: What is subtracted from bent values.
+        mean: What is subtracted from values drawn in.
         sd: What they are divided by.
-        bend: $\beta \ge 0$ of the tails.
-        center: What is bent about.
-        edge: $s$, in the units of bent values.
+        arcsinh_scale: $\beta \ge 0$ of the tails.
+        center: What the tails are drawn in about.
+        edge: $s$, in the units of values drawn in.
         slot_low: The lower end of the slot $a$.
         slot_high: Its upper end.
         softness: $q$.
@@ -57,7 +57,7 @@ class Interval:
     high: float = inf
     mean: float = 0.0
     sd: float = 1.0
-    bend: float = 0.0
+    arcsinh_scale: float = 0.0
     center: float = 0.0
     edge: float = inf
     slot_low: float = -inf
@@ -72,8 +72,8 @@ class Interval:
             x: Values between the ends.
             xp: NumPy, or `jax.numpy`.
         """
-        y, log_slope = self._bent(x, xp)
-        low, high = self._bent_ends()
+        y, log_slope = self._arcsinh(x, xp)
+        low, high = self._transformed_ends()
         least = _NEAREST * min(self.sd if self.edge == inf else self.edge, high - low)
         # An end itself, which has no image, counts as a value beside it.
         if isfinite(low):
@@ -119,7 +119,7 @@ class Interval:
             t = xp.maximum((z - self.slot_low) / self.softness, 1e-6)
             z = self.slot_low + self.softness * (t + _log1mexp(t, xp))
         y = z * self.sd + self.mean
-        low, high = self._bent_ends()
+        low, high = self._transformed_ends()
         if self.edge == inf:
             if isfinite(low) and isfinite(high):
                 y = low + (high - low) * 0.5 * (1 + xp.tanh(0.5 * y))
@@ -133,23 +133,25 @@ class Interval:
                 y = image - self.edge * xp.logaddexp((image - y) / self.edge, 0.0)
             if isfinite(low):
                 y = low + self.edge * xp.logaddexp((y - low) / self.edge, 0.0)
-        if self.bend:
-            y = self.center + xp.sinh(self.bend * (y - self.center)) / self.bend
+        if self.arcsinh_scale:
+            y = self.center + xp.sinh(self.arcsinh_scale * (y - self.center)) / self.arcsinh_scale
         return y
 
-    def _bent(self, x: Any, xp: ModuleType) -> tuple[Any, Any]:
-        if not self.bend:
+    def _arcsinh(self, x: Any, xp: ModuleType) -> tuple[Any, Any]:
+        if not self.arcsinh_scale:
             return x, xp.zeros_like(x)
-        stretched = self.bend * (x - self.center)
-        return self.center + xp.arcsinh(stretched) / self.bend, -0.5 * xp.log1p(stretched**2)
+        stretched = self.arcsinh_scale * (x - self.center)
+        return self.center + xp.arcsinh(stretched) / self.arcsinh_scale, -0.5 * xp.log1p(
+            stretched**2
+        )
 
-    def _bent_ends(self) -> tuple[float, float]:
-        low, high = (self._bent(np.float64(end), np)[0] for end in (self.low, self.high))
+    def _transformed_ends(self) -> tuple[float, float]:
+        low, high = (self._arcsinh(np.float64(end), np)[0] for end in (self.low, self.high))
         return float(low), float(high)
 
     def _high_image(self) -> float:
         """The upper end, when the lower one is gone."""
-        low, high = self._bent_ends()
+        low, high = self._transformed_ends()
         if not isfinite(low):
             return high
         return high + self.edge * float(_log1mexp(np.float64((high - low) / self.edge), np))
@@ -176,24 +178,28 @@ def fit_interval(
     x = np.asarray(x, np.float64)
     noisy = x + rng.uniform(-0.5, 0.5, x.shape) if is_whole else x
     free = not (isfinite(low) or isfinite(high))
-    bends = [(0.0, 0.0)]
+    scales = [(0.0, 0.0)]
     if len(x) >= FEWEST_TO_CHOOSE or free:
-        _, _, bend, center = Standardise.fit(noisy[:, None], bend_tails=True).double_precision()
-        if bend[0] > 0:
-            bends.append((float(bend[0]), float(center[0])))
+        _, _, arcsinh_scale, center = Standardise.fit(
+            noisy[:, None], arcsinh_tails=True
+        ).double_precision()
+        if arcsinh_scale[0] > 0:
+            scales.append((float(arcsinh_scale[0]), float(center[0])))
     if free:
-        return _in_units(Interval(is_whole=is_whole, bend=bends[-1][0], center=bends[-1][1]), noisy)
+        return _in_units(
+            Interval(is_whole=is_whole, arcsinh_scale=scales[-1][0], center=scales[-1][1]), noisy
+        )
     few = len(x) < FEWEST_TO_CHOOSE
     candidates = []
-    for bend, center in bends[:1] if few else bends:
-        start = Interval(low, high, bend=bend, center=center, is_whole=is_whole)
-        spread = float(np.std(start._bent(noisy, np)[0])) or 1.0
-        lower, upper = start._bent_ends()
+    for arcsinh_scale, center in scales[:1] if few else scales:
+        start = Interval(low, high, arcsinh_scale=arcsinh_scale, center=center, is_whole=is_whole)
+        spread = float(np.std(start._arcsinh(noisy, np)[0])) or 1.0
+        lower, upper = start._transformed_ends()
         for edge in EDGES[-1:] if few else EDGES:
             edge = edge * spread if edge < inf else inf
             if edge == inf or edge <= (upper - lower) / 3:
                 candidates.append(
-                    _in_units(Interval(low, high, 0.0, 1.0, bend, center, edge), noisy)
+                    _in_units(Interval(low, high, 0.0, 1.0, arcsinh_scale, center, edge), noisy)
                 )
     chosen = candidates[0]
     if len(candidates) > 1:

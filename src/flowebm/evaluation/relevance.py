@@ -18,7 +18,7 @@ SMOOTHING = 0.2
 #: Points whose scores are evaluated at once.
 AT_ONCE = 1000
 
-#: Standard errors above zero from which a direction counts as relevant: of 100 idle directions
+#: Standard errors above zero from which a direction counts as relevant: of 100 inactive directions
 #: in 100 fits about one is taken in, which costs nothing.
 SIGNIFICANCE = 3.7
 

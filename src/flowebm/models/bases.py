@@ -22,7 +22,7 @@ def gaussian_base(
 ) -> Flow:
     r"""The Gaussian fitted to data, $b = \mathcal N(\hat\mu, c\,\hat\Sigma)$.
 
-    A base that is too wide or too narrow in idle directions would cost the tilt its effort.
+    A base that is too wide or too narrow in inactive directions would cost the tilt its effort.
     The covariance is shrunk by Ledoit and Wolf's optimal amount, so
     that it is of full rank also where there are more coordinates than points. The density is
     evaluated through the inverse Cholesky factor, a matrix product rather than a triangular

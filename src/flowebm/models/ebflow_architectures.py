@@ -62,7 +62,7 @@ def fully_connected_ebflow(
             at mean 0 and variance 1; the published models have none.
         whiten: Whether the data are whitened first, in place of the first act-norm. The flow then
             starts as nearly the Gaussian of the data, and score matching behind the whitening
-            (`fit_score_matching` leaves it out) fits as well as likelihood does.
+            (`fit_ebflow` leaves it out) fits as well as likelihood does.
 
     Returns:
         The untrained flow.

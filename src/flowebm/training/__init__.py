@@ -1,23 +1,23 @@
 """The loops: balanced training, its baseline, score matching and sampling, on one driver."""
 
-from flowebm.progress import progress_observer as progress_observer
+from flowebm.progress import progress_callback as progress_callback
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer as AdaptiveSamplingTrainer
 from flowebm.training.balanced import BalancedOptions as BalancedOptions
 from flowebm.training.balanced import BalancedTrainer as BalancedTrainer
 from flowebm.training.checkpoints import Checkpoints as Checkpoints
 from flowebm.training.devices import use_devices as use_devices
-from flowebm.training.driver import Limits as Limits
-from flowebm.training.driver import Observers as Observers
+from flowebm.training.driver import Callbacks as Callbacks
 from flowebm.training.driver import Outcome as Outcome
+from flowebm.training.driver import StoppingCriteria as StoppingCriteria
 from flowebm.training.driver import TrainingDiverged as TrainingDiverged
 from flowebm.training.driver import drive as drive
 from flowebm.training.fit_balanced import default_proposal as default_proposal
 from flowebm.training.fit_balanced import fit_balanced as fit_balanced
 from flowebm.training.fit_balanced import fit_persistent as fit_persistent
+from flowebm.training.fit_ebflow import EBFlowOptions as EBFlowOptions
+from flowebm.training.fit_ebflow import fit_ebflow as fit_ebflow
 from flowebm.training.fit_joint import JointFitResult as JointFitResult
 from flowebm.training.fit_joint import fit_joint as fit_joint
-from flowebm.training.fit_score_matching import ScoreMatchingOptions as ScoreMatchingOptions
-from flowebm.training.fit_score_matching import fit_score_matching as fit_score_matching
 from flowebm.training.flow import fit_flow as fit_flow
 from flowebm.training.joint_options import JointOptions as JointOptions
 from flowebm.training.metrics import MetricsFile as MetricsFile

@@ -96,7 +96,7 @@ class BalancedOptions:
     start: Literal["base", "flow", "data"] = "flow"
     global_kernel: Literal["imh", "isir", "none"] = "imh"
     n_proposals: Count = 4
-    gradient: Literal["chains", "recycled"] = "chains"
+    gradient: Literal["chains", "waste-recycled"] = "chains"
     local_kernel: Literal["mala", "hmc", "ula"] = "mala"
     n_local: Count = 2
     step_size: Positive = 0.02
@@ -114,7 +114,7 @@ class BalancedOptions:
 
     def __post_init__(self):
         check_options(self)
-        if self.gradient == "recycled" and self.global_kernel == "none":
+        if self.gradient == "waste-recycled" and self.global_kernel == "none":
             raise Refused(
                 "The recycled gradient needs the proposals of a flow-assisted kernel: choose "
                 "global_kernel 'imh' or 'isir', or gradient 'chains'."
@@ -324,7 +324,7 @@ class BalancedTrainer(AbstractTrainer):
     ):
         """Descend the likelihood, unless the energy waits."""
         static = partition_trainable(self.model)[1]
-        if self.options.gradient == "recycled" and move is not None:
+        if self.options.gradient == "waste-recycled" and move is not None:
             samples, weights = move.pool, move.pool_weights
         else:
             samples, weights = chains, None

@@ -36,7 +36,7 @@ class Checkpoints:
 
     Each stage has a sub-folder with one numbered folder a checkpoint, which appears there
     whole or not at all: a run killed while it saves keeps the checkpoint before. `save` and
-    `restore` fit `Observers.save` and `Observers.restore`.
+    `restore` fit `Callbacks.save` and `Callbacks.restore`.
 
     Args:
         directory: The folder of all stages; made when the first checkpoint is saved.

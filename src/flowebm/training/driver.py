@@ -95,7 +95,7 @@ class Outcome:
 
 
 @dataclass
-class Limits:
+class StoppingCriteria:
     """When a run ends.
 
     Attributes:
@@ -113,7 +113,7 @@ class Limits:
 
 
 @dataclass
-class Observers:
+class Callbacks:
     """The effects at the edge; each is called once a block on the host, and `save` more often where
     blocks take more than a few seconds.
 
@@ -289,8 +289,8 @@ def _row(stage: str, metrics: dict[str, Scalar], iteration: int, budget: Budget)
 def drive(
     key: PRNGKeyArray,
     trainer: AbstractTrainer,
-    limits: Limits,
-    observers: Observers | None = None,
+    stopping: StoppingCriteria,
+    callbacks: Callbacks | None = None,
 ) -> Outcome:
     """Run a trainer to its end.
 
@@ -317,8 +317,8 @@ def drive(
     Args:
         key: Random key; all randomness of the run derives from it and the iteration number.
         trainer: The algorithm.
-        limits: When to stop.
-        observers: Progress, metrics and checkpoints.
+        stopping: When to stop.
+        callbacks: Progress, metrics and checkpoints.
 
     Returns:
         The last state, the history and the reason of the stop.
@@ -327,8 +327,8 @@ def drive(
         TrainingDiverged: If the guard has given up.
         ValueError: If the devices in use cannot share the chains out evenly.
     """
-    observers = observers or Observers()
-    budget = Budget.of(limits.time_budget)
+    callbacks = callbacks or Callbacks()
+    budget = Budget.of(stopping.time_budget)
     placement = Placement.of(trainer)
     placement.check(trainer, key)
     # Programs are looked up by what is static: stages that differ in their name share one.
@@ -339,21 +339,23 @@ def drive(
     if "nll" in metrics:
         state = eqx.tree_at(lambda s: s.first_nll, state, jnp.copy(metrics["nll"]))
     history: list[dict[str, Any]] = []
-    restored = _restored(observers, stage, state, placement)
+    restored = _restored(callbacks, stage, state, placement)
     if restored is not None:
         state, history = restored
         budget.restore(history[-1]["seconds"] if history else 0.0)
-    pace = _Pace(limits, budget)
+    pace = _Pace(stopping, budget)
     if restored is None:
         history.append(_row(stage, metrics, 0, budget))
-        for observe in observers.on_block:
+        for observe in callbacks.on_block:
             observe(stage, history[-1], pace.total)
     divergence_margin = float(math.prod(trainer.data.shape[1:]))
     stop_reason = "nothing left to do"
     iteration = int(state.iteration)
 
-    while not bool(state.finished) and iteration < limits.max_steps:
-        until = min((iteration // limits.block_length + 1) * limits.block_length, limits.max_steps)
+    while not bool(state.finished) and iteration < stopping.max_steps:
+        until = min(
+            (iteration // stopping.block_length + 1) * stopping.block_length, stopping.max_steps
+        )
         with placement.active():
             length = pace.length(until - iteration)
             given = frozen, state, np.asarray(length), np.asarray(float(pace.total))
@@ -364,8 +366,8 @@ def drive(
             iteration = int(state.iteration)
             pace.ran(iteration, length)
             if iteration < until and not budget.is_spent():
-                if observers.save and pace.took_long:
-                    observers.save(stage, placement.local(state), history)
+                if callbacks.save and pace.took_long:
+                    callbacks.save(stage, placement.local(state), history)
                 continue
             evaluated, evaluation, means = _evaluate(frozen, state)
         row = _row(stage, means | evaluation, iteration, budget)
@@ -385,7 +387,7 @@ def drive(
                 )
             state = _back(state)
             iteration = int(state.iteration)
-            observers.warn(
+            callbacks.warn(
                 f"Stage {stage!r} diverged before iteration {row['iteration']}; going back to "
                 f"iteration {iteration} with the learning rate times "
                 f"{float(state.learning_rate_factor):g}."
@@ -393,14 +395,14 @@ def drive(
             continue
         state = evaluated
         history.append(row)
-        stop_reason = _stop_reason(limits, budget, state, history)
+        stop_reason = _stop_reason(stopping, budget, state, history)
         pace.evaluated(iteration)
         if stop_reason:
             state = eqx.tree_at(lambda s: s.finished, state, state.iteration >= 0)
-        for observe in observers.on_block:
+        for observe in callbacks.on_block:
             observe(stage, row, pace.total)
-        if observers.save:
-            observers.save(stage, placement.local(state), history)
+        if callbacks.save:
+            callbacks.save(stage, placement.local(state), history)
     return Outcome(placement.local(state), history, stop_reason)
 
 
@@ -428,15 +430,15 @@ class _Pace:
         took_long: Whether the last iterations took long enough to be saved.
     """
 
-    def __init__(self, limits: Limits, budget: Budget):
-        self._limits, self._budget = limits, budget
+    def __init__(self, stopping: StoppingCriteria, budget: Budget):
+        self._limits, self._budget = stopping, budget
         self._looked = time.monotonic()
         self._iteration: float | None = None
         self._evaluation = 0.0
         self.is_compiled = self.took_long = False
-        self.total = limits.max_steps
+        self.total = stopping.max_steps
         if budget.is_limited:
-            self.total = min(limits.max_steps, EXPECTED_BLOCKS * limits.block_length)
+            self.total = min(stopping.max_steps, EXPECTED_BLOCKS * stopping.block_length)
 
     def length(self, most: int) -> int:
         """Iterations until the host looks again: one, until it is known how long one takes."""
@@ -472,13 +474,13 @@ class _Pace:
 
 
 def _restored(
-    observers: Observers, stage: str, state: DriverState, placement: Placement
+    callbacks: Callbacks, stage: str, state: DriverState, placement: Placement
 ) -> tuple[DriverState, list[dict[str, Any]]] | None:
     """What the first process restores, on the devices in use."""
-    if observers.restore is None:
+    if callbacks.restore is None:
         return None
     state = placement.local(state)
-    restored = observers.restore(stage, state)
+    restored = callbacks.restore(stage, state)
     history = value_of_first(None if restored is None else restored[1])
     if history is None:
         return None
@@ -486,23 +488,23 @@ def _restored(
 
 
 def _stop_reason(
-    limits: Limits, budget: Budget, state: DriverState, history: list[dict[str, Any]]
+    stopping: StoppingCriteria, budget: Budget, state: DriverState, history: list[dict[str, Any]]
 ) -> str:
     """Why the run should end after its last block, or the empty string."""
     row = history[-1]
     iteration = row["iteration"]
     if row.get("finished"):
         return "nothing left to gain"
-    if iteration >= limits.max_steps:
+    if iteration >= stopping.max_steps:
         return "all iterations done"
     if budget.is_spent():
         return "time budget spent"
     # Without a likelihood there is nothing that could fall.
     if "nll" not in row:
         return ""
-    if limits.patience is not None:
-        without = (iteration - int(state.best_iteration)) / limits.block_length
-        if without >= limits.patience:
+    if stopping.patience is not None:
+        without = (iteration - int(state.best_iteration)) / stopping.block_length
+        if without >= stopping.patience:
             return "validation NLL no longer falls"
     if _has_overfitted(history, int(state.best_iteration)):
         return "validation NLL has risen"

@@ -25,7 +25,7 @@ from flowebm.models.tilted import EnergyModel
 from flowebm.refusal import Refused
 from flowebm.training.balanced import BalancedOptions, BalancedTrainer
 from flowebm.training.budget import Budget
-from flowebm.training.driver import Limits, Observers, Outcome, drive
+from flowebm.training.driver import Callbacks, Outcome, StoppingCriteria, drive
 from flowebm.training.flow import fit_flow
 from flowebm.training.optimizers import clipped_adam, clipped_muon
 from flowebm.training.result import FitResult, collect_warnings
@@ -61,7 +61,7 @@ def fit_balanced(
     time_budget: float | Budget | None = None,
     patience: int | None = None,
     block_length: int = 50,
-    observers: Observers | None = None,
+    callbacks: Callbacks | None = None,
 ) -> FitResult:
     r"""Fit an energy model by balanced maximum likelihood.
 
@@ -88,7 +88,7 @@ def fit_balanced(
             `Budget` that others share.
         patience: Evaluations without a better validation NLL before it stops.
         block_length: Iterations between evaluations.
-        observers: Progress, metrics and checkpoints.
+        callbacks: Progress, metrics and checkpoints.
 
     Returns:
         The fitted model, the flow, $\log Z$ with its error, chains and history.
@@ -108,7 +108,7 @@ def fit_balanced(
         keys["split"], model, data, validation, weights, validation_weights
     )
     row_weights = RowWeights.of(weights, validation_weights)
-    observers, sentences = collect_warnings(observers)
+    callbacks, sentences = collect_warnings(callbacks)
     budget = Budget.of(time_budget)
 
     history: list[dict[str, Any]] = []
@@ -128,7 +128,7 @@ def fit_balanced(
             weights=row_weights,
             time_budget=budget.part(FLOW_BUDGET),
             stage="base",
-            observers=observers,
+            callbacks=callbacks,
         )
         model = EnergyModel(model.tilt, base if train_base else paramax.non_trainable(base))
         history += outcome.history
@@ -144,7 +144,7 @@ def fit_balanced(
             validation,
             weights=row_weights,
             time_budget=budget.part(FLOW_BUDGET),
-            observers=observers,
+            callbacks=callbacks,
         )
         history += outcome.history
     if isinstance(proposal, DefensiveMixture):
@@ -160,12 +160,12 @@ def fit_balanced(
         validation,
         weights=row_weights,
         options=options,
-        limits=Limits(max_steps, budget, patience, block_length),
-        observers=observers,
+        stopping=StoppingCriteria(max_steps, budget, patience, block_length),
+        callbacks=callbacks,
     )
     fit = fit._replace(history=history + fit.history)
     normaliser = Normaliser.of(lambda: log_partition(keys["log_z"], fit.model, fit.flow))
-    return fit_result(fit, normaliser, observers=observers, sentences=sentences)
+    return fit_result(fit, normaliser, callbacks=callbacks, sentences=sentences)
 
 
 class BalancedFit(NamedTuple):
@@ -195,8 +195,8 @@ def balance(
     *,
     weights: RowWeights | None,
     options: BalancedOptions,
-    limits: Limits,
-    observers: Observers,
+    stopping: StoppingCriteria,
+    callbacks: Callbacks,
 ) -> BalancedFit:
     """The balanced stage itself, from a model and a proposal that are ready for it.
 
@@ -208,8 +208,8 @@ def balance(
         validation: Validation points.
         weights: How much the points count.
         options: Choices of the method.
-        limits: When to stop.
-        observers: Progress, metrics and checkpoints.
+        stopping: When to stop.
+        callbacks: Progress, metrics and checkpoints.
 
     Returns:
         The model that validation points choose, and its proposal.
@@ -223,8 +223,8 @@ def balance(
     outcome = drive(
         train_key,
         trainer,
-        limits,
-        replace(observers, on_block=[*observers.on_block, _tell_of_waiting(observers.warn)]),
+        stopping,
+        replace(callbacks, on_block=[*callbacks.on_block, _tell_of_waiting(callbacks.warn)]),
     )
     return _kept(trainer, outcome)
 
@@ -238,7 +238,7 @@ def fit_persistent(
     max_steps: int = 1000,
     time_budget: float | Budget | None = None,
     block_length: int = 50,
-    observers: Observers | None = None,
+    callbacks: Callbacks | None = None,
 ) -> FitResult:
     """Fit an energy model by persistent contrastive divergence, the baseline without a flow.
 
@@ -255,7 +255,7 @@ def fit_persistent(
         max_steps: Iterations at most.
         time_budget: Seconds at most.
         block_length: Iterations of a compiled block.
-        observers: Progress, metrics and checkpoints.
+        callbacks: Progress, metrics and checkpoints.
 
     Returns:
         The fitted model with averaged parameters, its chains and history.
@@ -270,16 +270,16 @@ def fit_persistent(
         raise Refused("fit_persistent makes local moves alone: set global_kernel to 'none'.")
     free_programs_if_many()
     chain_key, train_key, log_z_key = jr.split(key, 3)
-    observers, sentences = collect_warnings(observers)
+    callbacks, sentences = collect_warnings(callbacks)
     data = _points_of(model, data, "data's")
     # No proposal takes part in the training; a wide Gaussian tells log Z afterwards, as well as
     # it can.
     wide = paramax.non_trainable(gaussian_base(data, inflation=1.5))
     trainer = _trainer(chain_key, model, wide, data, data[:1], options)
-    limits = Limits(max_steps, time_budget, None, block_length)
-    fit = _kept(trainer, drive(train_key, trainer, limits, observers))
+    stopping = StoppingCriteria(max_steps, time_budget, None, block_length)
+    fit = _kept(trainer, drive(train_key, trainer, stopping, callbacks))
     normaliser = Normaliser.of(lambda: log_partition(log_z_key, fit.model, fit.flow))
-    return fit_result(fit, normaliser, observers=observers, sentences=sentences)
+    return fit_result(fit, normaliser, callbacks=callbacks, sentences=sentences)
 
 
 def default_proposal(key: PRNGKeyArray, data: Float[Array, "n *shape"]) -> DefensiveMixture:
@@ -388,21 +388,21 @@ class Normaliser(NamedTuple):
 
 
 def fit_result(
-    fit: BalancedFit, normaliser: Normaliser, *, observers: Observers, sentences: list[str]
+    fit: BalancedFit, normaliser: Normaliser, *, callbacks: Callbacks, sentences: list[str]
 ) -> FitResult:
     """The kept model, with its log-normaliser from draws that trained nothing.
 
     Args:
         fit: The model and its proposal, with the history of all stages.
         normaliser: Its log-normaliser.
-        observers: Told of the log-normaliser's warnings.
-        sentences: What `observers.warn` has been told, as `collect_warnings` collects it.
+        callbacks: Told of the log-normaliser's warnings.
+        sentences: What `callbacks.warn` has been told, as `collect_warnings` collects it.
 
     Returns:
         All that is known about the model.
     """
     for sentence in normaliser.warnings:
-        observers.warn(sentence)
+        callbacks.warn(sentence)
     return FitResult(
         **fit._asdict(), log_partition=normaliser.log_partition, warnings=tuple(sentences)
     )

@@ -27,7 +27,7 @@ from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import CircularTilt, MLPTilt, sharper
 from flowebm.training.budget import Budget
 from flowebm.training.candidate import Candidate, better_of, gain
-from flowebm.training.driver import Observers, TrainingDiverged
+from flowebm.training.driver import Callbacks, TrainingDiverged
 from flowebm.training.fit_balanced import training_and_validation
 from flowebm.training.joint_options import JointOptions
 from flowebm.training.result import FitResult, collect_warnings
@@ -86,7 +86,7 @@ def fit_joint(
     options: JointOptions | None = None,
     max_steps: int | None = None,
     time_budget: float | Budget | None = None,
-    observers: Observers | None = None,
+    callbacks: Callbacks | None = None,
 ) -> JointFitResult:
     r"""Fit an energy model in stages, each of which must gain on validation points.
 
@@ -113,7 +113,7 @@ def fit_joint(
         options: Choices of the method.
         max_steps: Iterations of any one training at most.
         time_budget: Seconds at most, for all stages; or a `Budget` that others share.
-        observers: Progress, metrics and checkpoints.
+        callbacks: Progress, metrics and checkpoints.
 
     Returns:
         The fitted model, the stack as its proposal, $\log Z$ with its error, and what was found.
@@ -129,12 +129,12 @@ def fit_joint(
         raise TypeError(f"fit_joint fits an EnergyModel; got a {type(model).__name__}.")
     free_programs_if_many()
     options = options or JointOptions()
-    observers, sentences = collect_warnings(observers)
+    callbacks, sentences = collect_warnings(callbacks)
     data, validation, weights, validation_weights = training_and_validation(
         jr.fold_in(key, 0), model, data, validation, weights, validation_weights
     )
     rows = Rows(data, jnp.asarray(validation, float), RowWeights.of(weights, validation_weights))
-    fit = _Joint(key, rows, options, max_steps, Budget.of(time_budget), observers, circular)
+    fit = _Joint(key, rows, options, max_steps, Budget.of(time_budget), callbacks, circular)
     gaussian = Candidate.of("Gaussian", model.base, rows)
     # On a circle there are only the networks, which are periodic.
     candidates = [] if any(circular or ()) else [gaussian, *fit.mixtures()]
@@ -162,7 +162,7 @@ class _Joint:
         options: Choices of the method.
         max_steps: Iterations of any one training at most.
         budget: The seconds that there are.
-        observers: Progress, metrics and checkpoints.
+        callbacks: Progress, metrics and checkpoints.
         circular: Columns of period $2\pi$.
     """
 
@@ -173,10 +173,10 @@ class _Joint:
         options: JointOptions,
         max_steps: int | None,
         budget: Budget,
-        observers: Observers,
+        callbacks: Callbacks,
         circular: tuple[bool, ...] | None,
     ):
-        self.root, self.rows, self.options, self.observers = key, rows, options, observers
+        self.root, self.rows, self.options, self.callbacks = key, rows, options, callbacks
         self.max_steps, self.budget, self.circular = max_steps, budget, circular
         self.points = rows.in_proportion()
         self.marginals = fit_marginals(self.points, circular) if self.are_columns else None
@@ -354,7 +354,7 @@ class _Joint:
                     max_steps=self.max_steps,
                     time_budget=self.budget.part(0.3 if number == 0 else 0.2),
                     stage=name,
-                    observers=self.observers,
+                    callbacks=self.callbacks,
                 )
                 if change is not None:
                     density = SubspaceDensity(network.density, change)
@@ -414,7 +414,7 @@ class _Joint:
                     max_steps=steps if self.max_steps is None else min(steps, self.max_steps),
                     time_budget=self.budget.part(0.2 if reference is None else 0.6),
                     stage=stage,
-                    observers=self.observers,
+                    callbacks=self.callbacks,
                 )
                 if reference is not None:
                     # Its power has weighed already whether it is one.

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowebm.objectives.maximum_likelihood import maximum_likelihood
 from flowebm.training.budget import Budget
-from flowebm.training.driver import Limits, Observers, Outcome, drive
+from flowebm.training.driver import Callbacks, Outcome, StoppingCriteria, drive
 from flowebm.training.objective import ObjectiveTrainer
 from flowebm.training.optimizers import clipped_adam
 from flowebm.training.row_weights import RowWeights
@@ -31,7 +31,7 @@ def fit_flow(
     learning_rate: float = 2e-3,
     prepare: Callable[[PRNGKeyArray, Array], Array] | None = None,
     stage: str = "flow",
-    observers: Observers | None = None,
+    callbacks: Callbacks | None = None,
 ) -> tuple[AbstractDistribution, Outcome]:
     """Fit a flow by maximum likelihood and return it as it was at its best on validation data.
 
@@ -56,7 +56,7 @@ def fit_flow(
         prepare: `(key, rows) -> points`, what becomes of a minibatch before the flow sees it, such
             as noise.
         stage: A word for progress and metrics.
-        observers: Progress, metrics and checkpoints.
+        callbacks: Progress, metrics and checkpoints.
 
     Returns:
         The fitted flow and the driver's outcome.
@@ -83,8 +83,8 @@ def fit_flow(
         loss_name="train_nll",
         stage=stage,
     )
-    limits = Limits(max_steps, time_budget, patience, block_length)
-    outcome = drive(key, trainer, limits, observers)
+    stopping = StoppingCriteria(max_steps, time_budget, patience, block_length)
+    outcome = drive(key, trainer, stopping, callbacks)
     return trainer.with_params(outcome.state.best), outcome
 
 

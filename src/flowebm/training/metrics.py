@@ -34,7 +34,7 @@ class MetricsFile:
                 file.write(_line(row))
 
     def on_block(self, stage: str, row: Row, total: int) -> None:
-        """`append`, with the signature of `Observers.on_block`.
+        """`append`, with the signature of `Callbacks.on_block`.
 
         Args:
             stage: The stage, which the row names too.

@@ -16,7 +16,7 @@ from flowebm.models.energy import AbstractEnergyModel
 from flowebm.refusal import Refused
 from flowebm.samplers.continued import continue_chains
 from flowebm.samplers.normalised import NormalisedModel
-from flowebm.training.driver import Observers
+from flowebm.training.driver import Callbacks
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -113,14 +113,14 @@ class FitResult:
 _RATES = ("global_acceptance", "local_acceptance")
 
 
-def collect_warnings(observers: Observers | None) -> tuple[Observers, list[str]]:
-    """The observers, with a list that receives all that they are warned of."""
-    observers = observers or Observers()
+def collect_warnings(callbacks: Callbacks | None) -> tuple[Callbacks, list[str]]:
+    """The callbacks, with a list that receives all that they are warned of."""
+    callbacks = callbacks or Callbacks()
     sentences: list[str] = []
-    tell = observers.warn
+    tell = callbacks.warn
 
     def warn(sentence: str) -> None:
         sentences.append(sentence)
         tell(sentence)
 
-    return replace(observers, warn=warn), sentences
+    return replace(callbacks, warn=warn), sentences

@@ -34,7 +34,7 @@ from flowebm.models.elliptical_mixture import EllipticalMixture
 from flowebm.models.flows import make_flow
 from flowebm.models.unconstrained import UnconstrainedDensity
 from flowebm.models.wide_start import WideStart
-from flowebm.progress import OnBlock, progress_observer
+from flowebm.progress import OnBlock, progress_callback
 from flowebm.refusal import Refused
 from flowebm.samplers.assisted_draws import (
     AssistedDraws,
@@ -52,7 +52,7 @@ from flowebm.samplers.preconditioner import (
 )
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer
 from flowebm.training.density_calls import DensityCalls
-from flowebm.training.driver import Limits, Observers, drive
+from flowebm.training.driver import Callbacks, StoppingCriteria, drive
 from flowebm.training.optimizers import clipped_adam
 from flowebm.training.sampling_checkpoint import SamplingCheckpoint
 from flowebm.training.sampling_options import TARGET_ACCEPTANCE, SamplingOptions
@@ -122,7 +122,7 @@ def sample(
     time_budget: float | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
-    progress_bar: bool = True,
+    verbose: bool = True,
 ) -> SamplingResult:
     r"""Sample a density known up to its constant, all of its modes in their proportions.
 
@@ -159,7 +159,7 @@ def sample(
         time_budget: Seconds at most, compilation included; at least one draw block is made.
         checkpoint: A folder to keep exploration and draws in.
         resume: Whether to go on from what is there, to the same draws.
-        progress_bar: Whether to show progress, on standard error.
+        verbose: Whether to show progress, on standard error.
 
     Returns:
         Draws in the user's space with their diagnostics, $\log Z$ with its error, the modes with
@@ -202,7 +202,7 @@ def sample(
             f"The flow must be unconditional and over points of shape {shape}; its points have "
             f"shape {tuple(flow.shape)}."
         )
-    with progress_observer(quiet=not progress_bar) as on_block, _interruptible() as interrupted:
+    with progress_callback(quiet=not verbose) as on_block, _interruptible() as interrupted:
         work = _Work(
             keys=dict(zip(STAGES, jr.split(key, len(STAGES)), strict=True)),
             target=target,
@@ -552,8 +552,8 @@ def _driven(work: _Work, key: PRNGKeyArray, trainer: AdaptiveSamplingTrainer) ->
     outcome = drive(
         key,
         trainer,
-        Limits(work.max_steps, budget, None, min(BLOCK_LENGTH, work.max_steps)),
-        Observers(on_block=[work.on_block]),
+        StoppingCriteria(work.max_steps, budget, None, min(BLOCK_LENGTH, work.max_steps)),
+        Callbacks(on_block=[work.on_block]),
     )
     state = outcome.state.inner
     n_iterations = int(outcome.state.iteration)

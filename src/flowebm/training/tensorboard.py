@@ -21,7 +21,7 @@ def tensorboard_observer(folder: str | Path) -> Iterator[OnBlock]:
 
     Yields:
         A function of the stage, its row of metrics and the total of iterations expected, as
-        `Observers.on_block` has them.
+        `Callbacks.on_block` has them.
 
     Raises:
         ValueError: If tensorboardX is not installed.

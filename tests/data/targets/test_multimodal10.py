@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, kstest, norm
 
-from flowebm.data import Multimodal10, load
+from flowebm.data import Multimodal10, load_dataset
 
 N = 20_000
 #: The mass of |x| under 3.5.
@@ -134,6 +134,6 @@ def test_the_score_is_finite_on_and_off_the_edge(single):
 def test_the_catalogue_draws_inside_of_the_support():
     """Of these 450 coordinates 0.03 are expected on the edge in double precision, 50 in single;
     false-alarm rate 1e-6."""
-    values = load("multimodal10", n=50).values
+    values = load_dataset("multimodal10", n=50).values
     on_edge = np.abs(values[:, 1:]) == np.abs(values[:, :-1] + 2 * 2.0 ** np.arange(1, 10))
     assert on_edge.sum() <= 3

@@ -19,7 +19,7 @@ from flowebm.models.marginals import Marginals
 from flowebm.objectives.objective import Objective
 from flowebm.training.budget import Budget
 from flowebm.training.candidate import Candidate
-from flowebm.training.driver import Limits, Observers, drive
+from flowebm.training.driver import Callbacks, StoppingCriteria, drive
 from flowebm.training.joint_options import JointOptions
 from flowebm.training.objective import ObjectiveTrainer
 from flowebm.training.row_weights import rows_in_proportion
@@ -64,7 +64,7 @@ def fit_network(
     max_steps: int | None = None,
     time_budget: float | Budget | None = None,
     stage: str = "network",
-    observers: Observers | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Candidate:
     """An autoregressive network of the columns behind their marginal transforms.
 
@@ -78,7 +78,7 @@ def fit_network(
         max_steps: Iterations at most.
         time_budget: Seconds at most.
         stage: A word for progress and metrics.
-        observers: Progress, metrics and checkpoints.
+        callbacks: Progress, metrics and checkpoints.
 
     Returns:
         The density of the columns, at its best on validation points.
@@ -113,8 +113,8 @@ def fit_network(
         stage=stage,
     )
     steps = options.network_steps(z.shape[0])
-    limits = Limits(steps if max_steps is None else min(steps, max_steps), time_budget)
-    outcome = drive(fit_key, trainer, limits, observers)
+    stopping = StoppingCriteria(steps if max_steps is None else min(steps, max_steps), time_budget)
+    outcome = drive(fit_key, trainer, stopping, callbacks)
     density = behind(trainer.with_params(outcome.state.best), marginals)
     return Candidate.of(stage, density, rows, tuple(outcome.history))
 

@@ -22,7 +22,7 @@ from flowebm.models.trainable import partition_trainable
 from flowebm.training.budget import Budget
 from flowebm.training.candidate import Candidate
 from flowebm.training.devices import over_data
-from flowebm.training.driver import Limits, Observers, drive
+from flowebm.training.driver import Callbacks, StoppingCriteria, drive
 from flowebm.training.objective import ObjectiveState
 from flowebm.training.optimizers import clipped_muon
 from flowebm.training.row_weights import RowWeights
@@ -149,7 +149,7 @@ def fit_tilt(
     max_steps: int,
     time_budget: float | Budget | None = None,
     stage: str = "tilt",
-    observers: Observers | None = None,
+    callbacks: Callbacks | None = None,
 ) -> TiltFit:
     r"""Fit a tilt of a base, $p(x) \propto b(x) e^{-U(x)}$ with $|U| \le B$.
 
@@ -174,7 +174,7 @@ def fit_tilt(
         max_steps: Iterations at most.
         time_budget: Seconds at most.
         stage: A word for progress and metrics.
-        observers: Progress, metrics and checkpoints.
+        callbacks: Progress, metrics and checkpoints.
 
     Returns:
         The tilt, at its best on validation points.
@@ -211,7 +211,7 @@ def fit_tilt(
         batch_size=min(batch_size, rows.train.shape[0]),
         stage=stage,
     )
-    outcome = drive(fit_key, trainer, Limits(max_steps, time_budget), observers)
+    outcome = drive(fit_key, trainer, StoppingCriteria(max_steps, time_budget), callbacks)
     fitted, history = trainer.with_params(outcome.state.best), tuple(outcome.history)
     if reference is not None:
         model = EnergyModel(fitted, reference.density)

@@ -1,4 +1,4 @@
-"""`fit_score_matching`: an energy-based flow from points, without a determinant in its steps."""
+"""`fit_ebflow`: an energy-based flow from points, without a determinant in its steps."""
 
 import math
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from flowebm.objectives import Objective, dsm, exact, fdssm, ml, sml, ssm
 from flowebm.options import Count, Fraction, NotNegative, Positive, Range, check_options
 from flowebm.refusal import Refused
 from flowebm.training.budget import Budget
-from flowebm.training.driver import Limits, Observers, drive
+from flowebm.training.driver import Callbacks, StoppingCriteria, drive
 from flowebm.training.objective import ObjectiveTrainer
 from flowebm.training.result import FitResult, collect_warnings
 from flowebm.training.row_weights import RowWeights, draw_rows
@@ -49,8 +49,8 @@ ObjectiveName = Literal["auto", "ml", "sml", "exact", "ssm", "dsm", "fdssm"]
 
 
 @dataclass(frozen=True)
-class ScoreMatchingOptions:
-    r"""Choices of `fit_score_matching`.
+class EBFlowOptions:
+    r"""Choices of `fit_ebflow`.
 
     Attributes:
         objective: What is minimised, where no function is given: `ml`, `sml`, `exact`, `ssm`,
@@ -119,7 +119,7 @@ class ScoreMatchingOptions:
         return objectives[name]()
 
 
-def fit_score_matching(
+def fit_ebflow(
     key: PRNGKeyArray,
     model: EBFlow,
     data: Real[Array, "n *shape"],
@@ -128,14 +128,14 @@ def fit_score_matching(
     weights: Float[ArrayLike, " n"] | None = None,
     validation_weights: Float[ArrayLike, " m"] | None = None,
     objective: Objective | None = None,
-    options: ScoreMatchingOptions | None = None,
+    options: EBFlowOptions | None = None,
     preprocessing: AbstractBijection | None = None,
     noise: bool = False,
     max_steps: int = 2000,
     time_budget: float | Budget | None = None,
     patience: int | None = None,
     block_length: int = 50,
-    observers: Observers | None = None,
+    callbacks: Callbacks | None = None,
 ) -> FitResult:
     r"""Fit an energy-based flow by score matching, or by any objective that it supports.
 
@@ -165,7 +165,7 @@ def fit_score_matching(
         time_budget: Seconds at most, compilation included.
         patience: Evaluations without a better validation NLL before it stops.
         block_length: Iterations between evaluations.
-        observers: Progress, metrics and checkpoints.
+        callbacks: Progress, metrics and checkpoints.
 
     Returns:
         The fitted model, over preprocessed points, as model and as sampler; its exact
@@ -179,11 +179,10 @@ def fit_score_matching(
     Source: Chao et al. (2023).
     """
     free_programs_if_many()
-    options = options or ScoreMatchingOptions()
+    options = options or EBFlowOptions()
     if not isinstance(model, EBFlow):
         raise TypeError(
-            f"fit_score_matching fits an EBFlow, whose likelihood is known; got a "
-            f"{type(model).__name__}."
+            f"fit_ebflow fits an EBFlow, whose likelihood is known; got a {type(model).__name__}."
         )
     objective = objective or _objective(options, math.prod(model.shape))
     names = ("split", "validation noise", "initial", "train")
@@ -257,9 +256,9 @@ def fit_score_matching(
         epoch_decay=options.epoch_decay,
         stage="ebflow",
     )
-    observers, sentences = collect_warnings(observers)
-    limits = Limits(max_steps, time_budget, patience, block_length)
-    outcome = drive(keys["train"], trainer, limits, observers)
+    callbacks, sentences = collect_warnings(callbacks)
+    stopping = StoppingCriteria(max_steps, time_budget, patience, block_length)
+    outcome = drive(keys["train"], trainer, stopping, callbacks)
     fitted = cast(EBFlow, trainer.with_params(outcome.state.best))
     if not after and isinstance(fitted.layers[0], Preprocessing):
         fitted = EBFlow(fitted.layers[1:], fitted.latent)
@@ -301,13 +300,13 @@ class _Preparation(eqx.Module):
 
 
 @cache
-def _objective(options: ScoreMatchingOptions, size: int) -> Objective:
+def _objective(options: EBFlowOptions, size: int) -> Objective:
     """The same object for the same choices: a second fit then finds the first one's programs."""
     return options.make_objective(size)
 
 
 @cache
-def _optimizer(options: ScoreMatchingOptions) -> optax.GradientTransformation:
+def _optimizer(options: EBFlowOptions) -> optax.GradientTransformation:
     is_adam = options.optimizer == "adam"
     adaptive = optax.scale_by_adam() if is_adam else optax.scale_by_rms(decay=0.99)
     return optax.chain(

@@ -14,11 +14,11 @@ from flowebm.models import EBFlow, EnergyModel
 from flowebm.models.ebflow_architectures import fully_connected_ebflow
 from flowebm.models.tilts import MLPTilt
 from flowebm.objectives import ssm
-from flowebm.training import ScoreMatchingOptions, fit_score_matching
+from flowebm.training import EBFlowOptions, fit_ebflow
 
 MEAN, FACTOR = np.array([1.0, -2.0]), np.array([[0.7, 0.0], [0.9, 0.4]])
 DATA = MEAN + np.random.default_rng(0).standard_normal((4000, 2)) @ FACTOR.T
-OPTIONS = ScoreMatchingOptions(objective="ssm", learning_rate=0.02, average_decay=0.98)
+OPTIONS = EBFlowOptions(objective="ssm", learning_rate=0.02, average_decay=0.98)
 
 
 def linear_flow():
@@ -27,7 +27,7 @@ def linear_flow():
 
 def fit(data=DATA, model=None, **choices):
     choices = {"options": OPTIONS, "max_steps": 2000, "block_length": 500} | choices
-    return fit_score_matching(jr.key(1), model or linear_flow(), data, **choices)
+    return fit_ebflow(jr.key(1), model or linear_flow(), data, **choices)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def pixel_fits():
             fully_connected_ebflow((3,), act_norm=False),
             preprocessing=LOGIT,
             noise=True,
-            options=ScoreMatchingOptions(
+            options=EBFlowOptions(
                 objective="ssm",
                 learning_rate=0.01,
                 average_decay=0.98,
@@ -186,7 +186,7 @@ def test_flips_mirror_images_whole():
         (200, 1, 1, 4)
     )
     model = EBFlow([FullLinear(jnp.eye(4), jnp.zeros(4), (1, 1, 4))], StandardNormal((1, 1, 4)))
-    options = ScoreMatchingOptions(learning_rate=0.02, average_decay=0.9, horizontal_flips=True)
+    options = EBFlowOptions(learning_rate=0.02, average_decay=0.9, horizontal_flips=True)
     flipped = fit(rising, model, options=options, max_steps=200, block_length=100).model
     falling = rising[..., ::-1].copy()
     likelihoods = [np.mean(flipped.log_prob(jnp.asarray(rows))) for rows in (rising, falling)]
@@ -195,26 +195,26 @@ def test_flips_mirror_images_whole():
 
 @pytest.mark.parametrize("objective", ["dsm", "fdssm", "exact", "ml", "sml"])
 def test_every_objective_lowers_the_exact_nll(objective):
-    options = ScoreMatchingOptions(objective=objective, learning_rate=0.02, average_decay=0.9)
+    options = EBFlowOptions(objective=objective, learning_rate=0.02, average_decay=0.9)
     history = fit(options=options, max_steps=60, block_length=30).history
     assert history[-1]["nll"] < history[0]["nll"] - 0.1
 
 
 def test_a_given_objective_stands_before_the_named_one(gaussian):
-    result = fit(objective=ssm(), options=ScoreMatchingOptions(**(vars(OPTIONS) | {"sigma": 9.0})))
+    result = fit(objective=ssm(), options=EBFlowOptions(**(vars(OPTIONS) | {"sigma": 9.0})))
     assert result.history[-1]["loss"] == gaussian.history[-1]["loss"]
 
 
 def test_overfitting_is_not_taken_for_divergence():
     """Validation points far from the data get ever worse without a return to an earlier state."""
     far = DATA[:100] + 40.0
-    result = fit(validation=far, options=ScoreMatchingOptions(learning_rate=0.02), max_steps=1000)
+    result = fit(validation=far, options=EBFlowOptions(learning_rate=0.02), max_steps=1000)
     assert max(row["nll"] for row in result.history) > result.history[0]["nll"] + 2
     assert result.warnings == ()
 
 
 def test_few_entries_are_fitted_by_likelihood_and_many_by_score_matching():
-    by_name = {name: ScoreMatchingOptions(objective=name) for name in ("auto", "ml", "ssm")}
+    by_name = {name: EBFlowOptions(objective=name) for name in ("auto", "ml", "ssm")}
     model, points = linear_flow(), jnp.asarray(DATA[:8], jnp.float32)
 
     def loss(name, size):
@@ -240,4 +240,4 @@ def test_what_cannot_be_fitted_is_refused():
         ({"objective": "dsm", "sigma": -1.0}, "sigma must be above 0"),
     ]:
         with pytest.raises(ValueError, match=message):
-            fit(options=ScoreMatchingOptions(**choice))
+            fit(options=EBFlowOptions(**choice))
