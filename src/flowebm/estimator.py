@@ -414,7 +414,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
                 # of the others: their likelihood has then the same gradient on average.
                 mixture = GapMixture.fit(rng, drawn[0])
                 drawn = [mixture.fill(rng, points).rows for points in drawn]
-            train, validation = (jnp.asarray(points, float) for points in drawn)
+            train, validation = (points.astype(jnp.result_type(float)) for points in drawn)
             return parts.columns, train, validation
         standardise = Standardise.fit(
             parts.train,
@@ -423,7 +423,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             arcsinh_tails=self.point_shape is None,
         )
         train, validation = (
-            jnp.asarray(standardise.transform_rows(rows), float)
+            standardise.transform_rows(rows).astype(jnp.result_type(float))
             for rows in (parts.train, parts.validation)
         )
         return standardise, train, validation

@@ -4,6 +4,7 @@ It knows neither scikit-learn nor how a model is fitted, whose imports take long
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -17,17 +18,20 @@ from flowebm.data.columns import Boxes, Columns
 from flowebm.data.dequantise import dequantise
 from flowebm.data.kinds import check_kind
 from flowebm.data.logit_pixels import LogitPixels
+from flowebm.models.batches import SIZES, in_batches
+from flowebm.models.bounded import BoundedTilt, NoTilt, tilts
 from flowebm.models.ebflow import EBFlow
+from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.saved import SavedModel
+from flowebm.models.stack import log_probs
+from flowebm.models.tilted import EnergyModel
 from flowebm.progress import OnProgress
 from flowebm.refusal import Refused
 from flowebm.samplers.gap_mixture import GapMixture
 from flowebm.samplers.model_samples import sample_model
 
-#: Points whose densities are evaluated at once, many or few. Rows are filled up to one of these
-#: numbers: two programs serve tables of any length, and a row's density does not depend on the
-#: rows beside it.
-BATCH_SIZE, SMALL_BATCH_SIZE = 4096, 256
+#: Rows whose densities are evaluated before progress is told of.
+BATCH_SIZE = SIZES[0]
 
 #: Draws that estimate a probability, and how many where the standard error of its logarithm is
 #: large by these.
@@ -106,9 +110,8 @@ class FittedDensity:
         # precision has.
         standardised = saved.preprocessing.transform_rows(rows)
         for part in _parts(len(rows)):
-            log_prob[part] = _in_batches(
-                _log_prob, saved.model, saved.preprocessing, standardised[part], rows[part]
-            )
+            log_det = in_batches(partial(_log_det, saved.preprocessing), rows[part])
+            log_prob[part] = unnormalised_log_probs(saved.model, standardised[part]) + log_det
             if on_progress is not None:
                 on_progress(part.stop, len(rows))
         return log_prob - saved.log_partition, stderr
@@ -193,29 +196,6 @@ def _parts(n: int) -> Iterator[slice]:
         yield slice(start, min(start + BATCH_SIZE, n))
 
 
-def _in_batches(
-    function: Callable[..., Array], model: Any, preprocessing: Any, *rows: np.ndarray
-) -> Float[np.ndarray, " m"]:
-    """A function of points, one a row of each array, at fixed numbers of points.
-
-    Small batches serve what would fill less than half of a large one.
-    """
-    n, start, values = len(rows[0]), 0, []
-    while start < n:
-        size = BATCH_SIZE if n - start > BATCH_SIZE // 2 else SMALL_BATCH_SIZE
-        some = [part[start : start + size] for part in rows]
-        filled = (_filled_up(part, size) for part in some)
-        values.append(np.asarray(function(model, preprocessing, *filled))[: len(some[0])])
-        start += size
-    return np.concatenate(values)
-
-
-def _filled_up(rows: Float[np.ndarray, "m *shape"], n: int) -> Float[Array, "n *shape"]:
-    """The rows and as many copies of the last as make `n`."""
-    filled = np.concatenate([rows, np.repeat(rows[-1:], n - len(rows), axis=0)])
-    return jnp.asarray(filled, float)
-
-
 def _integrals(
     model: Any, boxes: Boxes, gap_mixture: Callable[[], GapMixture]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
@@ -238,8 +218,7 @@ def _integrals(
             if np.isnan(points).any():
                 points, log_q = gap_mixture().fill(rng, points, wide=GAP_WIDE)
                 log_weights = log_weights - log_q
-            log_prob = _in_batches(_log_prob_of_points, model, None, points)
-            log_terms.append(log_prob + log_weights)
+            log_terms.append(unnormalised_log_probs(model, points) + log_weights)
         value[rows], stderr[rows] = _log_mean(np.stack(log_terms))
     return value, stderr
 
@@ -274,18 +253,27 @@ def _exact_samples(
     return jnp.concatenate(batches)
 
 
+def unnormalised_log_probs(
+    model: AbstractEnergyModel, points: Float[np.ndarray, "n *shape"]
+) -> Float[np.ndarray, " n"]:
+    """$-E(x)$ of every point, in double precision.
+
+    Of a stack with a bounded tilt each part has a program of its own, which its fit has compiled.
+
+    Args:
+        model: The model.
+        points: One a row, as the model takes them.
+    """
+    if isinstance(model, EnergyModel) and isinstance(model.tilt, NoTilt | BoundedTilt):
+        return log_probs(model.base, points) - tilts(model.tilt, points)
+    return in_batches(partial(_log_probs, model), points).astype(np.float64)
+
+
 @eqx.filter_jit
-def _log_prob(model, preprocessing, standardised, rows):
-    """Unnormalised log-densities of rows whose standardised values are at hand."""
-
-    def one(z, x):
-        return model.unnormalized_log_prob(z) + preprocessing.transform_and_log_det(x)[1]
-
-    return jax.vmap(one)(standardised, rows)
-
-
-@eqx.filter_jit
-def _log_prob_of_points(model, preprocessing, points):
-    """Unnormalised log-densities of the model's own points."""
-    del preprocessing
+def _log_probs(model, points):
     return jax.vmap(model.unnormalized_log_prob)(points)
+
+
+@eqx.filter_jit
+def _log_det(preprocessing, rows):
+    return jax.vmap(lambda x: preprocessing.transform_and_log_det(x)[1])(rows)

@@ -33,11 +33,11 @@ _NEAREST = 1e-7
 class Interval:
     r"""Values between two ends, mapped one to one into a slot of the line.
 
-    Heavy tails are drawn in by $\sinh^{-1}$, as in `Standardise`. A finite end $l$ then goes to minus
-    infinity by $y \mapsto y + s \log(1 - e^{-(y - l) / s})$, which is a logarithm close to the end
-    and leaves alone what is further from it than $s$; $s = \infty$ stands for the logarithm itself,
-    and for the logit where both ends are finite. Units follow, and where the slot has an end $a$,
-    $w \mapsto a + q \log(1 + e^{(w - a) / q})$ goes no further.
+    Heavy tails are drawn in by $\sinh^{-1}$, as in `Standardise`. A finite end $l$ then goes to
+    minus infinity by $y \mapsto y + s \log(1 - e^{-(y - l) / s})$, which is a logarithm close to
+    the end and leaves alone what is further from it than $s$; $s = \infty$ stands for the logarithm
+    itself, and for the logit where both ends are finite. Units follow, and where the slot has an
+    end $a$, $w \mapsto a + q \log(1 + e^{(w - a) / q})$ goes no further.
 
     Args:
         low: The lower end of the values; minus infinity where there is none.

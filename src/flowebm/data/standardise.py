@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
@@ -60,11 +61,11 @@ class Standardise(AbstractBijection):
         arcsinh_scale: ArrayLike | None = None,
         center: ArrayLike | None = None,
     ):
-        mean, sd = jnp.asarray(mean, float), jnp.asarray(sd, float)
-        arcsinh_scale = (
-            jnp.zeros_like(mean) if arcsinh_scale is None else jnp.asarray(arcsinh_scale, float)
+        mean, sd = np.asarray(mean, np.float64), np.asarray(sd, np.float64)
+        arcsinh_scale, center = (
+            np.zeros_like(mean) if part is None else np.asarray(part, np.float64)
+            for part in (arcsinh_scale, center)
         )
-        center = jnp.zeros_like(mean) if center is None else jnp.asarray(center, float)
         if not mean.shape == sd.shape == arcsinh_scale.shape == center.shape:
             raise Refused(
                 f"mean, sd, arcsinh_scale and center differ in shape: {mean.shape}, {sd.shape}, "
@@ -75,7 +76,8 @@ class Standardise(AbstractBijection):
         if not np.all(np.asarray(arcsinh_scale) >= 0):
             raise Refused("Every arcsinh_scale must be 0 or positive.")
         self.mean, self.sd, self.arcsinh_scale, self.center = (
-            paramax.non_trainable(array) for array in (mean, sd, arcsinh_scale, center)
+            paramax.non_trainable(jax.device_put(array.astype(jnp.result_type(float))))
+            for array in (mean, sd, arcsinh_scale, center)
         )
         self.shape = mean.shape
 

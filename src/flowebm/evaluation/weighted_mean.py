@@ -1,6 +1,7 @@
 """The mean of values over points that count differently, with its error."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from flowebm.evaluation.estimate import Estimate
@@ -18,7 +19,11 @@ def weighted_mean(values: Float[Array, " n"], weights: Float[Array, " n"] | None
 
     Source: Owen (2013), *Monte Carlo theory, methods and examples*, section 9.2.
     """
+    # On the host no program is compiled for the number of points.
+    xp = np if isinstance(values, np.ndarray) else jnp
     if weights is None:
-        return Estimate(jnp.mean(values), jnp.std(values) / jnp.sqrt(values.size))
-    mean = jnp.sum(weights * values)
-    return Estimate(mean, jnp.sqrt(jnp.sum((weights * (values - mean)) ** 2)))
+        return Estimate(xp.mean(values), xp.std(values) / values.size**0.5)
+    if xp is np:
+        weights = np.asarray(weights, np.float64)
+    mean = xp.sum(weights * values)
+    return Estimate(mean, xp.sqrt(xp.sum((weights * (values - mean)) ** 2)))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import equinox as eqx
 import jax
 import paramax
 from flowjax.distributions import AbstractDistribution
@@ -125,8 +126,9 @@ def build_model(
         ValueError: If a choice of the architecture is unknown or does not fit the points.
     """
     tilt_key, base_key = jax.random.split(key)
+    # As one program: operations one by one are a program each.
     if architecture.tilt == "conv":
-        tilt = ConvTilt(
+        tilt = eqx.filter_jit(ConvTilt)(
             shape,
             channels=architecture.width,
             activation=architecture.activation,
@@ -134,7 +136,7 @@ def build_model(
             key=tilt_key,
         )
     else:
-        tilt = MLPTilt(
+        tilt = eqx.filter_jit(MLPTilt)(
             shape,
             width=architecture.width,
             depth=architecture.depth,

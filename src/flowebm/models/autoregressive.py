@@ -10,6 +10,7 @@ import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
+from flowebm.models.batches import in_batches, on_device
 from flowebm.models.recipe import register
 
 #: Least and largest scale of a logistic distribution, in units of the coordinate.
@@ -243,9 +244,9 @@ def started_at(
     """
     points = np.asarray(points, np.float64)
     n, d = points.shape
-    inputs = np.asarray(jax.vmap(model._inputs)(jnp.asarray(points, jnp.float32)), np.float64)
-    if not any(model.circular):
-        inputs = points
+    inputs = points
+    if any(model.circular):
+        inputs = in_batches(eqx.filter_jit(jax.vmap(model._inputs)), points).astype(np.float64)
     order, components = np.asarray(model.order), model.readout.shape[-1]
     ranks = np.tile(order, inputs.shape[1] // d)
     linear, bias = np.zeros((inputs.shape[1], d)), np.array(model.readout_bias, np.float64)
@@ -265,7 +266,7 @@ def started_at(
     return eqx.tree_at(
         lambda m: (m.linear, m.readout_bias),
         model,
-        (jnp.asarray(linear, jnp.float32), jnp.asarray(bias, jnp.float32)),
+        (on_device(linear), on_device(bias)),
     )
 
 

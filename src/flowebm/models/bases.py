@@ -2,12 +2,13 @@
 
 from math import prod
 
-import jax.numpy as jnp
+import equinox as eqx
 import numpy as np
 from flowjax.bijections import Invert, Reshape, TriangularAffine
 from flowjax.distributions import StandardNormal
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
+from flowebm.models.batches import on_device
 from flowebm.models.flows import Flow
 from flowebm.models.recipe import builder
 from flowebm.models.shared_static import share_static
@@ -15,7 +16,7 @@ from flowebm.refusal import Refused
 
 
 def gaussian_base(
-    data: Float[Array, "n *shape"] | None,
+    data: Float[ArrayLike, "n *shape"] | None,
     shape: tuple[int, ...] | None = None,
     *,
     inflation: float = 1.0,
@@ -46,12 +47,12 @@ def gaussian_base(
     if shape is None:
         if data is None:
             raise Refused("A Gaussian base needs data to fit, or the shape of a point.")
-        shape = data.shape[1:]
+        shape = np.shape(data)[1:]
     return gaussian_of(*_moments(data, shape, inflation), shape)
 
 
 def gaussian_of(
-    mean: Float[Array, " d"], covariance: Float[Array, "d d"], shape: tuple[int, ...]
+    mean: Float[ArrayLike, " d"], covariance: Float[ArrayLike, "d d"], shape: tuple[int, ...]
 ) -> Flow:
     r"""The Gaussian of a mean and a covariance, in the form of `gaussian_base`.
 
@@ -65,10 +66,21 @@ def gaussian_of(
 
     Source: the affine map to a standard normal, $z = L^{-1}(x - \mu)$ with $LL^T = \Sigma$.
     """
-    inverse_factor = jnp.tril(jnp.linalg.inv(jnp.linalg.cholesky(covariance)))
-    whitening = Reshape(TriangularAffine(-inverse_factor @ mean, inverse_factor), shape)
-    built_from = ("gaussian", shape)
-    return share_static(Flow(StandardNormal(shape), Invert(whitening), built_from), built_from)
+    # In double precision, and without a program for each operation.
+    factor = np.linalg.cholesky(np.asarray(covariance, np.float64))
+    inverse_factor = np.tril(np.linalg.inv(factor))
+    loc = -inverse_factor @ np.asarray(mean, np.float64)
+    return share_static(
+        _whitened(on_device(loc), on_device(inverse_factor), shape), ("gaussian", shape)
+    )
+
+
+@eqx.filter_jit
+def _whitened(
+    loc: Float[Array, " d"], inverse_factor: Float[Array, "d d"], shape: tuple[int, ...]
+) -> Flow:
+    whitening = Reshape(TriangularAffine(loc, inverse_factor), shape)
+    return Flow(StandardNormal(shape), Invert(whitening), ("gaussian", shape))
 
 
 @builder("gaussian")
@@ -77,18 +89,18 @@ def _standard_gaussian(shape: tuple[int, ...]) -> Flow:
 
 
 def _moments(
-    data: Float[Array, "n *shape"] | None, shape: tuple[int, ...], inflation: float
-) -> tuple[Array, Array]:
+    data: Float[ArrayLike, "n *shape"] | None, shape: tuple[int, ...], inflation: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and inflated covariance of flattened points."""
     dimension = prod(shape)
     if data is None:
-        return jnp.zeros(dimension), jnp.eye(dimension)
+        return np.zeros(dimension), np.eye(dimension)
     from sklearn.covariance import ledoit_wolf
 
-    if data.shape[0] < 2:
-        raise Refused(f"A covariance needs at least 2 points; got {data.shape[0]}.")
-    rows = jnp.asarray(data).reshape(data.shape[0], dimension)
     # NumPy's, because scikit-learn's array dispatch, where it is on, takes JAX's for more than
     # they are.
-    covariance = jnp.asarray(ledoit_wolf(np.asarray(rows))[0] * inflation, rows.dtype)
-    return rows.mean(axis=0), covariance
+    rows = np.asarray(data, np.float64)
+    if len(rows) < 2:
+        raise Refused(f"A covariance needs at least 2 points; got {len(rows)}.")
+    rows = rows.reshape(len(rows), dimension)
+    return rows.mean(axis=0), ledoit_wolf(rows)[0] * inflation

@@ -1,14 +1,17 @@
 """Tilts that are bounded, so that an energy cannot run away from its base."""
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import paramax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
+from flowebm.models.batches import in_batches
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.recipe import register
 
@@ -73,7 +76,20 @@ class NoTilt(eqx.Module):
         return jnp.zeros(())
 
 
+def tilts(
+    tilt: Callable[[Array], Scalar], points: Float[ArrayLike, "n *shape"]
+) -> Float[np.ndarray, " n"]:
+    """The tilt at every point, nats.
+
+    Args:
+        tilt: The tilt.
+        points: One a row.
+    """
+    if isinstance(tilt, NoTilt):
+        return np.zeros(len(points))
+    return in_batches(partial(_tilts, tilt), points)
+
+
 @eqx.filter_jit
-def tilts(tilt: Callable[[Array], Scalar], points: Float[Array, "n *shape"]) -> Float[Array, " n"]:
-    """The tilt at every point, nats."""
-    return jax.lax.map(tilt, points, batch_size=4096)
+def _tilts(tilt: Callable[[Array], Scalar], points: Float[Array, "n *shape"]) -> Float[Array, " n"]:
+    return jax.vmap(tilt)(points)

@@ -7,6 +7,7 @@ import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
+from flowebm.models.batches import on_device
 from flowebm.models.recipe import register
 
 
@@ -60,6 +61,9 @@ def gaussian_mixture_of(
 ) -> GaussianMixture:
     """The mixture of these weights, means and covariances, factorised in double precision.
 
+    It is filled up by components of weight zero to one of few numbers of them, so that one program
+    serves mixtures of many.
+
     Args:
         weights: Positive; they need not add up to one.
         means: One a component.
@@ -69,6 +73,19 @@ def gaussian_mixture_of(
         The mixture.
     """
     weights = np.asarray(weights, np.float64)
+    k = len(weights)
+    filled = np.zeros(_filled_number(k), int)
+    filled[:k] = np.arange(k)
+    log_weights = np.full(len(filled), -np.inf)
+    log_weights[:k] = np.log(weights / weights.sum())
     factors = np.linalg.cholesky(np.asarray(covariances, np.float64))
-    parts = (np.log(weights / weights.sum()), means, factors, np.linalg.inv(factors))
-    return GaussianMixture(*(jnp.asarray(part, float) for part in parts))
+    parts = (np.asarray(means)[filled], factors[filled], np.linalg.inv(factors)[filled])
+    return GaussianMixture(on_device(log_weights), *(on_device(part) for part in parts))
+
+
+def _filled_number(components: int) -> int:
+    """The least of 8, 32, 128 and so on that is not below a number of components."""
+    number = 8
+    while number < components:
+        number *= 4
+    return number

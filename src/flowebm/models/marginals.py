@@ -8,11 +8,13 @@ import numpy as np
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Float, Scalar
 
+from flowebm.models.batches import on_device
 from flowebm.models.recipe import register
 from flowebm.refusal import Refused
 
-#: Most knots of a column's spline; with fewer rows there are about as many as their cube root.
-MOST_KNOTS, LEAST_KNOTS = 24, 4
+#: Knots of a column's spline: about as many as the cube root of the rows, of few numbers that
+#: programs are compiled for.
+KNOTS = np.array([4, 8, 12, 24])
 
 #: Rows beyond the outermost knots on either side, at least.
 ROWS_BEYOND = 20
@@ -123,7 +125,7 @@ def fit_marginals(
 
     points = np.asarray(points, np.float64)
     n, d = points.shape
-    knots = int(np.clip(round(n ** (1 / 3)), LEAST_KNOTS, MOST_KNOTS))
+    knots = int(KNOTS[np.argmin(np.abs(np.log(KNOTS) - np.log(n) / 3))])
     beyond = min(ROWS_BEYOND / n, 0.1)
     scores = np.linspace(norm.ppf(beyond), -norm.ppf(beyond), knots)
     quantiles = np.quantile(points, norm.cdf(scores), axis=0)
@@ -139,9 +141,7 @@ def fit_marginals(
             x = np.insert(x, widest + 1, x[widest : widest + 2].mean())
             z = np.insert(z, widest + 1, z[widest : widest + 2].mean())
         columns.append((x, z, _slopes(x, z)))
-    return Marginals(
-        *(jnp.asarray(np.stack(part), jnp.float32) for part in zip(*columns, strict=True))
-    )
+    return Marginals(*(on_device(np.stack(part)) for part in zip(*columns, strict=True)))
 
 
 def _apart(x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """A stack of densities: their mixture in shares that held-out points choose."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -9,13 +10,14 @@ import jax.random as jr
 import numpy as np
 import paramax
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
+from flowebm.models.batches import SIZES, in_batches
 from flowebm.models.recipe import register
 from flowebm.refusal import Refused
 
 #: Draws of a component made at once: one program a component serves any number.
-AT_ONCE = 4096
+AT_ONCE = SIZES[0]
 
 
 @register
@@ -73,8 +75,9 @@ class Stack(AbstractDistribution):
         Returns:
             Points, one a row, in random order.
         """
-        count_key, *keys = jr.split(key, len(self.components) + 1)
-        seed = seed_of(count_key)
+        # One by one, so that no program is compiled for their number.
+        keys = [jr.fold_in(key, i) for i in range(1, len(self.components) + 1)]
+        seed = seed_of(key)
         shares = np.exp(np.asarray(paramax.unwrap(self.log_shares), np.float64))
         counts = np.random.default_rng(seed).multinomial(n, shares / shares.sum())
         parts = [
@@ -83,7 +86,7 @@ class Stack(AbstractDistribution):
             if count
         ]
         order = np.random.default_rng(seed + 1).permutation(n)
-        return jnp.asarray(np.concatenate(parts)[order])
+        return jax.device_put(np.concatenate(parts)[order])
 
 
 def seed_of(key: PRNGKeyArray) -> int:
@@ -104,7 +107,7 @@ def draw(key: PRNGKeyArray, density: AbstractDistribution, n: int) -> Float[Arra
     """
     if isinstance(density, Stack):
         return density.draw(key, n)
-    return jnp.asarray(draw_batches(key, density, n))
+    return jax.device_put(draw_batches(key, density, n))
 
 
 def draw_batches(
@@ -120,7 +123,7 @@ def draw_batches(
     Returns:
         Points, one a row.
     """
-    keys = jr.split(key, -(-n // AT_ONCE))
+    keys = (jr.fold_in(key, i) for i in range(-(-n // AT_ONCE)))
     return np.concatenate([np.asarray(_draws(k, density)) for k in keys])[:n]
 
 
@@ -129,17 +132,30 @@ def _draws(key: PRNGKeyArray, density: AbstractDistribution) -> Array:
     return paramax.unwrap(density).sample(key, (AT_ONCE,))
 
 
-@eqx.filter_jit
 def log_probs(
-    density: AbstractDistribution, points: Float[Array, "m *shape"]
-) -> Float[Array, " m"]:
+    density: AbstractDistribution, points: Float[ArrayLike, "m *shape"]
+) -> Float[np.ndarray, " m"]:
     """The log-density of every point, nats.
+
+    Of a stack each component has a program of its own, whatever it is stacked with.
 
     Args:
         density: The distribution.
         points: One a row.
+
+    Returns:
+        In double precision.
     """
+    if isinstance(density, Stack):
+        log_shares = np.asarray(paramax.unwrap(density.log_shares), np.float64)
+        of_each = np.stack([log_probs(component, points) for component in density.components])
+        return np.logaddexp.reduce(log_shares[:, None] + of_each, axis=0)
+    return in_batches(partial(_log_probs, density), points).astype(np.float64)
+
+
+@eqx.filter_jit
+def _log_probs(
+    density: AbstractDistribution, points: Float[Array, "m *shape"]
+) -> Float[Array, " m"]:
     # Of a mixture of a hundred Gaussians all points at once would take gigabytes.
-    n = points.shape[0]
-    padded = jnp.pad(points, ((0, -n % AT_ONCE), *[(0, 0)] * (points.ndim - 1)), mode="edge")
-    return jax.lax.map(density.log_prob, padded, batch_size=min(AT_ONCE, 512))[:n]
+    return jax.lax.map(density.log_prob, points, batch_size=min(points.shape[0], 512))

@@ -13,6 +13,7 @@ import paramax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
+from flowebm.models.batches import on_device
 from flowebm.models.bounded import BoundedTilt, NoTilt, tilts
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.stack import draw, seed_of
@@ -122,7 +123,7 @@ def _by_rejection(
         if on_progress is not None:
             on_progress(min(n_kept, n), n)
     return ModelSamples(
-        jnp.asarray(np.concatenate(kept)[:n]), jnp.asarray(n_kept / n_drawn), jnp.array(1.0)
+        *(on_device(part) for part in (np.concatenate(kept)[:n], n_kept / n_drawn, 1.0))
     )
 
 

@@ -2,9 +2,9 @@
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import numpy as np
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from flowebm.models.stack import log_probs
 from flowebm.training.rows import Rows
@@ -22,7 +22,7 @@ class Candidate(NamedTuple):
 
     name: str
     density: AbstractDistribution
-    log_prob: Float[Array, " m"]
+    log_prob: Float[np.ndarray, " m"]
     history: tuple[dict[str, Any], ...] = ()
 
     @classmethod
@@ -55,7 +55,7 @@ def gain(candidate: Candidate, other: Candidate, rows: Rows) -> tuple[float, flo
     Returns:
         The weighted mean of the paired differences and its standard error, nats.
     """
-    difference = rows.mean(jnp.asarray(candidate.log_prob - other.log_prob))
+    difference = rows.mean(candidate.log_prob - other.log_prob)
     return float(difference.value), float(difference.stderr)
 
 

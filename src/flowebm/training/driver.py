@@ -138,7 +138,7 @@ class Callbacks:
 
 def minibatch(
     key: PRNGKeyArray,
-    n_rows: int,
+    n_rows: Int[ArrayLike, ""],
     batch_size: int,
     iteration: Int[ArrayLike, ""],
     weights: RowWeights | None = None,
@@ -258,7 +258,7 @@ def _run_block(frozen, state: DriverState, length: Int[ArrayLike, ""], total: Ar
     """So many iterations, by one program whatever their number; `frozen` is not donated."""
     trainer, key = frozen
     placement = Placement.of(trainer)
-    n_rows = trainer.data.shape[0]
+    n_rows = trainer.data.shape[0] if trainer.weights is None else trainer.weights.n
 
     # Randomness is a function of the run's key and the iteration alone: a resumed run needs
     # no other memory.
@@ -398,7 +398,9 @@ def drive(
         stop_reason = _stop_reason(stopping, budget, state, history)
         pace.evaluated(iteration)
         if stop_reason:
-            state = eqx.tree_at(lambda s: s.finished, state, state.iteration >= 0)
+            state = eqx.tree_at(
+                lambda s: s.finished, state, placement.put(jax.device_put(np.True_))
+            )
         for observe in callbacks.on_block:
             observe(stage, row, pace.total)
         if callbacks.save:

@@ -18,6 +18,7 @@ from flowebm.compiled_programs import free_programs_if_many
 from flowebm.data.split import split
 from flowebm.evaluation.log_partition import LogPartition, log_partition
 from flowebm.models.bases import gaussian_base
+from flowebm.models.batches import on_device
 from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.flows import make_flow
@@ -107,6 +108,7 @@ def fit_balanced(
     data, validation, weights, validation_weights = training_and_validation(
         keys["split"], model, data, validation, weights, validation_weights
     )
+    data, validation = on_device(data), on_device(validation)
     row_weights = RowWeights.of(weights, validation_weights)
     callbacks, sentences = collect_warnings(callbacks)
     budget = Budget.of(time_budget)
@@ -271,7 +273,7 @@ def fit_persistent(
     free_programs_if_many()
     chain_key, train_key, log_z_key = jr.split(key, 3)
     callbacks, sentences = collect_warnings(callbacks)
-    data = _points_of(model, data, "data's")
+    data = on_device(_points_of(model, data, "data's"))
     # No proposal takes part in the training; a wide Gaussian tells log Z afterwards, as well as
     # it can.
     wide = paramax.non_trainable(gaussian_base(data, inflation=1.5))
@@ -307,11 +309,11 @@ def training_and_validation(key, model, data, validation, weights, validation_we
             # The same key makes the same parts.
             weights, validation_weights, _ = split(key, np.asarray(weights), 0.1)
     validation = _points_of(model, validation, "validation")
-    return jnp.asarray(data, float), validation, weights, validation_weights
+    return data, validation, weights, validation_weights
 
 
-def _points_of(model, points, whose: str) -> Array:
-    points = jnp.asarray(points, float)
+def _points_of(model, points, whose: str) -> np.ndarray:
+    points = np.asarray(points, jnp.result_type(float))
     if points.shape[1:] != model.shape:
         raise Refused(
             f"The {whose} points have shape {points.shape[1:]}, the model's {model.shape}: they "

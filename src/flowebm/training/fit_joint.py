@@ -4,11 +4,12 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from math import exp, inf, log, prod
 from typing import Any, cast
 
+import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import paramax
@@ -18,6 +19,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
 from flowebm.compiled_programs import free_programs_if_many
 from flowebm.evaluation.log_partition import LogPartition
 from flowebm.evaluation.relevance import Relevance, relevant_directions
+from flowebm.models.batches import in_batches, on_device
 from flowebm.models.bounded import NoTilt, tilts
 from flowebm.models.linear_change import LinearChange
 from flowebm.models.marginals import Marginals, fit_marginals
@@ -133,7 +135,7 @@ def fit_joint(
     data, validation, weights, validation_weights = training_and_validation(
         jr.fold_in(key, 0), model, data, validation, weights, validation_weights
     )
-    rows = Rows(data, jnp.asarray(validation, float), RowWeights.of(weights, validation_weights))
+    rows = Rows(data, validation, RowWeights.of(weights, validation_weights))
     fit = _Joint(key, rows, options, max_steps, Budget.of(time_budget), callbacks, circular)
     gaussian = Candidate.of("Gaussian", model.base, rows)
     # On a circle there are only the networks, which are periodic.
@@ -246,7 +248,7 @@ class _Joint:
             self.seed(name),
             np.asarray(points, np.float64),
             np.asarray(validation, np.float64),
-            weights=None if weights is None else np.asarray(weights.train),
+            weights=None if weights is None else weights.train,
             validation_weights=None if weights is None else np.asarray(weights.validation),
             least_components=least,
             most_components=most,
@@ -286,13 +288,13 @@ class _Joint:
         held_out = self.rows.validation
         if self.rows.weights is not None:
             held_out = held_out[rows_in_proportion(self.rows.weights.validation)]
-        chosen = jr.permutation(rows_key, len(self.points))[:N_DIRECTIONS]
+        chosen = np.random.default_rng(seed_of(rows_key)).permutation(len(self.points))
         relevance = relevant_directions(
             noise_key,
             self.best(candidates).density.log_prob,
             cast(Transformed, gaussian),
-            jnp.asarray(self.points, float)[chosen].reshape(-1, *self.rows.shape),
-            held_out,
+            on_device(self.points[chosen[:N_DIRECTIONS]].reshape(-1, *self.rows.shape)),
+            on_device(held_out),
         )
         active = max(1, int(relevance.n_relevant))
         return relevance, active if active <= d // 2 else None
@@ -443,25 +445,26 @@ class _Joint:
         options, log_z, bound, hidden_mass = self.options, LogPartition.exact(0.0), None, 0.0
         tilt: Callable[[Array], Scalar] = NoTilt()
         if tilted is None:
-            chains = draw(self.key("unseen"), base.density, options.n_chains)
+            # Draws of the stack are such chains: whoever wants some makes them.
+            chains = np.empty((0, *self.rows.shape))
         else:
             tilt, history = tilted.tilt, history + list(tilted.candidate.history)
             bound = float(tilted.tilt.bound.tree)
             # Draws that nothing was fitted or chosen with.
             unseen = draw(self.key("unseen"), base.density, options.n_draws)
             log_weights = -tilts(tilt, unseen)
-            log_z = LogPartition.from_log_weights(log_weights)
+            log_z = LogPartition.from_log_weights(on_device(log_weights))
             hidden_mass = min(1.0, exp(2 * bound) * log(20) / len(unseen))
             # Exact draws of the model, by rejection.
-            kept = jnp.log(jr.uniform(self.key("chains"), log_weights.shape)) < log_weights - bound
-            chains = unseen[np.flatnonzero(kept)]
+            uniforms = np.random.default_rng(self.seed("chains")).random(len(log_weights))
+            chains = np.asarray(unseen)[np.log(uniforms) < log_weights - bound]
         density = paramax.non_trainable(base.density)
         return JointFitResult(
             # Frozen in both places: the proposal is the base itself.
             model=EnergyModel(tilt, density),
             flow=density,
             log_partition=log_z,
-            chains=chains[: options.n_chains],
+            chains=on_device(chains[: options.n_chains]),
             history=history,
             stop_reason="all stages done" if not self.budget.is_spent() else "time budget spent",
             warnings=tuple(sentences),
@@ -483,4 +486,8 @@ def _order(number: int, d: int) -> Int[np.ndarray, " d"]:
 
 def _turn(change: LinearChange, k: int) -> Callable[[Array], Array]:
     """The first coordinates of points, one a row, under the change."""
-    return jax.vmap(lambda x: change.inverse(x).ravel()[:k])
+
+    def first(points: Float[Array, "n *shape"]) -> Float[Array, "n k"]:
+        return jax.vmap(lambda x: change.inverse(x).ravel()[:k])(points)
+
+    return partial(in_batches, eqx.filter_jit(first))

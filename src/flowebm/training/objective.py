@@ -134,7 +134,8 @@ class ObjectiveTrainer(AbstractTrainer):
             return self.objective(eqx.combine(params, static), points, objective_key)
 
         value, gradient = jax.value_and_grad(loss)(state.params)
-        epoch = state.iteration * self.batch_size // self.data.shape[0]
+        n_rows = self.data.shape[0] if self.weights is None else self.weights.n
+        epoch = state.iteration * self.batch_size // n_rows
         factor = learning_rate_factor * self.epoch_decay**epoch
         state = state.descend(gradient, self.optimizer, factor, self.average_decay)
         return state, {self.loss_name: value - self.loss_shift}

@@ -1,7 +1,5 @@
 """A random order of many rows, of which each place is computed on its own."""
 
-from math import isqrt
-
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -11,7 +9,9 @@ from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 ROUNDS = 8
 
 
-def random_order(key: PRNGKeyArray, n: int, places: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
+def random_order(
+    key: PRNGKeyArray, n: Int[ArrayLike, ""], places: Int[Array, "*shape"]
+) -> Int[Array, "*shape"]:
     r"""The rows that stand at these places of a random order of $n$ rows.
 
     A Feistel network on $\mathbb Z_a \times \mathbb Z_b$, $ab \ge n$: each round adds to one half
@@ -35,13 +35,13 @@ def random_order(key: PRNGKeyArray, n: int, places: Int[Array, "*shape"]) -> Int
 
 
 def rows_in_epochs(
-    key: PRNGKeyArray, n: int, first: Int[ArrayLike, ""], count: int
+    key: PRNGKeyArray, n: Int[ArrayLike, ""], first: Int[ArrayLike, ""], count: int
 ) -> Int[Array, " count"]:
     """Consecutive rows of an endless sequence of epochs, each in a random order of its own.
 
     Args:
         key: Random key; with the place in the sequence it determines a row.
-        n: Number of rows.
+        n: Number of rows; where it is an array of JAX's, at least `count`.
         first: The first row's place in the sequence, from 0.
         count: How many rows.
 
@@ -50,18 +50,22 @@ def rows_in_epochs(
     """
     # Unsigned: a long run of large minibatches comes to more than 2³¹ rows.
     first = jnp.asarray(first, jnp.uint32)
+    spanned = 2 if isinstance(n, jax.Array) else (count - 2) // int(n) + 2
+    n = jnp.asarray(n, jnp.uint32)
     epoch, start = first // n, first % n
     beyond = start + jnp.arange(count, dtype=jnp.uint32)
-    epochs = epoch + jnp.arange((count - 2) // n + 2, dtype=jnp.uint32)
+    epochs = epoch + jnp.arange(spanned, dtype=jnp.uint32)
     rounds = jax.vmap(lambda e: jr.bits(jr.fold_in(key, e), (ROUNDS,), jnp.uint32))(epochs)
     rounds = rounds[beyond // n]
     return _permuted([rounds[:, i] for i in range(ROUNDS)], n, (beyond % n).astype(int))
 
 
-def _permuted(rounds: list[Array], n: int, places: Array) -> Array:
+def _permuted(rounds: list[Array], n: Int[ArrayLike, ""], places: Array) -> Array:
     """`random_order` by its rounds' keys, which may differ from place to place."""
-    a = isqrt(n - 1) + 1
-    b = -(-n // a)
+    n = jnp.asarray(n, jnp.uint32)
+    # Any two numbers will do whose product is no less; the nearer to a square the fewer are left.
+    a = jnp.sqrt(n.astype(jnp.float32)).astype(jnp.uint32) + 1
+    b = (n + a - 1) // a
 
     def permute(number):
         left, right = number // b, number % b

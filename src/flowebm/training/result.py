@@ -13,6 +13,7 @@ from flowebm.evaluation.diagnostics import to_inference_data
 from flowebm.evaluation.log_partition import LogPartition
 from flowebm.models.ebflow import EBFlow
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.models.stack import draw
 from flowebm.refusal import Refused
 from flowebm.samplers.continued import continue_chains
 from flowebm.samplers.normalised import NormalisedModel
@@ -34,7 +35,7 @@ class FitResult:
         flow: The proposal that was trained beside it; for a fit without a flow, a wide Gaussian;
             for an EBFlow, which draws its own samples, the model.
         log_partition: $\log Z$ of `model` in nats: from fresh draws of `flow`, or exact.
-        chains: The persistent chains at the end, one a row; none where there were none.
+        chains: The persistent chains at the end, one a row; none where the flow draws exactly.
         history: One row of metrics a block, of all stages.
         stop_reason: Why the last stage ended, in words.
         warnings: What the fit had to say, one sentence each.
@@ -88,15 +89,19 @@ class FitResult:
         Raises:
             ValueError: If the fit ran no chains, or names do not match the columns.
         """
-        if not len(self.chains):
+        key = jr.key(0) if key is None else key
+        if isinstance(self.model, EBFlow):
             raise Refused(
                 "This fit ran no chains: an EBFlow draws independent samples, by model.sample."
             )
+        chains = self.chains[:n_chains]
+        if not len(chains):
+            chains = draw(jr.fold_in(key, 0), self.flow, n_chains)
         continued = continue_chains(
-            jr.key(0) if key is None else key,
+            key,
             self.model,
             self.flow,
-            self.chains[:n_chains],
+            chains,
             n_draws,
             step_size=self.history[-1].get("step_size", STEP_SIZE),
         )

@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
 
+from flowebm.models.batches import on_device
 from flowebm.refusal import Refused
 
 
@@ -24,6 +25,7 @@ class RowWeights(eqx.Module):
         keep: $k_i$.
         alias: $a_i$.
         validation: $\omega_i$ of the validation rows, adding up to one.
+        n: How many of the training rows there are; those after them only fill an array up.
 
     Source: Walker (1977), *An efficient method for generating discrete random variables with
     general distributions*; Vose (1991) for the tables in linear time.
@@ -32,6 +34,7 @@ class RowWeights(eqx.Module):
     keep: Float[Array, " n"]
     alias: Int[Array, " n"]
     validation: Float[Array, " m"]
+    n: Int[Array, ""]
 
     @classmethod
     def of(
@@ -66,13 +69,16 @@ class RowWeights(eqx.Module):
                 )
             shares.append(weights / weights.sum())
         keep, alias = _alias_table(shares[0])
-        return cls(jnp.asarray(keep, float), jnp.asarray(alias), jnp.asarray(shares[1], float))
+        parts = (on_device(part) for part in (keep, alias, shares[1], np.array(len(keep))))
+        return cls(*parts)
 
     @property
-    def train(self) -> Float[Array, " n"]:
+    def train(self) -> Float[np.ndarray, " n"]:
         r"""$\omega_i$ of the training rows, adding up to one."""
-        n = self.keep.shape[0]
-        return self.keep.at[self.alias].add(1 - self.keep) / n
+        keep = np.asarray(self.keep, np.float64)
+        shares = keep.copy()
+        np.add.at(shares, np.asarray(self.alias), 1 - keep)
+        return shares / int(self.n)
 
     def draw(self, key: PRNGKeyArray, rows: Int[Array, "..."]) -> Int[Array, "..."]:
         """Rows in proportion to their weights, from rows that were drawn evenly.

@@ -2,11 +2,15 @@
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from flowebm.evaluation.estimate import Estimate
 from flowebm.evaluation.weighted_mean import weighted_mean
+from flowebm.models.batches import on_device
 from flowebm.training.row_weights import RowWeights, rows_in_proportion
+
+#: Rows of the shortest arrays of rows, and of those from which arrays double.
+FEWEST_ROWS, MANY_ROWS = 256, 65_536
 
 
 class Rows(eqx.Module):
@@ -18,8 +22,8 @@ class Rows(eqx.Module):
         weights: How much both count; `None` where all count alike.
     """
 
-    train: Float[Array, "n *shape"]
-    validation: Float[Array, "m *shape"]
+    train: Float[np.ndarray, "n *shape"]
+    validation: Float[np.ndarray, "m *shape"]
     weights: RowWeights | None = None
 
     @property
@@ -27,11 +31,39 @@ class Rows(eqx.Module):
         """Shape of one point."""
         return self.train.shape[1:]
 
-    def mean(self, values: Float[Array, " m"]) -> Estimate:
+    def mean(self, values: Float[np.ndarray, " m"]) -> Estimate:
         """The weighted mean of one value a validation point, with its standard error."""
-        return weighted_mean(values, self.weights and self.weights.validation)
+        return weighted_mean(np.asarray(values), self.weights and self.weights.validation)
 
-    def log_likelihood(self, log_prob: Float[Array, " m"]) -> float:
+    def mean_of_train(self, values: Float[np.ndarray, " n"]) -> float:
+        """The weighted mean of one value a training point."""
+        return float(np.average(values, weights=self.weights and self.weights.train))
+
+    def filled(self) -> "Rows":
+        """The rows on the device, filled up to one of few numbers by rows of weight zero.
+
+        Programs for them serve tables of other lengths.
+        """
+        n, m = (filled_number(len(points)) for points in (self.train, self.validation))
+        weights = self.weights or RowWeights.of(
+            np.ones(len(self.train)), np.ones(len(self.validation))
+        )
+        assert weights is not None
+        keep, alias, of_validation = (
+            np.asarray(part) for part in (weights.keep, weights.alias, weights.validation)
+        )
+        return Rows(
+            on_device(fill(self.train, n)),
+            on_device(fill(self.validation, m)),
+            RowWeights(
+                on_device(fill(keep, n)),
+                on_device(fill(alias, n)),
+                on_device(np.pad(of_validation, (0, m - len(of_validation)))),
+                weights.n,
+            ),
+        )
+
+    def log_likelihood(self, log_prob: Float[np.ndarray, " m"]) -> float:
         """Of the validation points, as many of them as the weights leave effective, nats."""
         m = log_prob.shape[0]
         if self.weights is not None:
@@ -44,3 +76,25 @@ class Rows(eqx.Module):
         if self.weights is None:
             return points
         return points[rows_in_proportion(self.weights.train)]
+
+
+def filled_number(rows: int) -> int:
+    """The number of rows that programs are compiled for: 256 times the least power of four.
+
+    From 65,536 on powers of two, so that a large table is not held four times.
+    """
+    number = FEWEST_ROWS
+    while number < rows:
+        number *= 4 if number < MANY_ROWS else 2
+    return number
+
+
+def fill(values: Float[np.ndarray, "n *shape"], n: int) -> Float[np.ndarray, "n *shape"]:
+    """Values with as many copies of the last as make `n`."""
+    values = np.asarray(values)
+    return np.concatenate([values, np.repeat(values[-1:], n - len(values), axis=0)])
+
+
+def batch_size_of(most: int, rows: int) -> int:
+    """Rows of a minibatch: the most, or where there are fewer rows the power of two below."""
+    return most if rows >= most else 1 << (rows.bit_length() - 1)

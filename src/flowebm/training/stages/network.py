@@ -1,6 +1,6 @@
 """Autoregressive networks of the columns, by maximum likelihood."""
 
-from functools import cache
+from functools import cache, partial
 from typing import cast
 
 import equinox as eqx
@@ -12,9 +12,10 @@ import optax
 import paramax
 from flowjax.bijections import Invert
 from flowjax.distributions import AbstractDistribution, Transformed
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
 
 from flowebm.models.autoregressive import AutoregressiveMixture, started_at
+from flowebm.models.batches import in_batches, on_device
 from flowebm.models.marginals import Marginals
 from flowebm.objectives.objective import Objective
 from flowebm.training.budget import Budget
@@ -23,7 +24,7 @@ from flowebm.training.driver import Callbacks, StoppingCriteria, drive
 from flowebm.training.joint_options import JointOptions
 from flowebm.training.objective import ObjectiveTrainer
 from flowebm.training.row_weights import rows_in_proportion
-from flowebm.training.rows import Rows
+from flowebm.training.rows import Rows, batch_size_of, fill
 
 
 @cache
@@ -45,11 +46,15 @@ class _DropoutLikelihood(eqx.Module):
         )
 
 
-@eqx.filter_jit
 def transformed(
-    marginals: Marginals, points: Float[Array, "n d"]
-) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
+    marginals: Marginals, points: Float[ArrayLike, "n d"]
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"]]:
     """Transforms of the points, and the log-determinant at each (nats)."""
+    return in_batches(partial(_transformed, marginals), points)
+
+
+@eqx.filter_jit
+def _transformed(marginals: Marginals, points: Float[Array, "n d"]):
     return jax.vmap(marginals.transform_and_log_det)(points)
 
 
@@ -89,7 +94,8 @@ def fit_network(
     make_key, fit_key = jr.split(key)
     z, log_det = transformed(marginals, rows.train)
     z_validation, validation_log_det = transformed(marginals, rows.validation)
-    network = AutoregressiveMixture(
+    # As one program: operations one by one are a program each.
+    network = eqx.filter_jit(AutoregressiveMixture)(
         order,
         width=options.network_width,
         blocks=options.network_blocks,
@@ -98,16 +104,17 @@ def fit_network(
         key=make_key,
     )
     counted = z if rows.weights is None else z[rows_in_proportion(rows.weights.train)]
+    filled = Rows(z, z_validation, rows.weights).filled()
     trainer = ObjectiveTrainer(
-        model=started_at(network, np.asarray(counted)),
-        data=z,
-        validation=z_validation,
-        validation_log_det=validation_log_det,
-        loss_shift=jnp.mean(log_det) if rows.weights is None else rows.weights.mean(log_det),
+        model=started_at(network, counted),
+        data=filled.train,
+        validation=filled.validation,
+        validation_log_det=on_device(fill(validation_log_det, len(filled.validation))),
+        loss_shift=on_device(rows.mean_of_train(log_det)),
         objective=cast(Objective, _DropoutLikelihood(options.dropout)),
         optimizer=clipped_adamw(options.network_learning_rate, options.network_weight_decay),
-        weights=rows.weights,
-        batch_size=min(options.network_batch_size, z.shape[0]),
+        weights=filled.weights,
+        batch_size=batch_size_of(options.network_batch_size, len(z)),
         schedule_name="cosine",
         loss_name="train_nll",
         stage=stage,

@@ -1,9 +1,9 @@
 """Shares of a stack, from held-out points."""
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from flowebm.models.batches import on_device
 from flowebm.models.stack import Stack
 from flowebm.training.candidate import Candidate
 from flowebm.training.rows import Rows
@@ -76,6 +76,6 @@ def stack(seed: int, candidates: list[Candidate], rows: Rows) -> Candidate:
     kept = np.flatnonzero(shares >= LEAST_SHARE)
     shares = posterior_mean_shares(seed, log_probs[kept], weights)
     mixed = np.logaddexp.reduce(np.log(shares)[:, None] + log_probs[kept], axis=0)
-    density = Stack([candidates[j].density for j in kept], jnp.asarray(np.log(shares), float))
+    density = Stack([candidates[j].density for j in kept], on_device(np.log(shares)))
     name = " + ".join(f"{s:.2f} {candidates[j].name}" for s, j in zip(shares, kept, strict=True))
-    return Candidate(name, density, jnp.asarray(mixed, float))
+    return Candidate(name, density, mixed)

@@ -12,11 +12,13 @@ import numpy as np
 import optax
 from flowjax.bijections import Scale
 from flowjax.distributions import AbstractDistribution, Transformed
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
 from flowebm.evaluation.importance import effective_sample_size, log_mean_exp
+from flowebm.models.batches import on_device
 from flowebm.models.bounded import BoundedTilt, LogRatio, tilts
-from flowebm.models.stack import Stack, draw, log_probs
+from flowebm.models.shared_static import share_static
+from flowebm.models.stack import Stack, draw, log_probs, seed_of
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.trainable import partition_trainable
 from flowebm.training.budget import Budget
@@ -26,7 +28,7 @@ from flowebm.training.driver import Callbacks, StoppingCriteria, drive
 from flowebm.training.objective import ObjectiveState
 from flowebm.training.optimizers import clipped_muon
 from flowebm.training.row_weights import RowWeights
-from flowebm.training.rows import Rows
+from flowebm.training.rows import Rows, batch_size_of, fill
 from flowebm.training.schedules import warmup_cosine
 from flowebm.training.trainer import AbstractTrainer, Metrics
 from flowebm.training.validation import validation_metrics
@@ -56,6 +58,7 @@ class TiltTrainer(AbstractTrainer):
         held_out: Draws of $q$ that evaluate.
         log_ratio: $\log b/q$ of the draws that train.
         held_out_log_ratio: And of those that evaluate.
+        base_nll: NLL of $b$ at the validation points (nats), which the training NLL counts from.
         optimizer: The optimizer; its updates are scaled by the schedule.
         weights: How much the rows count; all alike by default.
         batch_size: Training points, and draws, of an iteration.
@@ -70,6 +73,7 @@ class TiltTrainer(AbstractTrainer):
     held_out: Float[Array, "k *shape"]
     log_ratio: Float[Array, " n_draws"]
     held_out_log_ratio: Float[Array, " k"]
+    base_nll: Scalar
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     weights: RowWeights | None = None
     batch_size: int = eqx.field(static=True, default=1024)
@@ -101,7 +105,7 @@ class TiltTrainer(AbstractTrainer):
         (gain, log_weights), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         state = state.descend(gradient, self.optimizer, learning_rate_factor, AVERAGE_DECAY)
         ess = effective_sample_size(log_weights) / log_weights.size
-        return state, {"train_tilt": gain, "ess": ess}
+        return state, {"train_nll": self.base_nll + gain, "ess": ess}
 
     def evaluate(
         self, key: PRNGKeyArray, state: ObjectiveState
@@ -187,28 +191,30 @@ def fit_tilt(
     """
     pool_key, fit_key = jr.split(key)
     if reference is None:
-        tilted, pool, log_ratio = base, draws, jnp.zeros(len(draws))
+        tilted, pool, log_ratio = base, np.asarray(draws), np.zeros(len(draws))
         network = BoundedTilt(network, bound)
     else:
         tilted, wide = reference, _wider(reference.density)
         n_wide = int(len(draws) * WIDE / (1 - WIDE))
-        pool = jnp.concatenate([draws, draw(jr.fold_in(pool_key, 0), wide, n_wide)])
-        pool = jr.permutation(jr.fold_in(pool_key, 1), pool)
-        proposal = Stack((base.density, wide), jnp.log(jnp.array([1 - WIDE, WIDE])))
+        pool = np.concatenate([draws, draw(jr.fold_in(pool_key, 0), wide, n_wide)])
+        pool = np.random.default_rng(seed_of(pool_key)).permutation(pool)
+        proposal = Stack((base.density, wide), on_device(np.log([1 - WIDE, WIDE])))
         log_ratio = log_probs(reference.density, pool) - log_probs(proposal, pool)
     n = len(pool) * 3 // 4
+    filled = rows.filled()
     trainer = TiltTrainer(
         tilt=network,
-        data=rows.train,
-        validation=rows.validation,
-        base_log_prob=tilted.log_prob,
-        draws=pool[:n],
-        held_out=pool[n:],
-        log_ratio=log_ratio[:n],
-        held_out_log_ratio=log_ratio[n:],
+        data=filled.train,
+        validation=filled.validation,
+        base_log_prob=on_device(fill(tilted.log_prob, len(filled.validation))),
+        draws=on_device(pool[:n]),
+        held_out=on_device(pool[n:]),
+        log_ratio=on_device(log_ratio[:n]),
+        held_out_log_ratio=on_device(log_ratio[n:]),
+        base_nll=on_device(-rows.mean(tilted.log_prob).value),
         optimizer=clipped_muon(1.0, learning_rate, weight_decay),
-        weights=rows.weights,
-        batch_size=min(batch_size, rows.train.shape[0]),
+        weights=filled.weights,
+        batch_size=batch_size_of(batch_size, len(rows.train)),
         stage=stage,
     )
     outcome = drive(fit_key, trainer, StoppingCriteria(max_steps, time_budget), callbacks)
@@ -216,8 +222,9 @@ def fit_tilt(
     if reference is not None:
         model = EnergyModel(fitted, reference.density)
         return _pooled(model, base, draws[len(draws) * 3 // 4 :], rows, bound, stage, history)
-    of_validation = np.abs(np.asarray(tilts(fitted, rows.validation)))
-    candidate = Candidate(stage, base.density, -outcome.state.best_nll_points, history)
+    of_validation = np.abs(tilts(fitted, rows.validation))
+    of_points = -np.asarray(outcome.state.best_nll_points, np.float64)[: len(rows.validation)]
+    candidate = Candidate(stage, base.density, of_points, history)
     return TiltFit(
         candidate, cast(BoundedTilt, fitted), float(np.mean(of_validation > 0.9 * bound))
     )
@@ -238,16 +245,17 @@ def _pooled(
     as often as not where points are few.
     """
 
-    def log_ratio(offset: ArrayLike, power: ArrayLike) -> LogRatio:
-        return LogRatio(model, base.density, jnp.asarray(offset, float), jnp.asarray(power, float))
+    def log_ratio(offset: float, power: float) -> LogRatio:
+        return LogRatio(model, base.density, on_device(offset), on_device(power))
 
-    of_validation, of_draws = (tilts(log_ratio(0, 1), x) for x in (rows.validation, draws))
-    offset = jnp.median(of_validation)
+    of_validation, of_draws = (tilts(log_ratio(0.0, 1.0), x) for x in (rows.validation, draws))
+    offset = float(np.median(of_validation))
     # The bound is of the whole ratio, so that a weaker part of it is bounded more closely.
-    u, of_base = (bound * jnp.tanh((v - offset) / bound) for v in (of_validation, of_draws))
+    u, of_base = (bound * np.tanh((v - offset) / bound) for v in (of_validation, of_draws))
 
-    def log_prob(power: float) -> Array:
-        return base.log_prob - power * u - log_mean_exp(-power * of_base).value
+    def log_prob(power: float) -> Float[np.ndarray, " m"]:
+        log_z = np.logaddexp.reduce(-power * of_base) - np.log(len(of_base))
+        return base.log_prob - power * u - log_z
 
     log_likelihoods = [rows.log_likelihood(log_prob(power)) for power in POWERS]
     odds = np.exp(np.subtract(log_likelihoods, max(log_likelihoods)))
@@ -259,7 +267,12 @@ def _pooled(
     )
 
 
-def _wider(density: AbstractDistribution) -> Transformed:
+def _wider(density: AbstractDistribution) -> AbstractDistribution:
     """The density of points that are spread further from zero, over twice the volume."""
-    scale = 2.0 ** (1 / math.prod(density.shape))
-    return Transformed(density, Scale(jnp.full(density.shape, scale)))
+    scale = on_device(np.full(density.shape, 2.0 ** (1 / math.prod(density.shape))))
+    built_from = ("wider", jax.tree.structure(density))
+    return share_static(eqx.filter_jit(_scaled)(density, scale), built_from)
+
+
+def _scaled(density: AbstractDistribution, scale: Array) -> Transformed:
+    return Transformed(density, Scale(scale))
