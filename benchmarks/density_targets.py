@@ -1,7 +1,7 @@
 r"""Four densities that are no Gaussians among idle directions, with exact values and exact draws.
 
 - `bananas` (5-d): populations of 0.7 and 0.3 of Student's t with 6 degrees of freedom, of which
-  one coordinate scales another, $x_2 = y_2 \pm 0.3\,(y_1^2 - 1)$.
+  one coordinate bends another, $x_2 = y_2 \pm 0.3\,(y_1^2 - 1)$.
 - `unequal` (6-d): twelve Gaussians with weights from a Dirichlet distribution and covariances of
   axes between 0.15 and 1.2 in random directions.
 - `helix` (3-d): two turns of a helix with noise of 0.08; the density is an integral along the curve
@@ -66,19 +66,19 @@ class Bananas(_Unlabelled):
         )
 
     def _log_prob(self, x, condition=None):
-        def of_one(log_weight, center, arcsinh_scale, scale):
+        def of_one(log_weight, center, bend, scale):
             y = (x - center) / scale
-            y = y.at[1].add(-arcsinh_scale * (y[0] ** 2 - 1))
+            y = y.at[1].add(-bend * (y[0] ** 2 - 1))
             return log_weight + _t_log_prob(y, 6.0) - 5 * jnp.log(scale)
 
         return logsumexp(jax.vmap(of_one)(*self._populations))
 
     def _sample(self, key, condition=None):
         which_key, t_key = jr.split(key)
-        log_weights, centers, scales, scales = self._populations
+        log_weights, centers, bends, scales = self._populations
         k = jr.categorical(which_key, log_weights)
         y = _t_draw(t_key, 5, 6.0)
-        return scales[k] * y.at[1].add(scales[k] * (y[0] ** 2 - 1)) + centers[k]
+        return scales[k] * y.at[1].add(bends[k] * (y[0] ** 2 - 1)) + centers[k]
 
 
 class Unequal(_Unlabelled):

@@ -85,13 +85,13 @@ def test_type_checkers_see_the_names_that_python_finds():
     assert set(flowebm.__all__) == {*flowebm._ORIGINS, "__version__"}
 
 
-@pytest.mark.parametrize("room", flowebm._ROOMS)
+@pytest.mark.parametrize("room", flowebm._SUBPACKAGES)
 def test_rooms_are_attributes(room):
     assert getattr(flowebm, room) is importlib.import_module(f"flowebm.{room}")
 
 
 def test_dir_lists_what_is_not_imported_yet():
-    assert {*flowebm.__all__, *flowebm._ROOMS} <= set(dir(flowebm))
+    assert {*flowebm.__all__, *flowebm._SUBPACKAGES} <= set(dir(flowebm))
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

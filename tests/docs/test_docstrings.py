@@ -11,7 +11,7 @@ import pytest
 
 import flowebm
 
-ROOMS = [importlib.import_module(f"flowebm.{room}") for room in flowebm._ROOMS]
+ROOMS = [importlib.import_module(f"flowebm.{room}") for room in flowebm._SUBPACKAGES]
 
 
 def public_values(module):

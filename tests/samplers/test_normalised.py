@@ -57,7 +57,7 @@ def test_numpyro_conditions_on_data_with_it_as_a_prior(distribution):
     evidence = WEIGHTS * np.exp(-0.5 * (y - MEANS) ** 2 / (SDS**2 + sd**2))
     weights = evidence / np.sqrt(SDS**2 + sd**2)
     weights /= weights.sum()
-    mcmc = MCMC(NUTS(model), num_warmup=300, num_samples=2000, verbose=False)
+    mcmc = MCMC(NUTS(model), num_warmup=300, num_samples=2000, progress_bar=False)
     # NUTS stays in the mode that it starts in: the right one.
     mcmc.run(jr.key(1), init_params={"x": jnp.array([3.0])})
     x = np.asarray(mcmc.get_samples()["x"])[:, 0]

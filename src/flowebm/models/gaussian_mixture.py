@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from flowebm.models.batches import on_device
 from flowebm.models.recipe import register
 
+#: The logarithm of the weight of components that fill a mixture up: finite, as what is saved is.
+NO_WEIGHT = -1e4
+
 
 @register
 class GaussianMixture(AbstractDistribution):
@@ -61,8 +64,8 @@ def gaussian_mixture_of(
 ) -> GaussianMixture:
     """The mixture of these weights, means and covariances, factorised in double precision.
 
-    It is filled up by components of weight zero to one of few numbers of them, so that one program
-    serves mixtures of many.
+    It is filled up by copies of the first component, of no weight to speak of, to one of few
+    numbers of them, so that one program serves mixtures of many.
 
     Args:
         weights: Positive; they need not add up to one.
@@ -76,7 +79,7 @@ def gaussian_mixture_of(
     k = len(weights)
     filled = np.zeros(_filled_number(k), int)
     filled[:k] = np.arange(k)
-    log_weights = np.full(len(filled), -np.inf)
+    log_weights = np.full(len(filled), NO_WEIGHT)
     log_weights[:k] = np.log(weights / weights.sum())
     factors = np.linalg.cholesky(np.asarray(covariances, np.float64))
     parts = (np.asarray(means)[filled], factors[filled], np.linalg.inv(factors)[filled])

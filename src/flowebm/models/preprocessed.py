@@ -54,6 +54,8 @@ class PreprocessedDistribution(AbstractTransformed):
     Args:
         base_dist: The distribution $p_0$ of the preprocessed points.
         preprocessing: The bijection $f$ from data to preprocessed points.
+
+    Source: Papamakarios et al. (2021), section 2.1.
     """
 
     base_dist: AbstractDistribution
