@@ -1,5 +1,7 @@
 """The mean of values over points that count differently, with its error."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -7,7 +9,9 @@ from jaxtyping import Array, Float
 from flowebm.evaluation.estimate import Estimate
 
 
-def weighted_mean(values: Float[Array, " n"], weights: Float[Array, " n"] | None) -> Estimate:
+def weighted_mean(
+    values: Float[Array, " n"] | Float[np.ndarray, " n"], weights: Float[Array, " n"] | None
+) -> Estimate:
     r"""$\bar v = \sum_i \omega_i v_i$, with its standard error.
 
     The error is $\sqrt{\sum_i \omega_i^2 (v_i - \bar v)^2}$. Without weights all points count
@@ -20,10 +24,9 @@ def weighted_mean(values: Float[Array, " n"], weights: Float[Array, " n"] | None
     Source: Owen (2013), *Monte Carlo theory, methods and examples*, section 9.2.
     """
     # On the host no program is compiled for the number of points.
-    xp = np if isinstance(values, np.ndarray) else jnp
+    xp: Any = np if isinstance(values, np.ndarray) else jnp
     if weights is None:
         return Estimate(xp.mean(values), xp.std(values) / values.size**0.5)
-    if xp is np:
-        weights = np.asarray(weights, np.float64)
-    mean = xp.sum(weights * values)
-    return Estimate(mean, xp.sqrt(xp.sum((weights * (values - mean)) ** 2)))
+    of_each: Any = np.asarray(weights, np.float64) if xp is np else weights
+    mean = xp.sum(of_each * values)
+    return Estimate(mean, xp.sqrt(xp.sum((of_each * (values - mean)) ** 2)))

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import paramax
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import ArrayLike, Float, PRNGKeyArray
 
 from flowebm.models.activations import Activation
 from flowebm.models.bases import gaussian_base
@@ -77,7 +77,7 @@ def build(
     architecture: Architecture,
     shape: tuple[int, ...],
     *,
-    data: Float[Array, "n *shape"] | None = None,
+    data: Float[ArrayLike, "n *shape"] | None = None,
     key: PRNGKeyArray,
 ) -> Components:
     """Build an energy model and its proposal, untrained.
@@ -108,7 +108,7 @@ def build_model(
     architecture: Architecture,
     shape: tuple[int, ...],
     *,
-    data: Float[Array, "n *shape"] | None = None,
+    data: Float[ArrayLike, "n *shape"] | None = None,
     key: PRNGKeyArray,
 ) -> EnergyModel:
     """The energy model of `build`, without a proposal.
@@ -154,7 +154,9 @@ def build_model(
     return EnergyModel(tilt, base)
 
 
-def _wide(data: Float[Array, "n *shape"] | None, shape: tuple[int, ...]) -> AbstractDistribution:
+def _wide(
+    data: Float[ArrayLike, "n *shape"] | None, shape: tuple[int, ...]
+) -> AbstractDistribution:
     return paramax.non_trainable(gaussian_base(data, shape, inflation=1.5))
 
 

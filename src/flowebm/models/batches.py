@@ -1,21 +1,19 @@
 """Functions of many points, compiled for a few fixed numbers of them."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
-
-Values = TypeVar("Values", bound=PyTree)
+from jaxtyping import Array, ArrayLike, Float
 
 #: Points at once, many or few. Rows are filled up to one of these numbers: two programs serve
 #: tables of any length, and what is computed of a row does not depend on the rows beside it.
 SIZES = 4096, 256
 
 
-def in_batches(function: Callable[..., Values], *rows: Float[ArrayLike, "n ..."]) -> Values:
+def in_batches(function: Callable[..., Any], *rows: Float[ArrayLike, "n ..."]) -> Any:
     """A function of points, one a row of each array, at fixed numbers of points.
 
     Small batches serve what would fill less than half of a large one.

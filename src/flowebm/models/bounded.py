@@ -86,7 +86,7 @@ def tilts(
         points: One a row.
     """
     if isinstance(tilt, NoTilt):
-        return np.zeros(len(points))
+        return np.zeros(np.shape(points)[0])
     return in_batches(partial(_tilts, tilt), points)
 
 

@@ -1,5 +1,7 @@
 """Densities of preprocessed points, as densities of the points themselves."""
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +40,7 @@ class PreprocessedModel(AbstractEnergyModel):
 
     def energy(self, x: Float[Array, "..."]) -> Scalar:
         if isinstance(x, np.ndarray):
-            z, log_det = _preprocessed_rows(self.preprocessing, x[None])
+            z, log_det = _preprocessed_rows(self.preprocessing, np.asarray(x)[None])
             return self.model.energy(z[0]) - log_det[0]
         z, log_det = self.preprocessing.transform_and_log_det(x)
         return self.model.energy(z) - log_det
@@ -69,13 +71,15 @@ class PreprocessedDistribution(AbstractTransformed):
     def log_prob(self, x: ArrayLike, condition: ArrayLike | None = None) -> Array:
         if not isinstance(x, np.ndarray) or x.shape[x.ndim - len(self.shape) :] != self.shape:
             return super().log_prob(x, condition)
-        z, log_det = _preprocessed_rows(self.bijection.bijection, x.reshape(-1, *self.shape))
+        z, log_det = _preprocessed_rows(
+            cast(Invert, self.bijection).bijection, x.reshape(-1, *self.shape)
+        )
         log_prob = self.base_dist.log_prob(z, condition) + log_det
         return log_prob.reshape(x.shape[: x.ndim - len(self.shape)])
 
 
 def _preprocessed_rows(
-    preprocessing: AbstractBijection, rows: Float[np.ndarray, "n *shape"]
+    preprocessing: Any, rows: Float[np.ndarray, "n *shape"]
 ) -> tuple[Float[Array, "n *shape"], Float[Array, " n"]]:
     """Rows preprocessed before any rounding, and the logarithms of the Jacobian determinants."""
     rows = rows.astype(np.float64)

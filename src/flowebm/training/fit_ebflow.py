@@ -122,9 +122,9 @@ class EBFlowOptions:
 def fit_ebflow(
     key: PRNGKeyArray,
     model: EBFlow,
-    data: Real[Array, "n *shape"],
+    data: Real[ArrayLike, "n *shape"],
     *,
-    validation: Real[Array, "m *shape"] | None = None,
+    validation: Real[ArrayLike, "m *shape"] | None = None,
     weights: Float[ArrayLike, " n"] | None = None,
     validation_weights: Float[ArrayLike, " m"] | None = None,
     objective: Objective | None = None,

@@ -79,9 +79,9 @@ class JointFitResult(FitResult):
 def fit_joint(
     key: PRNGKeyArray,
     model: EnergyModel,
-    data: Float[Array, "n *shape"],
+    data: Float[ArrayLike, "n *shape"],
     *,
-    validation: Float[Array, "m *shape"] | None = None,
+    validation: Float[ArrayLike, "m *shape"] | None = None,
     weights: Float[ArrayLike, " n"] | None = None,
     validation_weights: Float[ArrayLike, " m"] | None = None,
     circular: tuple[bool, ...] | None = None,
@@ -132,10 +132,10 @@ def fit_joint(
     free_programs_if_many()
     options = options or JointOptions()
     callbacks, sentences = collect_warnings(callbacks)
-    data, validation, weights, validation_weights = training_and_validation(
+    *parts, weights, validation_weights = training_and_validation(
         jr.fold_in(key, 0), model, data, validation, weights, validation_weights
     )
-    rows = Rows(data, validation, RowWeights.of(weights, validation_weights))
+    rows = Rows(parts[0], parts[1], RowWeights.of(weights, validation_weights))
     fit = _Joint(key, rows, options, max_steps, Budget.of(time_budget), callbacks, circular)
     gaussian = Candidate.of("Gaussian", model.base, rows)
     # On a circle there are only the networks, which are periodic.
@@ -484,10 +484,13 @@ def _order(number: int, d: int) -> Int[np.ndarray, " d"]:
     return np.random.default_rng(number).permutation(d)
 
 
-def _turn(change: LinearChange, k: int) -> Callable[[Array], Array]:
+def _turn(change: LinearChange, k: int) -> Callable[[ArrayLike], np.ndarray]:
     """The first coordinates of points, one a row, under the change."""
+    return partial(in_batches, partial(_first_coordinates, change, k))
 
-    def first(points: Float[Array, "n *shape"]) -> Float[Array, "n k"]:
-        return jax.vmap(lambda x: change.inverse(x).ravel()[:k])(points)
 
-    return partial(in_batches, eqx.filter_jit(first))
+@eqx.filter_jit
+def _first_coordinates(
+    change: LinearChange, k: int, points: Float[Array, "n *shape"]
+) -> Float[Array, "n k"]:
+    return jax.vmap(lambda x: change.inverse(x).ravel()[:k])(points)

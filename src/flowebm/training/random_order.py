@@ -1,5 +1,7 @@
 """A random order of many rows, of which each place is computed on its own."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -50,7 +52,7 @@ def rows_in_epochs(
     """
     # Unsigned: a long run of large minibatches comes to more than 2³¹ rows.
     first = jnp.asarray(first, jnp.uint32)
-    spanned = 2 if isinstance(n, jax.Array) else (count - 2) // int(n) + 2
+    spanned = 2 if isinstance(n, jax.Array) else (count - 2) // cast(int, n) + 2
     n = jnp.asarray(n, jnp.uint32)
     epoch, start = first // n, first % n
     beyond = start + jnp.arange(count, dtype=jnp.uint32)

@@ -2,7 +2,7 @@
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from flowebm.evaluation.estimate import Estimate
 from flowebm.evaluation.weighted_mean import weighted_mean
@@ -39,10 +39,13 @@ class Rows(eqx.Module):
         """The weighted mean of one value a training point."""
         return float(np.average(values, weights=self.weights and self.weights.train))
 
-    def filled(self) -> "Rows":
+    def filled(self) -> tuple[Array, Array, RowWeights]:
         """The rows on the device, filled up to one of few numbers by rows of weight zero.
 
         Programs for them serve tables of other lengths.
+
+        Returns:
+            Training points, validation points, and weights.
         """
         n, m = (filled_number(len(points)) for points in (self.train, self.validation))
         weights = self.weights or RowWeights.of(
@@ -52,7 +55,7 @@ class Rows(eqx.Module):
         keep, alias, of_validation = (
             np.asarray(part) for part in (weights.keep, weights.alias, weights.validation)
         )
-        return Rows(
+        return (
             on_device(fill(self.train, n)),
             on_device(fill(self.validation, m)),
             RowWeights(

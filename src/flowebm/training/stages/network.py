@@ -1,7 +1,7 @@
 """Autoregressive networks of the columns, by maximum likelihood."""
 
 from functools import cache, partial
-from typing import cast
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -54,7 +54,7 @@ def transformed(
 
 
 @eqx.filter_jit
-def _transformed(marginals: Marginals, points: Float[Array, "n d"]):
+def _transformed(marginals: Marginals, points: Float[Array, "n d"]) -> Any:
     return jax.vmap(marginals.transform_and_log_det)(points)
 
 
@@ -104,16 +104,16 @@ def fit_network(
         key=make_key,
     )
     counted = z if rows.weights is None else z[rows_in_proportion(rows.weights.train)]
-    filled = Rows(z, z_validation, rows.weights).filled()
+    data, validation, weights = Rows(z, z_validation, rows.weights).filled()
     trainer = ObjectiveTrainer(
         model=started_at(network, counted),
-        data=filled.train,
-        validation=filled.validation,
-        validation_log_det=on_device(fill(validation_log_det, len(filled.validation))),
+        data=data,
+        validation=validation,
+        validation_log_det=on_device(fill(validation_log_det, len(validation))),
         loss_shift=on_device(rows.mean_of_train(log_det)),
         objective=cast(Objective, _DropoutLikelihood(options.dropout)),
         optimizer=clipped_adamw(options.network_learning_rate, options.network_weight_decay),
-        weights=filled.weights,
+        weights=weights,
         batch_size=batch_size_of(options.network_batch_size, len(z)),
         schedule_name="cosine",
         loss_name="train_nll",

@@ -201,19 +201,19 @@ def fit_tilt(
         proposal = Stack((base.density, wide), on_device(np.log([1 - WIDE, WIDE])))
         log_ratio = log_probs(reference.density, pool) - log_probs(proposal, pool)
     n = len(pool) * 3 // 4
-    filled = rows.filled()
+    data, validation, weights = rows.filled()
     trainer = TiltTrainer(
         tilt=network,
-        data=filled.train,
-        validation=filled.validation,
-        base_log_prob=on_device(fill(tilted.log_prob, len(filled.validation))),
+        data=data,
+        validation=validation,
+        base_log_prob=on_device(fill(tilted.log_prob, len(validation))),
         draws=on_device(pool[:n]),
         held_out=on_device(pool[n:]),
         log_ratio=on_device(log_ratio[:n]),
         held_out_log_ratio=on_device(log_ratio[n:]),
         base_nll=on_device(-rows.mean(tilted.log_prob).value),
         optimizer=clipped_muon(1.0, learning_rate, weight_decay),
-        weights=filled.weights,
+        weights=weights,
         batch_size=batch_size_of(batch_size, len(rows.train)),
         stage=stage,
     )
