@@ -1,6 +1,7 @@
 """`fit_joint` end to end: candidates, their stack, and the bounded tilt of it."""
 
 import sys
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -21,6 +22,7 @@ SMALL = JointOptions(
     least_steps=100,
     most_steps=100,
     most_networks=1,
+    settled_gaussians=0,
     network_least_columns=2,
     network_width=32,
     tilt_steps=100,
@@ -156,6 +158,16 @@ def ring_fit():
     points = (1.4 + 0.15 * radius)[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
     options = JointOptions(most_gaussians=1, most_networks=0, tilt_steps=400, n_draws=16384)
     return points, fit_of(points, options)
+
+
+def test_few_gaussians_that_more_do_not_improve_are_the_density():
+    """Nor is anything said to be settled where more were not allowed."""
+    points = jnp.asarray(TRUTH.sample(jr.key(1), (1500,)))
+    result = fit_of(points, replace(SMALL, settled_gaussians=4))
+    assert set(result.candidates) == {"Gaussian", "mixture of 4", "mixture of transforms of 6"}
+    assert result.bound is None
+    result = fit_of(points, replace(SMALL, settled_gaussians=4, most_gaussians=1))
+    assert "network-1" in result.candidates
 
 
 def test_a_tilt_is_kept_where_it_gains(ring_fit):

@@ -46,6 +46,9 @@ N_DIRECTIONS = 4000
 #: Gaussians up to which mixtures of the columns and of their transforms are compared.
 FEW_GAUSSIANS = 8
 
+#: How many times as many rows a network needs where a mixture of few Gaussians does best.
+SETTLED = 10
+
 #: How names of candidates begin that are densities of the active subspace.
 SUBSPACE = "subspace"
 
@@ -151,7 +154,8 @@ def fit_joint(
         tilt = SubspaceTilt.of(tilt, relevance.change, active, key=fit.key("tilt"))
     elif circular is not None and any(circular) and isinstance(tilt, MLPTilt):
         tilt = CircularTilt.of(tilt, circular, key=fit.key("tilt"))
-    tilted = fit.tilt(tilt, base, gaussian, active or prod(rows.shape))
+    is_settled = fit.is_settled(candidates)
+    tilted = None if is_settled else fit.tilt(tilt, base, gaussian, active or prod(rows.shape))
     return fit.result(base, tilted, candidates, relevance, active, sentences)
 
 
@@ -207,14 +211,26 @@ class _Joint:
         few = [c for c in candidates if c.name.startswith("mixture")]
         if not few:
             return
-        # Many components are worth their time where few do best.
         best = self.best(few)
         name, _, components = best.name.rpartition(" of ")
+        # Twice as many as half of them were tried, and gained nothing.
         if int(components) > FEW_GAUSSIANS // 2:
             gap = self.nll(best) - min(map(self.nll, candidates))
             larger = self._mixture(name, *self._spaces()[name], least=FEW_GAUSSIANS, gap=gap)
             known = {candidate.name for candidate in candidates}
             yield from (candidate for candidate in larger if candidate.name not in known)
+
+    def is_settled(self, candidates: Sequence[Candidate]) -> bool:
+        """Whether a mixture of few Gaussians is the best, and twice as many would gain nothing.
+
+        What these do not find is no shape that a network would find in few rows, nor an energy in
+        many.
+        """
+        if not candidates or "mixture" not in self.best(candidates).name:
+            return False
+        components = int(self.best(candidates).name.rpartition(" of ")[2])
+        most = min(FEW_GAUSSIANS, self.options.most_gaussians) // 2
+        return components <= min(self.options.settled_gaussians, most)
 
     def _spaces(self) -> dict[str, tuple]:
         """What mixtures are of: training and validation points, and the way back to columns."""
@@ -324,9 +340,9 @@ class _Joint:
         """
         options, rows, marginals = self.options, self.rows, self.marginals
         # Nothing else is fitted on a circle, however few rows and columns are.
+        least = options.network_rows * (SETTLED if self.is_settled(candidates) else 1)
         is_worth_it = not candidates or (
-            len(rows.train) >= options.network_rows
-            and (active or rows.shape[0]) >= options.network_least_columns
+            len(rows.train) >= least and (active or rows.shape[0]) >= options.network_least_columns
         )
         if not self.are_columns or not is_worth_it:
             return

@@ -33,6 +33,9 @@ class JointOptions:
         network_learning_rate: Adam's learning rate at its height; it falls along a cosine.
         network_weight_decay: Decoupled weight decay of a network.
         network_batch_size: Rows of a network's minibatch.
+        settled_gaussians: Gaussians up to which a mixture that is the best, and gains nothing by
+            twice as many, is taken for the density: energies and tilts are then not tried, nor
+            networks in less than ten times `network_rows`. At most 4 have an effect; 0 for never.
         subspace_columns: Columns from which an active subspace is looked for.
         energy_columns: Columns up to which an energy that tilts the Gaussian is tried first, with
             the stack as its proposal.
@@ -64,6 +67,7 @@ class JointOptions:
     network_learning_rate: Positive = 8e-3
     network_weight_decay: NotNegative = 0.1
     network_batch_size: Count = 256
+    settled_gaussians: AnyCount = 4
     subspace_columns: Count = 8
     energy_columns: AnyCount = 6
     energy_bound: Positive = 3.0
