@@ -409,8 +409,10 @@ class _Joint:
         # What many columns cost more to draw, they have less use for.
         n, draws = options.n_draws // (1 if columns <= options.energy_columns else 2), None
         is_few = columns <= options.energy_columns and not any(self.circular or ())
-        tries = [("energy", options.energy_bound, gaussian)] if is_few else []
-        tries += [(f"tilt-{b:g}", b, None) for b in (options.first_bound, options.second_bound)]
+        tries = [("energy", options.energy_bound, gaussian)]
+        if not is_few:
+            bounds = options.first_bound, options.second_bound
+            tries = [(f"tilt-{bound:g}", bound, None) for bound in bounds]
         for stage, bound, reference in tries:
             if self.budget.is_spent(reserve=0.05):
                 break
@@ -434,11 +436,6 @@ class _Joint:
                     stage=stage,
                     callbacks=self.callbacks,
                 )
-                if reference is not None:
-                    # Its power has weighed already whether it is one.
-                    if gain(tilted.candidate, base, self.rows)[0] > 0:
-                        return tilted
-                    continue
                 simple = base if best is None else best.candidate
                 if better_of(simple, tilted.candidate, self.rows) is tilted.candidate:
                     best = tilted

@@ -37,8 +37,8 @@ class JointOptions:
             twice as many, is taken for the density: energies and tilts are then not tried, nor
             networks in less than ten times `network_rows`. At most 4 have an effect; 0 for never.
         subspace_columns: Columns from which an active subspace is looked for.
-        energy_columns: Columns up to which an energy that tilts the Gaussian is tried first, with
-            the stack as its proposal.
+        energy_columns: Columns up to which an energy that tilts the Gaussian is tried, with the
+            stack as its proposal, instead of a tilt of the stack.
         energy_bound: Bound of its log-ratio to the stack, in nats.
         first_bound: Bound of the tilt, in nats.
         second_bound: The bound that is tried next where the tilt reaches the first.
@@ -69,7 +69,7 @@ class JointOptions:
     network_batch_size: Count = 256
     settled_gaussians: AnyCount = 4
     subspace_columns: Count = 8
-    energy_columns: AnyCount = 6
+    energy_columns: AnyCount = 3
     energy_bound: Positive = 3.0
     first_bound: Positive = 1.0
     second_bound: Positive = 3.0
