@@ -11,8 +11,9 @@ train: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist loadfile -m 'optimised and not slow'
 
-# Long runs are optimised, unlike those of `make test`: see tests/conftest.py.
+# Long runs are optimised, unlike most of `make test`: see tests/conftest.py.
 test-slow: $(READY)
 	XLA_FLAGS= $(BIN)/python -m pytest -m slow
 

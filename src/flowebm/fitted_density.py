@@ -33,9 +33,9 @@ from flowebm.samplers.model_samples import sample_model
 #: Rows whose densities are evaluated before progress is told of.
 BATCH_SIZE = SIZES[0]
 
-#: Draws that estimate a probability, and how many where the standard error of its logarithm is
-#: large by these.
-DRAWS, LARGE_ERROR = (16, 256), 0.05
+#: Draws that estimate a probability, and how many more where the standard error of its logarithm
+#: is large by these.
+DRAWS, LARGE_ERROR = (16, 64, 256), 0.05
 
 #: Samples of the model that a mixture is fitted to which proposes missing entries, and the share of
 #: its draws that are twice as wide.
@@ -207,9 +207,9 @@ def _integrals(
     value, stderr = np.empty(len(boxes.center)), np.zeros(len(boxes.center))
     are_points = boxes.are_points
     rng = np.random.default_rng(0)
-    few, many = DRAWS
+    few, *more = DRAWS
     # A point is known by one draw.
-    for n, choose in ((1, are_points), (few, ~are_points), (many, None)):
+    for n, choose in ((1, are_points), (few, ~are_points), *((n, None) for n in more)):
         rows = np.flatnonzero(stderr > LARGE_ERROR if choose is None else choose)
         if not len(rows):
             continue

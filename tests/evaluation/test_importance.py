@@ -14,6 +14,7 @@ from flowebm.evaluation import (
     log_mean_exp,
     pareto_khat,
 )
+from flowebm.evaluation.importance import bounded_log_mean_error
 from flowebm.models import EnergyModel
 
 CURVATURES = (0.5, 1.0, 2.0)
@@ -123,3 +124,21 @@ def test_a_proposal_over_another_space_is_refused():
         importance_sample(jax.random.key(0), model, StandardNormal((2,)), n=10)
     with pytest.raises(ValueError, match="n >= 2"):
         importance_sample(jax.random.key(0), model, StandardNormal((3,)), n=1)
+
+
+@pytest.mark.parametrize("rare", [0.002, 0.3])
+def test_bounded_weights_have_an_error_that_holds(rare):
+    """Of 500 weights, of which a rare one is 20 times the mean; and so it is of one draw in two.
+
+    Three repetitions in eight have none of the rare ones, and a standard error of zero.
+    """
+    rng, bound, n = np.random.default_rng(0), 2.0, 500
+    log_weights = np.where(rng.random((1000, n)) < rare, bound, -bound)
+    truth = np.log(rare * np.exp(bound) + (1 - rare) * np.exp(-bound))
+    errors = np.abs(np.log(np.exp(log_weights).mean(axis=1)) - truth)
+    bounds = [bounded_log_mean_error(row, bound) for row in log_weights]
+    assert (errors <= bounds).mean() >= 0.95
+    # A bound that is never told of would hold as well.
+    assert np.median(bounds) < 1.0 if rare > 0.01 else np.isfinite(errors).all()
+    deviations = np.exp(log_weights).std(axis=1) / np.exp(log_weights).mean(axis=1)
+    assert rare > 0.01 or (errors <= 2 * deviations / n**0.5).mean() < 0.95

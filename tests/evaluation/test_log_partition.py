@@ -11,6 +11,8 @@ from flowjax.distributions import Normal, StandardNormal
 from flowebm.evaluation import EstimateWarning, LogPartition, as_log_partition, log_partition
 from flowebm.models import EnergyModel
 
+pytestmark = pytest.mark.optimised
+
 DIM = 5
 CURVATURE = 1.5
 LOG_Z = -0.5 * DIM * np.log(1 + CURVATURE)

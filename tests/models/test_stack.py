@@ -10,6 +10,8 @@ from scipy.stats import kstest, norm
 
 from flowebm.models.stack import AT_ONCE, Stack, draw, log_probs
 
+pytestmark = pytest.mark.optimised
+
 SHARES = np.array([0.2, 0.5, 0.3])
 MEANS, SDS = np.array([-3.0, 0.0, 2.0]), np.array([0.5, 1.0, 0.2])
 

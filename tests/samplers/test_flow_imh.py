@@ -7,6 +7,8 @@ from flowjax.distributions import Normal
 
 from flowebm.samplers import FunctionProposal, WeightedState, draw, flow_imh, run_chains
 
+pytestmark = pytest.mark.optimised
+
 
 def flow_matrix(log_target, log_q, log_q_in_weight):
     """$q(y)\\,\\alpha(x, y)$ on a finite space: the rate of moves from row to column."""

@@ -11,6 +11,8 @@ from flowebm.models.bounded import BoundedTilt, NoTilt
 from flowebm.models.energy import LogDensity
 from flowebm.samplers.model_samples import sample_model
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.fixture
 def model(mixture):

@@ -281,6 +281,8 @@ def test_warnings_are_collected_and_a_network_that_diverges_is_left_out(data, mo
     assert "network-1" not in result.candidates
     assert result.bound is None
     assert kl(result) < 0.05
+    with pytest.raises(TrainingDiverged, match="circular columns"):
+        fit_of(data, circular=(True, False))
 
 
 def test_the_plane_of_the_modes_is_found():

@@ -76,6 +76,10 @@ def _rows(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "log Z", f"{_number(log_z['value'])} ± {_number(log_z['stderr'])} nats"
         effective = f"{log_z['ess']:,.0f} of {log_z['n']:,} draws effective"
         yield "", f"Pareto k̂ {log_z['khat']:.2f}, {effective}"
+    if values.get("log_partition_bound"):
+        yield "", f"off by {_number(values['log_partition_bound'])} at most, with 95% confidence"
+    if values.get("hidden_mass"):
+        yield "mass where no draw fell", f"{values['hidden_mass']:.2%} at most"
     if "kl" in values:
         kl = values["kl"]
         yield "KL from the truth", f"{_number(kl['value'])} ± {_number(kl['stderr'])} nats"

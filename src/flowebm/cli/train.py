@@ -355,6 +355,8 @@ def _measured(
     values = {
         **measures.values,
         "fresh_test_points": points.dataset.target is not None,
+        "hidden_mass": getattr(result, "hidden_mass", None),
+        "log_partition_bound": getattr(result, "log_partition_bound", None),
         "pool_ess": last.get("ess"),
         "global_acceptance": last.get("global_acceptance"),
         "local_acceptance": last.get("local_acceptance"),

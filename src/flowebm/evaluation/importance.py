@@ -1,11 +1,13 @@
 """Importance sampling: weighted draws of a model, and what their weights say."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
@@ -143,6 +145,34 @@ def log_mean_exp(log_weights: Float[Array, " n"]) -> Estimate:
     value = jax.nn.logsumexp(log_weights) - jnp.log(n)
     relative_variance = jnp.var(jnp.exp(log_weights - value), ddof=1)
     return Estimate(value, jnp.sqrt(relative_variance / n))
+
+
+def bounded_log_mean_error(log_weights: Float[np.ndarray, " n"], bound: float) -> float:
+    r"""What $\log \frac1n \sum_i w_i$ is off by at most, with 95% confidence, for bounded weights.
+
+    With $w_i \in [e^{-B}, e^B]$ independent, $\hat Z$ their mean and $V$ their variance,
+
+    $$|\hat Z - Z| \le \epsilon = \sqrt{\frac{2 V \log(4 / \alpha)}{n}}
+      + \frac{7\, (e^B - e^{-B}) \log(4 / \alpha)}{3 (n - 1)}$$
+
+    with probability $1 - \alpha = 0.95$ at least, for any number of draws and law of the weights.
+
+    Args:
+        log_weights: Logarithms of the weights, nats.
+        bound: $B$, nats.
+
+    Returns:
+        $-\log(1 - \epsilon / \hat Z)$, which is no less than $\log(1 + \epsilon / \hat Z)$, nats.
+
+    Source: Maurer and Pontil (2009), *Empirical Bernstein bounds and sample-variance penalization*,
+    theorem 4, for either side.
+    """
+    weights, n = np.exp(np.asarray(log_weights, np.float64)), len(log_weights)
+    log_term = math.log(4 / 0.05)
+    error = math.sqrt(2 * weights.var(ddof=1) * log_term / n)
+    error += 7 * 2 * math.sinh(bound) * log_term / (3 * (n - 1))
+    share = error / weights.mean()
+    return -math.log1p(-share) if share < 1 else math.inf
 
 
 @jax.jit

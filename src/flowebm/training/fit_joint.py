@@ -17,6 +17,7 @@ from flowjax.distributions import AbstractDistribution, Transformed
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
 
 from flowebm.compiled_programs import free_programs_if_many
+from flowebm.evaluation.importance import bounded_log_mean_error
 from flowebm.evaluation.log_partition import LogPartition
 from flowebm.evaluation.relevance import Relevance, relevant_directions
 from flowebm.models.batches import in_batches, on_device
@@ -69,6 +70,8 @@ class JointFitResult(FitResult):
         bound: $B$ of the tilt, nats; `None` where there is no tilt.
         hidden_mass: The most of the model's mass that a region without any draw can hold, with 95%
             confidence for a region chosen before the draws; 0 where there is no tilt.
+        log_partition_bound: What log Z is off by at most, with 95% confidence whatever the tilt is
+            (nats); 0 where there is none.
     """
 
     components: str = ""
@@ -77,6 +80,7 @@ class JointFitResult(FitResult):
     relevance: Relevance | None = None
     bound: float | None = None
     hidden_mass: float = 0.0
+    log_partition_bound: float = 0.0
 
 
 def fit_joint(
@@ -148,6 +152,11 @@ def fit_joint(
     candidates += fit.networks(candidates, relevance, active, range(1))
     candidates += fit.large_mixture(candidates)
     candidates += fit.networks(candidates, relevance, active, range(1, options.most_networks))
+    if not candidates:
+        raise TrainingDiverged(
+            "The network of circular columns diverged, and nothing else is fitted on a circle: "
+            "look for outliers among the other columns, or take the angles for real numbers."
+        )
     base = stack(fit.seed("stack"), candidates, rows)
     tilt = model.tilt
     if active is not None and relevance is not None and isinstance(tilt, MLPTilt):
@@ -455,7 +464,8 @@ class _Joint:
         r"""The fit with $\log Z$ from draws that had no part in it."""
         # What EM fits has no blocks: a row tells how good it came out.
         history = [row for c in candidates for row in c.history or (self.row(c),)]
-        options, log_z, bound, hidden_mass = self.options, LogPartition.exact(0.0), None, 0.0
+        options, log_z, bound = self.options, LogPartition.exact(0.0), None
+        hidden_mass = log_z_bound = 0.0
         tilt: Callable[[Array], Scalar] = NoTilt()
         if tilted is None:
             # Draws of the stack are such chains: whoever wants some makes them.
@@ -467,6 +477,7 @@ class _Joint:
             unseen = draw(self.key("unseen"), base.density, options.n_draws)
             log_weights = -tilts(tilt, unseen)
             log_z = LogPartition.from_log_weights(on_device(log_weights))
+            log_z_bound = bounded_log_mean_error(log_weights, bound)
             hidden_mass = min(1.0, exp(2 * bound) * log(20) / len(unseen))
             # Exact draws of the model, by rejection.
             uniforms = np.random.default_rng(self.seed("chains")).random(len(log_weights))
@@ -487,6 +498,7 @@ class _Joint:
             relevance=relevance,
             bound=bound,
             hidden_mass=hidden_mass,
+            log_partition_bound=log_z_bound,
         )
 
 
