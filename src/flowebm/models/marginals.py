@@ -14,7 +14,7 @@ from flowebm.refusal import Refused
 
 #: Knots of a column's spline: about as many as the cube root of the rows, of few numbers that
 #: programs are compiled for.
-KNOTS = np.array([4, 8, 12, 24])
+KNOTS = np.array([4, 8, 12])
 
 #: Rows beyond the outermost knots on either side, at least.
 ROWS_BEYOND = 20
