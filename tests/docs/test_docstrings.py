@@ -61,7 +61,7 @@ NO_METHOD = {
         models.build models.build_ebflow models.build_flow models.build_model
         training.default_proposal samplers.draw""",
     "plain networks and what they hold": """
-        models.ConvTilt models.MLPTilt models.count_parameters models.partition_trainable""",
+        models.ConvTilt models.MLPTilt models.partition_trainable""",
     "plain geometry": "NearestMode",
 }
 

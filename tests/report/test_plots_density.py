@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flowebm.report.plots import DensityPanel, density_2d, density_comparison
+from flowebm.report.plots import DensityPanel, density_comparison
 from flowebm.report.plots.cells import density_on_grid, histogram_density
 
 BOUNDS = ((-5.0, 5.0), (-2.0, 8.0))
@@ -127,30 +127,6 @@ def test_constant_columns_and_single_points_are_drawn(table):
     density_comparison([("data", table)]).draw_without_rendering()
 
 
-def test_outlined_regions_hold_their_share_of_the_mass():
-    figure = density_2d(gaussian, BOUNDS, grid=400)
-    contours = figure.axes[0].collections[0]
-    # A Gaussian's region of mass P is an ellipse of squared radius -2 log(1 - P).
-    peak = np.exp(gaussian(MEAN[None]))[0]
-    np.testing.assert_allclose(contours.levels, [peak * 0.05, peak * 0.5], rtol=0.02)
-    figure.draw_without_rendering()
-
-
-def test_a_region_that_the_view_does_not_hold_is_not_outlined():
-    # Half of the view's edge cuts the Gaussian in two: 95 % of the mass is not in view.
-    figure = density_2d(gaussian, ((-5.0, 1.2), BOUNDS[1]))
-    contours = figure.axes[0].collections[0]
-    assert len(contours.levels) == 1
-
-
-def test_points_lie_on_the_density(points):
-    figure = density_2d(gaussian, BOUNDS, points, names=("a", "b"), title="fit")
-    axes = figure.axes[0]
-    np.testing.assert_array_equal(axes.lines[0].get_xydata(), points)
-    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("fit", "a", "b")
-    assert (axes.get_xlim(), axes.get_ylim()) == BOUNDS
-
-
 def test_bad_input_is_refused(points):
     with pytest.raises(ValueError, match="at least one panel"):
         density_comparison([])
@@ -162,9 +138,3 @@ def test_bad_input_is_refused(points):
         density_comparison([("data", np.full((5, 2), np.nan))])
     with pytest.raises(ValueError, match=r"'data' has weights of shape \(2,\)"):
         density_comparison([("data", points, [0.5, 0.5])])
-    with pytest.raises(ValueError, match="one value a point"):
-        density_2d(lambda x: 0.0, BOUNDS)
-    with pytest.raises(ValueError, match="finite and rising; got 1 to 0"):
-        density_2d(gaussian, ((1, 0), (0, 1)))
-    with pytest.raises(ValueError, match="3 names were given for 2 columns"):
-        density_2d(gaussian, BOUNDS, names=("a", "b", "c"))

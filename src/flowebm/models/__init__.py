@@ -41,7 +41,6 @@ from flowebm.models.saved import save_model as save_model
 from flowebm.models.tilted import EnergyModel as EnergyModel
 from flowebm.models.tilts import ConvTilt as ConvTilt
 from flowebm.models.tilts import MLPTilt as MLPTilt
-from flowebm.models.trainable import count_parameters as count_parameters
 from flowebm.models.trainable import partition_trainable as partition_trainable
 
 # Whatever of this library compiles a program imports its models first.

@@ -3,7 +3,6 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 import paramax
 from jaxtyping import PyTree
 
@@ -25,15 +24,3 @@ def partition_trainable(model: PyTree) -> tuple[Any, Any]:
         eqx.is_inexact_array,
         is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable),
     )
-
-
-def count_parameters(model: PyTree) -> int:
-    """The number of trainable parameters.
-
-    Args:
-        model: Any pytree.
-
-    Returns:
-        The entries of its trainable arrays, counted.
-    """
-    return sum(leaf.size for leaf in jax.tree.leaves(partition_trainable(model)[0]))

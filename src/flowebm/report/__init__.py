@@ -2,7 +2,6 @@
 
 from flowebm.report.plots import DensityPanel as DensityPanel
 from flowebm.report.plots import data_against_samples as data_against_samples
-from flowebm.report.plots import density_2d as density_2d
 from flowebm.report.plots import density_comparison as density_comparison
 from flowebm.report.plots import image_grid as image_grid
 from flowebm.report.plots import mode_weight_bars as mode_weight_bars

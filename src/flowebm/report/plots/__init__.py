@@ -1,6 +1,5 @@
 """Static plots of a fitted model, one kind a file; matplotlib is imported when one is drawn."""
 
-from flowebm.report.plots.density import density_2d as density_2d
 from flowebm.report.plots.density_comparison import DensityPanel as DensityPanel
 from flowebm.report.plots.density_comparison import density_comparison as density_comparison
 from flowebm.report.plots.figure import save_figure as save_figure
