@@ -90,6 +90,31 @@ def test_a_run_directory_holds_what_it_promises(finished):
     assert values["iterations"] == 150
 
 
+@pytest.mark.filterwarnings("ignore::flowebm.EstimateWarning")
+def test_a_run_of_mixtures_alone_is_a_run_too(tmp_path, capsys):
+    """Few rows are fitted by the EM algorithm, and nothing is driven block by block."""
+    data, run = tmp_path / "rows.csv", tmp_path / "run"
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(90, 2)), columns=["a", "b"])
+    frame.to_csv(data, index=False)
+    options = ["train", "--data", str(data), "--out", str(run)]
+    assert main(options) == 0
+    stages = [row["stage"] for row in read_metrics(run / "metrics.jsonl")]
+    assert stages[0] == "Gaussian"
+    capsys.readouterr()
+    assert main(["score", str(run), str(data)]) == 0
+    expected = FlowEBM.load(run).score_samples(frame)
+    printed = np.array(capsys.readouterr().out.split(), float)
+    np.testing.assert_allclose(printed, expected, rtol=1e-6)
+    before = (run / "model.safetensors").read_bytes()
+    assert main([*options, "--resume"]) == 0
+    assert (run / "model.safetensors").read_bytes() == before
+    assert [row["stage"] for row in read_metrics(run / "metrics.jsonl")] == stages
+    capsys.readouterr()
+    assert "not empty" in refused(capsys, *options)
+    assert main([*options, "--overwrite"]) == 0
+    assert main(["report", str(run)]) == 0
+
+
 def test_kl_is_the_held_out_nll_less_the_truths_entropy(finished):
     # Two independent sets of 20,000 points of the truth: five standard errors of the
     # difference, a false-alarm rate under 1e-6.

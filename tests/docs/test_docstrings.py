@@ -48,7 +48,7 @@ FUNCTIONS = {
 #: Public functions and classes that no paper is behind, by what they are for.
 NO_METHOD = {
     "data, files and their names": """
-        load load_images load_model save_model data.available data.available_images
+        load_dataset load_images load_model save_model data.available data.available_images
         data.check_table data.check_weights data.read_table data.split
         Refused training.Checkpoints training.MetricsFile training.read_metrics""",
     "running what is given": """

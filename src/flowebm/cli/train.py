@@ -102,6 +102,10 @@ def _train(command: Command, directory: RunDirectory, signals: StopSignals) -> N
         estimator = _fit(command, points, train, callbacks)
     if not is_first():
         return
+    if not directory.metrics_path.exists():
+        # What the EM algorithm has fitted was not told of block by block.
+        for row in estimator.history_:
+            MetricsFile(directory.metrics_path).append(row)
     estimator.save(directory.path)
     values, sentences = _measured(command, points, estimator, test)
     if "changed_from" in config["data"]:
@@ -290,6 +294,11 @@ def _observed(
         signals.asked = number or signals.asked
         return number > 0
 
+    def begin():
+        directory.begin(config, resume=command.resume)
+        if command.accept_changed_data:
+            directory.write(directory.config_path, config)
+
     def restore(stage, state_like):
         if is_asked():
             signals.stop_if_asked()
@@ -297,9 +306,7 @@ def _observed(
             signals.waits = True
             return None
         if not directory.has_begun:
-            directory.begin(config, resume=command.resume)
-            if command.accept_changed_data:
-                directory.write(directory.config_path, config)
+            begin()
             signals.waits = True
         restored = checkpoints.restore(stage, state_like) if command.resume else None
         metrics.truncate(restored[1] if restored else [], stage=stage)
@@ -327,6 +334,9 @@ def _observed(
             restore=restore,
             warn=warn,
         )
+        if is_first() and not directory.has_begun:
+            # Nothing was driven, as where mixtures are all that there is.
+            begin()
     signals.waits = False
     if is_asked():
         signals.stop_if_asked()
