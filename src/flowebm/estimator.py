@@ -50,6 +50,7 @@ from flowebm.samplers.gap_mixture import GapMixture
 from flowebm.samplers.imputed_rows import impute_rows
 from flowebm.samplers.normalised import NormalisedModel
 from flowebm.training.balanced import BalancedOptions
+from flowebm.training.budget import Budget
 from flowebm.training.driver import Callbacks
 from flowebm.training.fit_balanced import fit_balanced
 from flowebm.training.fit_ebflow import (
@@ -200,6 +201,8 @@ class FlowEBM(DensityMixin, BaseEstimator):
             ValueError: If the table or a parameter is refused, with one sentence that says why.
             TrainingDiverged: If training diverges again and again.
         """
+        # What is read, checked and built takes seconds too.
+        budget = Budget.of(self.time_budget)
         fit = self._fit_of_the_method()
         table = read_table(X)
         values, weights = self._rows_that_count(table, sample_weight)
@@ -217,7 +220,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         split_key, build_key, fit_key = jr.split(jr.key(seed), 3)
         parts = split(split_key, values.reshape(-1, *shape), self.validation_fraction)
-        parts = _Parts(parts.train, parts.validation, columns, seed)
+        parts = _Parts(parts.train, parts.validation, columns, seed, budget)
         # The same key makes the same parts of them.
         weight_parts = (
             None if weights is None else split(split_key, weights, self.validation_fraction)
@@ -365,7 +368,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             options=cast(BalancedOptions | None, self.options),
             base=base,
             train_base=architecture.train_base,
-            **self._limits(),
+            **self._limits(parts.budget),
         )
         return _Fitted(result, standardise, architecture)
 
@@ -384,7 +387,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
                     f"{field.name} is for the method 'balanced'; leave it out for 'joint'."
                 )
         as_weighted = train if weights is None else train[rows_in_proportion(weights.train)]
-        stopping = self._limits()
+        stopping = self._limits(parts.budget)
         del stopping["patience"]
         result = fit_joint(
             fit_key,
@@ -458,11 +461,11 @@ class FlowEBM(DensityMixin, BaseEstimator):
             options=options,
             **_weights_of(weights),
             **given,
-            **self._limits(),
+            **self._limits(parts.budget),
         )
         return _Fitted(result, preprocessing, architecture)
 
-    def _limits(self) -> dict[str, Any]:
+    def _limits(self, budget: Budget) -> dict[str, Any]:
         """What ends a fit, and who watches it."""
         steps = self.max_steps
         if steps is None:
@@ -474,7 +477,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         callbacks = self.callbacks or Callbacks()
         return {
             "max_steps": steps,
-            "time_budget": self.time_budget,
+            "time_budget": budget,
             "patience": None if patience == "never" else patience,
             "callbacks": replace(callbacks, on_block=[*callbacks.on_block, self._on_block]),
         }
@@ -775,6 +778,7 @@ class _Parts(NamedTuple):
     validation: Float[np.ndarray, "m *shape"]
     columns: Columns | None
     seed: int
+    budget: Budget
 
 
 class _Fitted(NamedTuple):

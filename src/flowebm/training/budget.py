@@ -13,7 +13,7 @@ from jaxlib.mlir import ir
 from flowebm.training.processes import value_of_first
 
 #: Seconds that compiling takes for each operation of a program, while none has been compiled yet.
-SECONDS_AN_OPERATION = 0.004
+SECONDS_AN_OPERATION = 0.0015
 
 
 class Budget:

@@ -40,6 +40,9 @@ N_INITIAL = 512
 #: pixels that nearly always are zero is that of the noise.
 N_WHITENING, WHITENING_ENTRIES = 1 << 15, 1 << 25
 
+#: Share of a time budget that is kept for the fitted model's determinants.
+AFTER = 0.1
+
 #: Entries of a point up to which a step of `ml` takes about as long as one of `ssm`
 #: (`benchmarks/ebflow_scaling.py`).
 CHEAP_DETERMINANTS = 256
@@ -179,6 +182,7 @@ def fit_ebflow(
     Source: Chao et al. (2023).
     """
     free_programs_if_many()
+    budget = Budget.of(time_budget)
     options = options or EBFlowOptions()
     if not isinstance(model, EBFlow):
         raise TypeError(
@@ -257,7 +261,9 @@ def fit_ebflow(
         stage="ebflow",
     )
     callbacks, sentences = collect_warnings(callbacks)
-    stopping = StoppingCriteria(max_steps, time_budget, patience, block_length)
+    # Determinants of the fitted model come after.
+    part = budget.part(reserve=AFTER)
+    stopping = StoppingCriteria(max_steps, part, patience, block_length)
     outcome = drive(keys["train"], trainer, stopping, callbacks)
     fitted = cast(EBFlow, trainer.with_params(outcome.state.best))
     if not after and isinstance(fitted.layers[0], Preprocessing):
