@@ -1,5 +1,8 @@
 """`FlowEBM`: a normalised density in the units of the data, behind scikit-learn's interface."""
 
+import importlib
+import time
+
 import jax
 import numpy as np
 import pandas as pd
@@ -8,6 +11,7 @@ from scipy.stats import ks_2samp
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
+from flowebm.data.tables import read_table
 from flowebm.estimator import FlowEBM
 from flowebm.models.architecture import Architecture
 from flowebm.training.balanced import BalancedOptions
@@ -275,3 +279,23 @@ def test_rows_of_another_width_are_refused(fitted):
 def test_a_number_of_samples_below_one_is_refused(fitted):
     with pytest.raises(ValueError, match="1 or more; got 0"):
         fitted.sample(0)
+
+
+def test_what_is_read_and_built_counts_in_the_time_budget(monkeypatch):
+    """Of images it takes as long as the training of a short fit."""
+    used = []
+
+    def slow(X):
+        time.sleep(0.05)
+        return read_table(X)
+
+    def caught(*args, time_budget, **kwargs):
+        used.append(time_budget.used())
+        raise KeyboardInterrupt
+
+    module = importlib.import_module("flowebm.estimator")
+    monkeypatch.setattr(module, "read_table", slow)
+    monkeypatch.setattr(module, "fit_joint", caught)
+    with pytest.raises(KeyboardInterrupt):
+        FlowEBM(time_budget=100.0).fit(np.random.default_rng(0).normal(size=(60, 2)))
+    assert used[0] >= 0.05
