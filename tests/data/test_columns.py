@@ -251,3 +251,13 @@ def test_a_rare_value_alone_between_two_piles_is_one_as_well():
     drawn = columns.inverse_rows(columns.boxes(rows).draw(rng))
     np.testing.assert_allclose(drawn, rows, atol=1e-4)
     np.testing.assert_array_equal(drawn[rows < 3], rows[rows < 3])
+
+
+def test_a_value_between_piles_where_no_row_was_is_improbable_but_not_impossible():
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([np.repeat([0.0, 0.5, 1.0], 200), 2 + rng.normal(size=400) ** 2])
+    columns = Columns.fit(rows[:, None], {}, ("x",))
+    boxes = columns.boxes(np.array([[0.25], [0.7], [0.5]]))
+    assert np.isfinite(boxes.log_slope).all()
+    back = columns.inverse_rows(columns.transform_rows(rows[:, None]))
+    np.testing.assert_allclose(back[:, 0], rows, rtol=1e-9)

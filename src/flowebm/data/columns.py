@@ -41,6 +41,9 @@ WIDE_SHARE, WIDE = 0.2, 4.0
 #: Standard deviations from an interval's mean to the end of its slot, at least and at most.
 REACH, MOST_REACH = 3.0, 8.0
 
+#: And of the slot of values between two piles where no row is.
+EMPTY_REACH = 0.4
+
 
 #: Entries that are above zero.
 _POSITIVE = ("scale", "sd", "edge", "softness", "period")
@@ -585,6 +588,9 @@ def _around(
             z, _ = interval.forward(inside)
             reach = max(REACH, 0.5 - z.min()), max(REACH, 0.5 + z.max())
             pieces.append(_Piece(interval, float(len(inside)), -reach[0], reach[1]))
+        elif not is_whole and 0 < i < len(ends) - 2:
+            # Another row may well lie there: it is improbable, not impossible.
+            pieces.append(_Piece(Interval(start, end), UNSEEN_ROWS, -EMPTY_REACH, EMPTY_REACH))
     return _side_by_side(pieces)
 
 
