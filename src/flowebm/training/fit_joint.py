@@ -293,8 +293,8 @@ class _Joint:
 
     def row(self, candidate: Candidate) -> dict[str, Any]:
         """What the history has of a candidate that EM has fitted."""
-        nll = self.nll(candidate)
-        return {"stage": candidate.name, "iteration": 0, "seconds": 0.0, "nll": nll}
+        nll, seconds = self.nll(candidate), round(self.budget.used(), 3)
+        return {"stage": candidate.name, "iteration": 0, "seconds": seconds, "nll": nll}
 
     def active_subspace(
         self, gaussian: AbstractDistribution, candidates: Sequence[Candidate]
