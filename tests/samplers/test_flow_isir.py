@@ -7,8 +7,6 @@ import pytest
 
 from flowebm.samplers import WeightedState, draw, flow_isir, run_chains
 
-pytestmark = pytest.mark.optimised
-
 
 def transition_matrix(log_target, log_q, log_q_in_weight, n_proposals):
     """The kernel on a finite space, its candidates summed over exactly."""

@@ -10,8 +10,6 @@ from flowebm.models.energy import as_energy_model
 from flowebm.samplers.assisted_draws import AssistedKernel, Chains
 from flowebm.samplers.mixture_draws import mixture_draws
 
-pytestmark = pytest.mark.optimised
-
 
 @pytest.mark.parametrize("local_kernel", ["mala", "rwm"])
 def test_chains_that_start_from_the_target_stay_there(local_kernel):
