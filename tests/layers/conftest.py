@@ -19,6 +19,7 @@ from flowebm.layers import (
     LogisticMixtureCoupling,
     LULinear,
     Preprocessing,
+    Repeated,
     SmoothLeakyReLU,
     SplineCoupling,
     SplitPrior,
@@ -58,6 +59,15 @@ def _mlp(n_in, n_out):
 
 def _conv(n_in, n_out):
     return conv_conditioner(jax.random.key(1), n_in, n_out, width=4)
+
+
+def _step(key):
+    linear_key, coupling_key = jax.random.split(key)
+    return (
+        FullLinear(jax.random.normal(linear_key, (5, 5)), jnp.zeros(5)),
+        AffineCoupling((5,), mlp_conditioner(coupling_key, 2, 6, width=8, depth=1)),
+        ActNorm((5,)),
+    )
 
 
 LAYERS = {
@@ -101,6 +111,7 @@ LAYERS = {
         randomized(AffineCoupling((4, 2, 2), _conv(2, 4))),
         Chain([Squeeze((2, 2, 2)), Conv1x1(_normal(8, 8), (8, 1, 1)), SmoothLeakyReLU((8, 1, 1))]),
     ),
+    "repeated": lambda: randomized(Repeated(_step, jax.random.split(jax.random.key(2), 3)), 0, 0.2),
     "chain": lambda: Chain(
         [FullLinear(_normal(4, 4), _normal(4)), SmoothLeakyReLU((4,)), ActNorm((4,), _normal(4))]
     ),

@@ -253,7 +253,7 @@ def test_arrays_that_are_not_safetensors_are_refused(folder, content):
         (b"[" * 100_000, "is not JSON"),
         (b'{"format_version": NaN}', "is not JSON"),
         (b"{}", "format version None"),
-        (b'{"format_version": 1}', "format version 1, and this flowebm reads 4"),
+        (b'{"format_version": 1}', "format version 1, and this flowebm reads 5"),
     ],
 )
 def test_values_that_are_not_ours_are_refused(folder, content, words):

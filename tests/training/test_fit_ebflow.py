@@ -10,11 +10,13 @@ from flowjax.distributions import StandardNormal
 
 from flowebm.data import LogitPixels
 from flowebm.layers import FullLinear, Whitening
-from flowebm.models import EBFlow, EnergyModel
+from flowebm.models import EBFlow, EnergyModel, build_ebflow
+from flowebm.models.ebflow_architecture import EBFlowArchitecture
 from flowebm.models.ebflow_architectures import fully_connected_ebflow
 from flowebm.models.tilts import MLPTilt
 from flowebm.objectives import ssm
 from flowebm.training import EBFlowOptions, fit_ebflow
+from flowebm.training.fit_ebflow import _largest_matrix
 
 MEAN, FACTOR = np.array([1.0, -2.0]), np.array([[0.7, 0.0], [0.9, 0.4]])
 DATA = MEAN + np.random.default_rng(0).standard_normal((4000, 2)) @ FACTOR.T
@@ -241,3 +243,13 @@ def test_what_cannot_be_fitted_is_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             fit(options=EBFlowOptions(**choice))
+
+
+def test_a_likelihood_without_large_determinants_is_the_default():
+    """A Glow mixes channels, whose determinants cost nothing; convolutions mix a whole image."""
+
+    def largest(name, shape=(1, 28, 28)):
+        architecture = EBFlowArchitecture(name, n_blocks=1, whiten=False, conditioner_width=4)
+        return _largest_matrix(build_ebflow(architecture, shape, key=jr.key(0)))
+
+    assert (largest("glow"), largest("cnn"), largest("fc", (7,))) == (1, 784, 7)

@@ -20,6 +20,7 @@ from flowebm.layers.logistic_mixture_coupling import (
 from flowebm.layers.lu_linear import LULinear as LULinear
 from flowebm.layers.monotone_inverse import invert_increasing as invert_increasing
 from flowebm.layers.preprocessing import Preprocessing as Preprocessing
+from flowebm.layers.repeated import Repeated as Repeated
 from flowebm.layers.smooth_leaky_relu import SmoothLeakyReLU as SmoothLeakyReLU
 from flowebm.layers.spline_coupling import SplineCoupling as SplineCoupling
 from flowebm.layers.split_prior import SplitPrior as SplitPrior

@@ -75,14 +75,14 @@ class Chain(AbstractCompositeLayer):
                 x = layer.forward(x)
         return x, total
 
-    def constant_jacobian_layers(self) -> tuple[AbstractConstantJacobianLayer, ...]:
-        found = []
+    def constant_log_det(self) -> Scalar:
+        total = jnp.zeros(())
         for layer in self.layers:
             if isinstance(layer, AbstractConstantJacobianLayer):
-                found.append(layer)
+                total += layer.log_det()
             elif isinstance(layer, AbstractCompositeLayer):
-                found.extend(layer.constant_jacobian_layers())
-        return tuple(found)
+                total += layer.constant_log_det()
+        return total
 
     def inverse(self, y: Float[Array, "..."]) -> Float[Array, "..."]:
         for layer in reversed(self.layers):

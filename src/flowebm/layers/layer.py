@@ -4,7 +4,6 @@ from abc import abstractmethod
 from typing import Self
 
 import equinox as eqx
-import jax.numpy as jnp
 from equinox import AbstractVar
 from jaxtyping import Array, Float, Scalar
 
@@ -78,13 +77,8 @@ class AbstractCompositeLayer(AbstractLayer):
         """The output and the summed log-determinants (nats) of the data-dependent layers."""
 
     @abstractmethod
-    def constant_jacobian_layers(self) -> tuple[AbstractConstantJacobianLayer, ...]:
-        """All layers inside, at any depth, whose log-determinants belong in the normaliser."""
-
     def constant_log_det(self) -> Scalar:
         """The summed log-determinants (nats) of the constant-Jacobian layers inside."""
-        layers = self.constant_jacobian_layers()
-        return sum((layer.log_det() for layer in layers), start=jnp.zeros(()))
 
     def forward(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return self.forward_and_data_dependent_log_det(x)[0]

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Scalar
 
 from flowebm.layers.affine_coupling import AffineCoupling
 from flowebm.layers.chain import Chain
-from flowebm.layers.layer import AbstractCompositeLayer, AbstractConstantJacobianLayer
+from flowebm.layers.layer import AbstractCompositeLayer
 from flowebm.refusal import Refused
 
 
@@ -60,8 +60,8 @@ class SplitPrior(AbstractCompositeLayer):
         kept, rest_log_det = self.rest.forward_and_data_dependent_log_det(kept)
         return jnp.concatenate([kept.ravel(), done.ravel()]), prior_log_det + rest_log_det
 
-    def constant_jacobian_layers(self) -> tuple[AbstractConstantJacobianLayer, ...]:
-        return self.rest.constant_jacobian_layers()
+    def constant_log_det(self) -> Scalar:
+        return self.rest.constant_log_det()
 
     def inverse(self, y: Float[Array, " d"]) -> Float[Array, "..."]:
         n = prod(self.rest.out_shape)

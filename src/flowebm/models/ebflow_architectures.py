@@ -19,6 +19,7 @@ from flowebm.layers import (
     FullLinear,
     LogisticMixtureCoupling,
     LULinear,
+    Repeated,
     SmoothLeakyReLU,
     SplineCoupling,
     SplitPrior,
@@ -170,16 +171,16 @@ def glow_ebflow(
     layers: list[AbstractLayer] = [Whitening(shape), squeeze] if whiten else [squeeze]
     inner = squeeze.out_shape
     channels = inner[0]
-    for step_key in jax.random.split(key, n_steps):
-        mix_key, coupling_key = jax.random.split(step_key)
+
+    def step(key):
+        mix_key, coupling_key = jax.random.split(key)
         conditioner = conv_conditioner(
             coupling_key, channels // 2, 2 * (channels - channels // 2), width=width
         )
-        layers += [
-            ActNorm(inner),
-            Conv1x1(jax.random.orthogonal(mix_key, channels), inner),
-            AffineCoupling(inner, conditioner),
-        ]
+        mixing = Conv1x1(jax.random.orthogonal(mix_key, channels), inner)
+        return ActNorm(inner), mixing, AffineCoupling(inner, conditioner)
+
+    layers.append(Repeated(step, jax.random.split(key, n_steps)))
     if n_levels > 1:
         split_key, rest_key = jax.random.split(prior_key)
         prior = conv_conditioner(

@@ -197,7 +197,7 @@ def filled(fresh: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     """A component with arrays from a file in the place of its own.
 
     Args:
-        fresh: The component.
+        fresh: The component, or its form (`equinox.filter_eval_shape`).
         path: How the names of its arrays begin.
         arrays: The arrays by name, from which those of the component are taken.
 
@@ -206,7 +206,7 @@ def filled(fresh: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     """
     leaves = []
     for name, leaf in named(fresh).items():
-        if eqx.is_array(leaf):
+        if eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct):
             found = _array(arrays, f"{path}.{name}".lstrip("."))
             if found.shape != leaf.shape:
                 raise Refused(f"{name} has shape {found.shape} where {leaf.shape} is needed")

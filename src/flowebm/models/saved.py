@@ -245,7 +245,10 @@ def _build(
     """Model and proposal from their recipes and arrays."""
     if isinstance(architecture, EBFlowArchitecture):
         check_counts([*vars(architecture).values(), math.prod(shape)], arrays)
-        fresh = build_ebflow(architecture, shape, key=jax.random.key(0))
+        # Its form alone: weights drawn at random would be programs of their own.
+        fresh = eqx.filter_eval_shape(
+            lambda key: build_ebflow(architecture, shape, key=key), jax.random.key(0)
+        )
         model = filled(fresh, "model", arrays)
         if arrays:
             raise Refused(f"it has an array {sorted(arrays)[0]} too many")

@@ -13,7 +13,7 @@ from flowebm.options import RefusedOption
 from flowebm.refusal import Refused
 
 #: Raised whenever an older reader would misread a newer file.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 #: What each kind of model is made from.
 _ARCHITECTURES = {"EnergyModel": Architecture, "EBFlow": EBFlowArchitecture}

@@ -20,6 +20,8 @@ from flowebm.data.dequantise import dequantise
 from flowebm.data.split import split
 from flowebm.evaluation.log_partition import LogPartition
 from flowebm.layers.bijection import LayerBijection
+from flowebm.layers.conv2d import Conv2d
+from flowebm.layers.full_linear import FullLinear
 from flowebm.layers.preprocessing import Preprocessing
 from flowebm.layers.whitening import Whitening
 from flowebm.models.ebflow import EBFlow
@@ -43,9 +45,9 @@ N_WHITENING, WHITENING_ENTRIES = 1 << 15, 1 << 25
 #: Share of a time budget that is kept for the fitted model's determinants.
 AFTER = 0.1
 
-#: Entries of a point up to which a step of `ml` takes about as long as one of `ssm`
-#: (`benchmarks/ebflow_scaling.py`).
-CHEAP_DETERMINANTS = 256
+#: Rows of a matrix up to which a step of `ml` takes about as long as one of `ssm`
+#: (`benchmarks/ebflow_scaling.py`), and the layers whose determinants are of whole points.
+CHEAP_DETERMINANTS, DEAR_LAYERS = 256, (FullLinear, Conv2d)
 
 #: What can be minimised.
 ObjectiveName = Literal["auto", "ml", "sml", "exact", "ssm", "dsm", "fdssm"]
@@ -57,8 +59,8 @@ class EBFlowOptions:
 
     Attributes:
         objective: What is minimised, where no function is given: `ml`, `sml`, `exact`, `ssm`,
-            `dsm` or `fdssm`; `auto` is `ml` for points of up to 256 entries, whose determinants
-            cost next to nothing and which it fits best, and `ssm` beyond.
+            `dsm` or `fdssm`; `auto` is `ml`, which fits best, where no layer has a determinant of
+            more than 256 rows, and `ssm` otherwise.
         n_slices: Directions that `ssm` draws for each point.
         sigma: Standard deviation of the noise of `dsm`, in the model's units.
         finite_difference: Length of the steps of `fdssm`, in the model's units.
@@ -102,7 +104,7 @@ class EBFlowOptions:
         """The objective of these choices.
 
         Args:
-            size: Entries of one point.
+            size: Rows of the largest matrix whose determinant `ml` would take.
 
         Returns:
             A function of a key, a model and a batch.
@@ -188,7 +190,6 @@ def fit_ebflow(
         raise TypeError(
             f"fit_ebflow fits an EBFlow, whose likelihood is known; got a {type(model).__name__}."
         )
-    objective = objective or _objective(options, math.prod(model.shape))
     names = ("split", "validation noise", "initial", "train")
     keys = dict(zip(names, jr.split(key, len(names)), strict=True))
     if validation is None:
@@ -249,7 +250,7 @@ def fit_ebflow(
         data=rows,
         validation=held_out,
         validation_log_det=log_det,
-        objective=objective,
+        objective=objective or _objective(options, _largest_matrix(model)),
         optimizer=_optimizer(options),
         seen=(points_seen, log_det_seen),
         weights=row_weights,
@@ -279,6 +280,16 @@ def fit_ebflow(
         stop_reason=outcome.stop_reason,
         warnings=tuple(sentences),
     )
+
+
+def _largest_matrix(model: EBFlow) -> int:
+    """Rows of the largest matrix among the layers whose determinant a likelihood takes."""
+
+    def is_dear(node):
+        return isinstance(node, DEAR_LAYERS)
+
+    layers = filter(is_dear, jax.tree.leaves(model, is_leaf=is_dear))
+    return max((math.prod(layer.shape) for layer in layers), default=1)
 
 
 def _log_normalizer(model: EBFlow) -> Scalar:
