@@ -110,8 +110,8 @@ class FittedDensity:
         # precision has.
         standardised = saved.preprocessing.transform_rows(rows)
         for part in _parts(len(rows)):
-            log_det = in_batches(partial(_log_det, saved.preprocessing), rows[part])
-            log_prob[part] = unnormalised_log_probs(saved.model, standardised[part]) + log_det
+            log_prob[part] = unnormalised_log_probs(saved.model, standardised[part])
+            log_prob[part] += saved.preprocessing.log_det_rows(rows[part])
             if on_progress is not None:
                 on_progress(part.stop, len(rows))
         return log_prob - saved.log_partition, stderr
@@ -272,8 +272,3 @@ def unnormalised_log_probs(
 @eqx.filter_jit
 def _log_probs(model, points):
     return jax.vmap(model.unnormalized_log_prob)(points)
-
-
-@eqx.filter_jit
-def _log_det(preprocessing, rows):
-    return jax.vmap(lambda x: preprocessing.transform_and_log_det(x)[1])(rows)

@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import paramax
 import pytest
 from scipy.stats import chi2, kstest, multivariate_normal
 from sklearn.covariance import LedoitWolf
 
-from flowebm.models.bases import gaussian_base
+from flowebm.models.bases import as_mixture, gaussian_base
+from flowebm.models.flows import make_flow
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +33,15 @@ def test_density_is_that_of_the_ledoit_wolf_gaussian(shape, inflation):
     assert base.shape == shape
     log_prob = base.log_prob(points.reshape(10, *shape))
     np.testing.assert_allclose(log_prob, exact.logpdf(points), rtol=1e-10)
+
+
+def test_the_mixture_of_one_is_the_same_density():
+    base = gaussian_base(jnp.asarray(correlated(40, 3)))
+    points = 3 * correlated(10, 3)
+    for density in (base, paramax.non_trainable(base)):
+        log_prob = as_mixture(density).log_prob_rows(points)
+        np.testing.assert_allclose(log_prob, base.log_prob(points), rtol=1e-10)
+    assert as_mixture(make_flow("affine-coupling", (2,), layers=1, key=jax.random.key(0))) is None
 
 
 def test_draws_follow_the_density():

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import paramax
 import pytest
 from scipy.stats import kstest, multivariate_normal, norm
 
@@ -32,9 +33,27 @@ def test_density_is_that_of_the_mixture():
     np.testing.assert_allclose(np.exp(mixture().log_prob(points)), exact, rtol=1e-9)
 
 
-def test_draws_follow_the_mixture():
+def test_the_host_has_the_same_density():
+    points = np.random.default_rng(0).normal(scale=30, size=(50, 2))
+    for density in (mixture(), paramax.non_trainable(mixture())):
+        log_prob = density.log_prob_rows(points)
+        np.testing.assert_allclose(log_prob, mixture().log_prob(points), rtol=1e-12)
+
+
+def test_a_scaled_one_is_that_of_scaled_points():
+    points = np.random.default_rng(0).normal(scale=3, size=(50, 2))
+    log_prob = mixture().scaled(3.0).log_prob_rows(3 * points)
+    np.testing.assert_allclose(log_prob, mixture().log_prob_rows(points) - 2 * np.log(3), rtol=1e-9)
+    middle = mixture().scaled(3.0).draw_rows(np.random.default_rng(0), 20_000).mean(axis=0)
+    np.testing.assert_allclose(middle, 3 * WEIGHTS @ MEANS, atol=0.3)
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+def test_draws_follow_the_mixture(on_host):
     """Both marginals and a slanting one; false-alarm rate 3 × 2e-5 < 1e-4."""
     x = np.asarray(mixture().sample(jr.key(0), (20_000,)))
+    if on_host:
+        x = mixture().draw_rows(np.random.default_rng(0), 20_000)
     for direction in ([1.0, 0.0], [0.0, 1.0], [0.6, 0.8]):
         means = MEANS @ direction
         scales = np.sqrt(np.einsum("i,kij,j->k", direction, COVARIANCES, direction))

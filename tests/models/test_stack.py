@@ -4,10 +4,14 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import paramax
 import pytest
-from flowjax.distributions import Normal
+from flowjax.bijections import Invert
+from flowjax.distributions import Normal, Transformed
 from scipy.stats import kstest, norm
 
+from flowebm.models.gaussian_mixture import gaussian_mixture_of
+from flowebm.models.marginals import fit_marginals
 from flowebm.models.stack import AT_ONCE, Stack, draw, log_probs
 
 pytestmark = pytest.mark.optimised
@@ -43,6 +47,20 @@ def test_draws_follow_it(stack, at_once):
     assert kstest(np.asarray(draws)[:, 0], cdf).pvalue > 2e-5
     # In random order: the first half is no other than the second.
     assert kstest(np.asarray(draws)[: n // 2, 0], cdf).pvalue > 2e-5
+
+
+def test_mixtures_are_computed_on_the_host():
+    """Of points and of their transforms: to rounding what JAX computes, with no program for it."""
+    rows = np.random.default_rng(0).gamma(2.0, size=(500, 2))
+    marginals = fit_marginals(rows)
+    mixture = gaussian_mixture_of([0.4, 0.6], [[0, 1], [1, 0]], [np.eye(2), 0.5 * np.eye(2)])
+    of_transforms = Transformed(mixture, Invert(paramax.non_trainable(marginals)))
+    both = Stack([mixture, of_transforms], jnp.log(jnp.array([0.3, 0.7])))
+    np.testing.assert_allclose(log_probs(both, rows), both.log_prob(rows), rtol=1e-4, atol=1e-4)
+    x = np.asarray(draw(jr.key(0), of_transforms, 20_000), np.float64)
+    z = marginals.transform_rows(x)[0][:, 0]
+    # False-alarm rate 2e-5.
+    assert kstest(z, lambda v: 0.4 * norm.cdf(v) + 0.6 * norm(1, 0.5**0.5).cdf(v)).pvalue > 2e-5
 
 
 def test_few_draws(stack):

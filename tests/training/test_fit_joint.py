@@ -164,7 +164,8 @@ def test_few_gaussians_that_more_do_not_improve_are_the_density():
     """Nor is anything said to be settled where more were not allowed."""
     points = jnp.asarray(TRUTH.sample(jr.key(1), (1500,)))
     result = fit_of(points, replace(SMALL, settled_gaussians=4))
-    assert set(result.candidates) == {"Gaussian", "mixture of 4", "mixture of transforms of 6"}
+    kinds = {name.rpartition(" of ")[0] for name in result.candidates}
+    assert kinds == {"", "mixture", "mixture of transforms"}
     assert result.bound is None
     result = fit_of(points, replace(SMALL, settled_gaussians=4, most_gaussians=1))
     assert "network-1" in result.candidates

@@ -59,6 +59,18 @@ def test_a_table_of_another_length_compiles_nothing(
     assert compiled == []
 
 
+def test_what_is_fitted_in_closed_form_compiles_nothing(compiled):
+    """Of a small table EM and quantiles are all: programs are left for keys and the Gaussian."""
+    rows = table(150, 4)
+    model = FlowEBM(random_state=0).fit(rows)
+    of_the_fit = [name for name in compiled if "threefry" not in name]
+    assert len(of_the_fit) <= 8
+    compiled.clear()
+    model.score_samples(rows)
+    model.sample(100)
+    assert [name for name in compiled if "threefry" not in name] == []
+
+
 @pytest.mark.parametrize("n", [0, 1, 255, 256, 257, 3000, 5000])
 def test_batches_give_every_row_its_value(n):
     rows = np.random.default_rng(0).normal(size=(n, 2))

@@ -18,7 +18,6 @@ from flowebm.evaluation import (
     HeldOut,
     LogPartition,
     bits_per_dimension,
-    held_out_nll,
     kl_divergence,
     log_partition,
     mode_weights,
@@ -131,10 +130,8 @@ def _likelihood(estimator: FlowEBM, test: np.ndarray, log_z: LogPartition) -> di
     in_data_units = nll_of_energies(energies, log_z)
     values: dict[str, Any] = {"nll": _interval(in_data_units)}
     if isinstance(saved.preprocessing, Standardise):
-        standardised = saved.preprocessing.transform_rows(points)
-        values["nll_standardised"] = _interval(
-            held_out_nll(saved.model, jax.numpy.asarray(standardised, float), log_z)
-        )
+        standardised = energies + saved.preprocessing.log_det_rows(points)
+        values["nll_standardised"] = _interval(nll_of_energies(standardised, log_z))
     if len(saved.shape) > 1:
         width = int(np.prod(saved.shape))
         values["bits_per_dimension"] = {
@@ -150,7 +147,7 @@ def _held_out(log_prob: Float[np.ndarray, " n"], log_z: LogPartition) -> HeldOut
     """The mean of log-densities without their normaliser; infinite if a row is impossible."""
     if np.isneginf(log_prob).any():
         return HeldOut(np.inf, np.inf, np.inf, np.inf)
-    return held_out_nll(lambda value: value[0], jax.numpy.asarray(log_prob[:, None]), log_z)
+    return nll_of_energies(-log_prob, log_z)
 
 
 def _interval(held_out: HeldOut) -> dict[str, float | None]:

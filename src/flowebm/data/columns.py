@@ -9,9 +9,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Float
-from scipy.special import ndtr, ndtri
 
 from flowebm.data.interval import Interval, fit_interval
 from flowebm.data.kinds import KINDS, Kind, find_atoms, find_kind, refuse_categories
@@ -133,7 +133,7 @@ class Boxes(NamedTuple):
         Returns:
             Points, shape `(n, d)`.
         """
-        t = ndtri(self.start + rng.random(self.center.shape) * self.mass)
+        t = scipy.special.ndtri(self.start + rng.random(self.center.shape) * self.mass)
         return self.center + np.where(self.scale == 0, 0.0, self.scale * t)
 
     def proposals(self, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -163,11 +163,11 @@ class Boxes(NamedTuple):
             yield self._proposed(np.clip(u, 1e-12, 1 - 1e-12), is_wide)
 
     def _proposed(self, u: np.ndarray, is_wide: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        lower, upper = ndtri(self.start), ndtri(self.start + self.mass)
-        wide_start = ndtr(lower / WIDE)
-        wide_mass = ndtr(upper / WIDE) - wide_start
-        narrow = ndtri(self.start + u * self.mass)
-        wide = WIDE * ndtri(wide_start + u * wide_mass)
+        lower, upper = scipy.special.ndtri(self.start), scipy.special.ndtri(self.start + self.mass)
+        wide_start = scipy.special.ndtr(lower / WIDE)
+        wide_mass = scipy.special.ndtr(upper / WIDE) - wide_start
+        narrow = scipy.special.ndtri(self.start + u * self.mass)
+        wide = WIDE * scipy.special.ndtri(wide_start + u * wide_mass)
         t = np.where(is_wide < WIDE_SHARE, wide, narrow)
         with np.errstate(divide="ignore"):
             log_noise = np.logaddexp(
@@ -443,8 +443,8 @@ def _noise(low: Any, high: Any, center: Any, scale: Any) -> tuple[Any, Any, Any,
     flip = low + np.nan_to_num(high, posinf=1e300) > 0
     flip = np.where(np.isinf(low) & np.isinf(high), False, flip)
     lower, upper = np.where(flip, -high, low), np.where(flip, -low, high)
-    start = ndtr(lower)
-    mass = ndtr(upper) - start
+    start = scipy.special.ndtr(lower)
+    mass = scipy.special.ndtr(upper) - start
     sign = np.where(flip, -1.0, 1.0)
     # Where nothing of the normal is left, the box is as good as its middle.
     middle = 0.5 * (
@@ -626,7 +626,11 @@ def _adjacent(pieces: list[Any]) -> tuple[tuple[Level, ...], tuple[Interval, ...
     counts = np.array([piece.count if isinstance(piece, _Piece) else piece[1] for piece in pieces])
     below = np.cumsum(counts)[:-1] / counts.sum()
     above = np.cumsum(counts[::-1])[::-1][1:] / counts.sum()
-    edges = [-inf, *np.where(below < 0.5, ndtri(below), -ndtri(above)), inf]
+    edges = [
+        -inf,
+        *np.where(below < 0.5, scipy.special.ndtri(below), -scipy.special.ndtri(above)),
+        inf,
+    ]
     middles = [
         0.0
         if not isinstance(piece, _Piece)

@@ -6,8 +6,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.special import logsumexp, softmax
 
 from flowebm.data.standardise import Standardise
 
@@ -231,12 +231,12 @@ def _likelihood(interval: Interval, fitted: np.ndarray, judged: np.ndarray) -> f
         return log_shares - 0.5 * (np.log(tau * variances) + squares)
 
     for _ in range(N_STEPS):
-        belongs = softmax(joint(x), axis=1)
+        belongs = scipy.special.softmax(joint(x), axis=1)
         counts = belongs.sum(axis=0) + 1e-9
         means = (belongs * x[:, None]).sum(axis=0) / counts
         variances = (belongs * (x[:, None] - means) ** 2).sum(axis=0) / counts + LEAST_VARIANCE
         log_shares = np.log(counts / counts.sum())
-    log_prob = np.asarray(logsumexp(joint(z), axis=1))
+    log_prob = np.asarray(scipy.special.logsumexp(joint(z), axis=1))
     return float(np.mean(log_prob + log_slope))
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import equinox as eqx
 import jax
 import paramax
 from flowjax.distributions import AbstractDistribution
@@ -126,9 +125,8 @@ def build_model(
         ValueError: If a choice of the architecture is unknown or does not fit the points.
     """
     tilt_key, base_key = jax.random.split(key)
-    # As one program: operations one by one are a program each.
     if architecture.tilt == "conv":
-        tilt = eqx.filter_jit(ConvTilt)(
+        tilt = ConvTilt(
             shape,
             channels=architecture.width,
             activation=architecture.activation,
@@ -136,7 +134,7 @@ def build_model(
             key=tilt_key,
         )
     else:
-        tilt = eqx.filter_jit(MLPTilt)(
+        tilt = MLPTilt(
             shape,
             width=architecture.width,
             depth=architecture.depth,

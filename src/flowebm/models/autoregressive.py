@@ -11,6 +11,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from flowebm.models.batches import in_batches, on_device
+from flowebm.models.random_start import Draws
 from flowebm.models.recipe import register
 
 #: Least and largest scale of a logistic distribution, in units of the coordinate.
@@ -85,26 +86,27 @@ class AutoregressiveMixture(AbstractDistribution):
         key: PRNGKeyArray,
     ):
         d = len(order)
-        self.order = jnp.asarray(order, jnp.int32)
         self.circular = (False,) * d if circular is None else circular
-        inputs = d * (2 if any(self.circular) else 1)
-        sees, passes, _ = self._masks(width)
-        embed_key, hidden_key = jr.split(key)
+        ranks = np.tile(order, 2 if any(self.circular) else 1)
+        highest = np.arange(width) % max(1, d - 1)
+        sees, passes = ranks[:, None] <= highest, highest[:, None] <= highest
+        draws = Draws(key)
 
-        def scaled(key, mask, *shape):
-            fan_in = jnp.maximum(mask.sum(axis=0), 1)
-            return jr.normal(key, (*shape, *mask.shape)) / jnp.sqrt(fan_in)
+        def scales(mask):
+            return np.maximum(mask.sum(axis=0), 1) ** -0.5
 
-        self.embed = scaled(embed_key, sees)
-        self.embed_bias = jnp.zeros(width)
         # A block's second layer starts small, so that the block starts near the identity.
-        self.hidden = scaled(hidden_key, passes, blocks, 2) * jnp.array([1.0, 0.1])[:, None, None]
-        self.hidden_bias = jnp.zeros((blocks, 2, width))
-        self.readout = jnp.zeros((width, d, 3, components))
-        spread = jnp.linspace(-1.5, 1.5, components)
-        start = jnp.stack([jnp.zeros(components), spread, jnp.full(components, -1.0)])
-        self.readout_bias = jnp.broadcast_to(start, (d, 3, components))
-        self.linear = jnp.zeros((inputs, d))
+        of_blocks = scales(passes) * np.array([1.0, 0.1])[:, None, None]
+        spread = np.linspace(-1.5, 1.5, components)
+        start = np.stack([np.zeros(components), spread, np.full(components, -1.0)])
+        self.order = jax.device_put(np.asarray(order, np.int32))
+        self.embed = draws.normal(sees.shape, scales(sees))
+        self.embed_bias = on_device(np.zeros(width))
+        self.hidden = draws.normal((blocks, 2, width, width), of_blocks)
+        self.hidden_bias = on_device(np.zeros((blocks, 2, width)))
+        self.readout = on_device(np.zeros((width, d, 3, components)))
+        self.readout_bias = on_device(np.broadcast_to(start, (d, 3, components)))
+        self.linear = on_device(np.zeros((len(ranks), d)))
 
     @property
     def shape(self) -> tuple[int, ...]:

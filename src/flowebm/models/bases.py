@@ -1,15 +1,18 @@
 """Base densities fitted to data in closed form."""
 
 from math import prod
+from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from flowjax.bijections import Invert, Reshape, TriangularAffine
-from flowjax.distributions import StandardNormal
+from flowjax.distributions import AbstractDistribution, StandardNormal
 from jaxtyping import Array, ArrayLike, Float
 
 from flowebm.models.batches import on_device
 from flowebm.models.flows import Flow
+from flowebm.models.gaussian_mixture import GaussianMixture, gaussian_mixture_of
 from flowebm.models.recipe import builder
 from flowebm.models.shared_static import share_static
 from flowebm.refusal import Refused
@@ -73,6 +76,29 @@ def gaussian_of(
     return share_static(
         _whitened(on_device(loc), on_device(inverse_factor), shape), ("gaussian", shape)
     )
+
+
+def as_mixture(density: AbstractDistribution) -> GaussianMixture | None:
+    """The mixture of one Gaussian that a density of vectors by `gaussian_base` is.
+
+    Args:
+        density: Any density.
+
+    Returns:
+        The mixture; `None` of another density.
+    """
+    if not isinstance(density, Flow) or density.built_from[0] != "gaussian":
+        return None
+    whitening: Any = density.bijection
+    while not isinstance(whitening, TriangularAffine):
+        whitening = whitening.bijection
+    # Read on the host: the diagonal is kept as that of which it is the softplus.
+    arr, loc = (
+        np.asarray(jax.tree.leaves(eqx.filter(part, eqx.is_array))[0], np.float64)
+        for part in (whitening.triangular, whitening.loc)
+    )
+    factor = np.linalg.inv(np.tril(arr, -1) + np.diag(np.logaddexp(0.0, np.diagonal(arr))))
+    return gaussian_mixture_of(np.ones(1), (-factor @ loc)[None], (factor @ factor.T)[None])
 
 
 @eqx.filter_jit

@@ -56,6 +56,45 @@ class GaussianMixture(AbstractDistribution):
         k = jr.categorical(choice_key, self.log_weights)
         return self.means[k] + self.factors[k] @ jr.normal(normal_key, self.shape)
 
+    def log_prob_rows(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+        """`log_prob` of many points in double precision on the host: nothing is compiled."""
+        log_weights, means, _, inverse_factors = self._on_host()
+        of_each = np.empty((len(means), len(points)))
+        for k, (mean, inverse_factor) in enumerate(zip(means, inverse_factors, strict=True)):
+            z = (points - mean) @ inverse_factor.T
+            log_norm = log_weights[k] + np.log(np.abs(np.diagonal(inverse_factor))).sum()
+            of_each[k] = log_norm - 0.5 * np.einsum("nd,nd->n", z, z)
+        highest = of_each.max(axis=0)
+        total = np.exp(of_each - highest).sum(axis=0)
+        return highest + np.log(total) - 0.5 * points.shape[1] * np.log(2 * np.pi)
+
+    def draw_rows(self, rng: np.random.Generator, n: int) -> Float[np.ndarray, "n d"]:
+        """Independent draws in double precision on the host, component by component."""
+        log_weights, means, factors, _ = self._on_host()
+        weights = np.exp(log_weights)
+        counts = rng.multinomial(n, weights / weights.sum())
+        normals = np.split(rng.standard_normal((n, means.shape[1])), np.cumsum(counts)[:-1])
+        parts = zip(normals, means, factors, strict=True)
+        return np.concatenate([mean + z @ factor.T for z, mean, factor in parts])
+
+    def scaled(self, factor: float) -> "GaussianMixture":
+        """The mixture of points times a positive factor."""
+        means, factors, inverse_factors = (
+            np.asarray(jax.tree.leaves(part)[0], np.float64)
+            for part in (self.means, self.factors, self.inverse_factors)
+        )
+        parts = factor * means, factor * factors, inverse_factors / factor
+        return GaussianMixture(self.log_weights, *(on_device(part) for part in parts))
+
+    def _on_host(self) -> tuple[np.ndarray, ...]:
+        """The arrays of the components that weigh something, in double precision."""
+        # Wrapped where they are not trained.
+        arrays = [
+            np.asarray(jax.tree.leaves(part)[0], np.float64)
+            for part in (self.log_weights, self.means, self.factors, self.inverse_factors)
+        ]
+        return tuple(array[arrays[0] > NO_WEIGHT] for array in arrays)
+
 
 def gaussian_mixture_of(
     weights: Float[np.ndarray, " k"],

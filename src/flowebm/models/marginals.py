@@ -1,6 +1,7 @@
 """Columns one by one towards a normal distribution, by monotone splines."""
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +72,29 @@ class Marginals(AbstractBijection):
         x = jax.vmap(_inverse)(y, self.x, self.z, self.slopes)
         return x, -jax.vmap(_spline)(x, self.x, self.z, self.slopes)[1].sum()
 
+    def transform_rows(
+        self, points: Float[np.ndarray, "n d"]
+    ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"]]:
+        """`transform_and_log_det` of many points in double precision on the host."""
+        z, log_det = np.empty(points.shape), np.zeros(len(points))
+        for j, (knots, images, slopes) in enumerate(self._on_host()):
+            column = points[:, j]
+            z[:, j], log_slope = _spline(column, knots, images, slopes, _bin_of_rows, np)
+            log_det += log_slope
+        return z, log_det
+
+    def inverse_rows(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        """`inverse` of many points in double precision on the host."""
+        x = np.empty(points.shape)
+        for j, (knots, images, slopes) in enumerate(self._on_host()):
+            x[:, j] = _inverse(points[:, j], knots, images, slopes, _bin_of_rows, np)
+        return x
+
+    def _on_host(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """Knots, images and slopes of every column."""
+        arrays = (jax.tree.leaves(part)[0] for part in (self.x, self.z, self.slopes))
+        return zip(*(np.asarray(array, np.float64) for array in arrays), strict=True)
+
 
 def _bin(value: Scalar, ends: Array, x: Array, z: Array, slopes: Array):
     """Both ends of the bin that a value lies in, among `ends`."""
@@ -78,10 +102,16 @@ def _bin(value: Scalar, ends: Array, x: Array, z: Array, slopes: Array):
     return (jax.lax.dynamic_slice(values, (k,), (2,)) for values in (x, z, slopes))
 
 
-def _spline(value: Scalar, x: Array, z: Array, slopes: Array) -> tuple[Scalar, Scalar]:
-    """The spline at a value, and the logarithm of its slope."""
-    inside = jnp.clip(value, x[0], x[-1])
-    (x0, x1), (z0, z1), (d0, d1) = _bin(inside, x, x, z, slopes)
+def _bin_of_rows(values: np.ndarray, ends: np.ndarray, x, z, slopes):
+    """Both ends of the bin that each of many values lies in."""
+    k = np.searchsorted(ends[1:-1], values)
+    return ((knots[k], knots[k + 1]) for knots in (x, z, slopes))
+
+
+def _spline(value, x, z, slopes, find_bin=_bin, numpy: Any = jnp):
+    """The spline at a value, and the logarithm of its slope; at many with NumPy."""
+    inside = numpy.clip(value, x[0], x[-1])
+    (x0, x1), (z0, z1), (d0, d1) = find_bin(inside, x, x, z, slopes)
     mean_slope = (z1 - z0) / (x1 - x0)
     xi = (inside - x0) / (x1 - x0)
     between = xi * (1 - xi)
@@ -90,19 +120,19 @@ def _spline(value: Scalar, x: Array, z: Array, slopes: Array) -> tuple[Scalar, S
     numerator = d1 * xi**2 + 2 * mean_slope * between + d0 * (1 - xi) ** 2
     slope = mean_slope**2 * numerator / denominator**2
     # At the outermost knots this slope is that of the line beyond.
-    return y + (value - inside) * slope, jnp.log(slope)
+    return y + (value - inside) * slope, numpy.log(slope)
 
 
-def _inverse(value: Scalar, x: Array, z: Array, slopes: Array) -> Scalar:
-    inside = jnp.clip(value, z[0], z[-1])
-    (x0, x1), (z0, z1), (d0, d1) = _bin(inside, z, x, z, slopes)
+def _inverse(value, x, z, slopes, find_bin=_bin, numpy: Any = jnp):
+    inside = numpy.clip(value, z[0], z[-1])
+    (x0, x1), (z0, z1), (d0, d1) = find_bin(inside, z, x, z, slopes)
     mean_slope = (z1 - z0) / (x1 - x0)
     term = (inside - z0) * (d0 + d1 - 2 * mean_slope)
     a = (z1 - z0) * (mean_slope - d0) + term
     b = (z1 - z0) * d0 - term
     c = -mean_slope * (inside - z0)
-    xi = 2 * c / (-b - jnp.sqrt(jnp.maximum(b**2 - 4 * a * c, 0.0)))
-    beyond = jnp.where(value > inside, (value - inside) / slopes[-1], (value - inside) / slopes[0])
+    xi = 2 * c / (-b - numpy.sqrt(numpy.maximum(b**2 - 4 * a * c, 0.0)))
+    beyond = (value - inside) / numpy.where(value > inside, slopes[-1], slopes[0])
     return x0 + xi * (x1 - x0) + beyond
 
 

@@ -9,10 +9,14 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import paramax
-from flowjax.distributions import AbstractDistribution
+from flowjax.bijections import Invert
+from flowjax.distributions import AbstractDistribution, Transformed
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
-from flowebm.models.batches import SIZES, in_batches
+from flowebm.models.batches import SIZES, in_batches, on_device
+from flowebm.models.gaussian_mixture import GaussianMixture
+from flowebm.models.marginals import Marginals
+from flowebm.models.random_start import seed_of
 from flowebm.models.recipe import register
 from flowebm.refusal import Refused
 
@@ -86,12 +90,7 @@ class Stack(AbstractDistribution):
             if count
         ]
         order = np.random.default_rng(seed + 1).permutation(n)
-        return jax.device_put(np.concatenate(parts)[order])
-
-
-def seed_of(key: PRNGKeyArray) -> int:
-    """A seed for NumPy from a random key."""
-    return int(jr.randint(key, (), 0, jnp.iinfo(jnp.int32).max))
+        return on_device(np.concatenate(parts)[order])
 
 
 def draw(key: PRNGKeyArray, density: AbstractDistribution, n: int) -> Float[Array, "n *shape"]:
@@ -107,7 +106,7 @@ def draw(key: PRNGKeyArray, density: AbstractDistribution, n: int) -> Float[Arra
     """
     if isinstance(density, Stack):
         return density.draw(key, n)
-    return jax.device_put(draw_batches(key, density, n))
+    return on_device(draw_batches(key, density, n))
 
 
 def draw_batches(
@@ -123,6 +122,11 @@ def draw_batches(
     Returns:
         Points, one a row.
     """
+    closed = _closed_form(density)
+    if closed is not None:
+        mixture, marginals = closed
+        z = mixture.draw_rows(np.random.default_rng(seed_of(key)), n)
+        return z if marginals is None else marginals.inverse_rows(z)
     keys = (jr.fold_in(key, i) for i in range(-(-n // AT_ONCE)))
     return np.concatenate([np.asarray(_draws(k, density)) for k in keys])[:n]
 
@@ -150,7 +154,29 @@ def log_probs(
         log_shares = np.asarray(paramax.unwrap(density.log_shares), np.float64)
         of_each = np.stack([log_probs(component, points) for component in density.components])
         return np.logaddexp.reduce(log_shares[:, None] + of_each, axis=0)
-    return in_batches(partial(_log_probs, density), points).astype(np.float64)
+    closed = _closed_form(density)
+    if closed is None:
+        return in_batches(partial(_log_probs, density), points).astype(np.float64)
+    mixture, marginals = closed
+    rows, parts = np.asarray(points, np.float64), []
+    # Of a mixture of a hundred Gaussians all points at once could take gigabytes.
+    for start in range(0, max(1, len(rows)), AT_ONCE):
+        z, log_det = rows[start : start + AT_ONCE], 0.0
+        if marginals is not None:
+            z, log_det = marginals.transform_rows(z)
+        parts.append(mixture.log_prob_rows(z) + log_det)
+    return np.concatenate(parts)
+
+
+def _closed_form(density: AbstractDistribution) -> tuple[GaussianMixture, Marginals | None] | None:
+    """A mixture of Gaussians, of points or of their marginal transforms: NumPy computes both."""
+    if isinstance(density, GaussianMixture):
+        return density, None
+    if isinstance(density, Transformed) and isinstance(density.base_dist, GaussianMixture):
+        inverse = density.bijection
+        if isinstance(inverse, Invert) and isinstance(inverse.bijection, Marginals):
+            return density.base_dist, inverse.bijection
+    return None
 
 
 @eqx.filter_jit

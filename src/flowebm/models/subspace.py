@@ -11,8 +11,9 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.models.linear_change import LinearChange
+from flowebm.models.random_start import Draws
 from flowebm.models.recipe import register
-from flowebm.models.tilts import MLPTilt
+from flowebm.models.tilts import MLPTilt, layer_of
 
 
 @register
@@ -81,6 +82,6 @@ class SubspaceTilt(eqx.Module):
             k: Coordinates that it sees.
             key: Random key of its first layer's weights.
         """
-        first = eqx.nn.Linear(k, tilt.layers[0].out_features, key=key)
+        first = layer_of(Draws(key), eqx.nn.Linear, k, tilt.layers[0].out_features)
         narrowed = eqx.tree_at(lambda t: t.layers[0], tilt, first)
         return cls(narrowed, paramax.non_trainable(change), k)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -13,9 +13,33 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.layers.canonical_convolution import canonical_convolution
 from flowebm.models.activations import activation
+from flowebm.models.batches import on_device
+from flowebm.models.random_start import Draws
 from flowebm.models.recipe import register
 from flowebm.models.spectral import SpectralNormalization
 from flowebm.refusal import Refused
+
+Layer = TypeVar("Layer", bound=eqx.Module)
+
+
+def layer_of(draws: Draws, kind: Callable[..., Layer], *sizes: Any, **choices: Any) -> Layer:
+    r"""A layer of Equinox with its weights drawn one after the other from the same numbers.
+
+    Args:
+        draws: The random numbers.
+        kind: `equinox.nn.Linear` or `equinox.nn.Conv2d`.
+        sizes: Its arguments.
+        choices: Its other arguments.
+
+    Returns:
+        The layer; weights and biases are even between $\pm 1 / \sqrt{\text{fan-in}}$, as Equinox
+        has them.
+    """
+    form: Any = eqx.filter_eval_shape(
+        lambda key: kind(*sizes, key=key, **choices), jax.eval_shape(lambda: jax.random.key(0))
+    )
+    bound = math.prod(form.weight.shape[1:]) ** -0.5
+    return jax.tree.map(lambda leaf: draws.uniform(leaf.shape, bound), form)
 
 
 def _widened(first, *others):
@@ -29,7 +53,7 @@ def _widened(first, *others):
     Source: He et al. (2015), *Delving deep into rectifiers*, section 2.2.
     """
     wide = [
-        eqx.tree_at(lambda layer: layer.weight, layer, layer.weight * math.sqrt(6.0))
+        eqx.tree_at(lambda layer: layer.weight, layer, replace_fn=lambda w: w * math.sqrt(6.0))
         for layer in others
     ]
     return [first, *wide]
@@ -37,7 +61,8 @@ def _widened(first, *others):
 
 def _zeroed(layer: eqx.nn.Linear) -> eqx.nn.Linear:
     """The same layer with zero weight: a fresh energy model then *is* its base."""
-    return eqx.tree_at(lambda linear: linear.weight, layer, jnp.zeros_like(layer.weight))
+    zeros = on_device(np.zeros(layer.weight.shape))
+    return eqx.tree_at(lambda linear: linear.weight, layer, zeros)
 
 
 def _spectrally_normalized(layer):
@@ -82,15 +107,15 @@ class MLPTilt(eqx.Module):
     ):
         if width < 1 or depth < 1:
             raise Refused(f"An MLP tilt needs width and depth of 1 or more; got {width}, {depth}.")
-        keys = jax.random.split(key, depth + 1)
+        draws = Draws(key)
         sizes = [math.prod(shape), *[width] * depth]
         layers = _widened(
-            *[eqx.nn.Linear(sizes[i], sizes[i + 1], key=keys[i]) for i in range(depth)]
+            *[layer_of(draws, eqx.nn.Linear, sizes[i], sizes[i + 1]) for i in range(depth)]
         )
         if spectral_normalization:
             layers = [_spectrally_normalized(layer) for layer in layers]
         self.layers = tuple(layers)
-        self.readout = _zeroed(eqx.nn.Linear(width, "scalar", use_bias=False, key=keys[-1]))
+        self.readout = _zeroed(layer_of(draws, eqx.nn.Linear, width, "scalar", use_bias=False))
         self.activation = _activation(activation)
         self.residual = residual
 
@@ -158,7 +183,7 @@ class CircularTilt(eqx.Module):
             key: Random key of its first layer's weights.
         """
         inputs = len(circular) + sum(circular)
-        first = eqx.nn.Linear(inputs, tilt.layers[0].out_features, key=key)
+        first = layer_of(Draws(key), eqx.nn.Linear, inputs, tilt.layers[0].out_features)
         return cls(eqx.tree_at(lambda t: t.layers[0], tilt, first), tuple(circular))
 
     def __call__(self, x: Float[Array, " d"]) -> Scalar:
@@ -206,11 +231,11 @@ class ConvTilt(eqx.Module):
             )
         if depth is None:
             depth = max(1, (min(shape[1:]) // 2).bit_length() - 1)
-        keys = jax.random.split(key, depth + 1)
+        draws = Draws(key)
         sizes = [shape[0], *[channels * 2**i for i in range(depth)]]
         layers = _widened(
             *[
-                eqx.nn.Conv2d(sizes[i], sizes[i + 1], 3, stride=2, padding=1, key=keys[i])
+                layer_of(draws, eqx.nn.Conv2d, sizes[i], sizes[i + 1], 3, stride=2, padding=1)
                 for i in range(depth)
             ]
         )
@@ -221,7 +246,7 @@ class ConvTilt(eqx.Module):
         for _ in range(depth):
             height, width = -(-height // 2), -(-width // 2)
         features = sizes[-1] * height * width
-        self.readout = _zeroed(eqx.nn.Linear(features, "scalar", use_bias=False, key=keys[-1]))
+        self.readout = _zeroed(layer_of(draws, eqx.nn.Linear, features, "scalar", use_bias=False))
         self.activation = _activation(activation)
 
     def __call__(self, x: Float[Array, "channels height width"]) -> Scalar:

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from flowebm.models.batches import on_device
 from flowebm.models.bounded import BoundedTilt, NoTilt, tilts
 from flowebm.models.energy import AbstractEnergyModel
-from flowebm.models.stack import draw, seed_of
+from flowebm.models.random_start import seed_of
+from flowebm.models.stack import draw
 from flowebm.models.tilted import EnergyModel
 from flowebm.refusal import Refused
 from flowebm.samplers import step_size as step_sizes

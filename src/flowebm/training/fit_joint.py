@@ -20,11 +20,13 @@ from flowebm.compiled_programs import free_programs_if_many
 from flowebm.evaluation.importance import bounded_log_mean_error
 from flowebm.evaluation.log_partition import LogPartition
 from flowebm.evaluation.relevance import Relevance, relevant_directions
+from flowebm.models.bases import as_mixture
 from flowebm.models.batches import in_batches, on_device
 from flowebm.models.bounded import NoTilt, tilts
 from flowebm.models.linear_change import LinearChange
 from flowebm.models.marginals import Marginals, fit_marginals
-from flowebm.models.stack import draw, seed_of
+from flowebm.models.random_start import seed_of
+from flowebm.models.stack import draw
 from flowebm.models.subspace import SubspaceDensity, SubspaceTilt
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import CircularTilt, MLPTilt, sharper
@@ -37,7 +39,7 @@ from flowebm.training.result import FitResult, collect_warnings
 from flowebm.training.row_weights import RowWeights, rows_in_proportion
 from flowebm.training.rows import Rows
 from flowebm.training.stages.mixtures import fit_mixture
-from flowebm.training.stages.network import behind, fit_network, transformed
+from flowebm.training.stages.network import behind, fit_network
 from flowebm.training.stages.stacking import stack
 from flowebm.training.stages.tilt import TiltFit, fit_tilt
 
@@ -144,10 +146,11 @@ def fit_joint(
     )
     rows = Rows(parts[0], parts[1], RowWeights.of(weights, validation_weights))
     fit = _Joint(key, rows, options, max_steps, Budget.of(time_budget), callbacks, circular)
-    gaussian = Candidate.of("Gaussian", model.base, rows)
+    mixture = as_mixture(model.base) if len(rows.shape) == 1 else None
+    gaussian = Candidate.of("Gaussian", mixture or model.base, rows)
     # On a circle there are only the networks, which are periodic.
     candidates = [] if any(circular or ()) else [gaussian, *fit.mixtures()]
-    relevance, active = fit.active_subspace(gaussian.density, candidates)
+    relevance, active = fit.active_subspace(model.base, candidates)
     candidates += fit.of_subspace(relevance, active)
     candidates += fit.networks(candidates, relevance, active, range(1))
     candidates += fit.large_mixture(candidates)
@@ -247,7 +250,7 @@ class _Joint:
         return {
             "mixture": (rows.train, rows.validation, None),
             "mixture of transforms": (
-                *(transformed(marginals, x)[0] for x in (rows.train, rows.validation)),
+                *(marginals.transform_rows(x)[0] for x in (rows.train, rows.validation)),
                 lambda density: behind(density, marginals),
             ),
         }

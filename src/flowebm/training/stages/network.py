@@ -1,7 +1,7 @@
 """Autoregressive networks of the columns, by maximum likelihood."""
 
-from functools import cache, partial
-from typing import Any, cast
+from functools import cache
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -12,10 +12,10 @@ import optax
 import paramax
 from flowjax.bijections import Invert
 from flowjax.distributions import AbstractDistribution, Transformed
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
+from jaxtyping import Array, Int, PRNGKeyArray, Scalar
 
 from flowebm.models.autoregressive import AutoregressiveMixture, started_at
-from flowebm.models.batches import in_batches, on_device
+from flowebm.models.batches import on_device
 from flowebm.models.marginals import Marginals
 from flowebm.objectives.objective import Objective
 from flowebm.training.budget import Budget
@@ -44,18 +44,6 @@ class _DropoutLikelihood(eqx.Module):
         return -jnp.mean(
             jax.vmap(lambda x, k: model.log_prob_with_dropout(x, k, self.rate))(points, keys)
         )
-
-
-def transformed(
-    marginals: Marginals, points: Float[ArrayLike, "n d"]
-) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"]]:
-    """Transforms of the points, and the log-determinant at each (nats)."""
-    return in_batches(partial(_transformed, marginals), points)
-
-
-@eqx.filter_jit
-def _transformed(marginals: Marginals, points: Float[Array, "n d"]) -> Any:
-    return jax.vmap(marginals.transform_and_log_det)(points)
 
 
 def fit_network(
@@ -92,10 +80,9 @@ def fit_network(
         TrainingDiverged: If training diverges again and again.
     """
     make_key, fit_key = jr.split(key)
-    z, log_det = transformed(marginals, rows.train)
-    z_validation, validation_log_det = transformed(marginals, rows.validation)
-    # As one program: operations one by one are a program each.
-    network = eqx.filter_jit(AutoregressiveMixture)(
+    z, log_det = marginals.transform_rows(rows.train)
+    z_validation, validation_log_det = marginals.transform_rows(rows.validation)
+    network = AutoregressiveMixture(
         order,
         width=options.network_width,
         blocks=options.network_blocks,

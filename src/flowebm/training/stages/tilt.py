@@ -17,8 +17,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 from flowebm.evaluation.importance import effective_sample_size, log_mean_exp
 from flowebm.models.batches import on_device
 from flowebm.models.bounded import BoundedTilt, LogRatio, tilts
+from flowebm.models.gaussian_mixture import GaussianMixture
+from flowebm.models.random_start import seed_of
 from flowebm.models.shared_static import share_static
-from flowebm.models.stack import Stack, draw, log_probs, seed_of
+from flowebm.models.stack import Stack, draw, log_probs
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.trainable import partition_trainable
 from flowebm.training.budget import Budget
@@ -269,7 +271,10 @@ def _pooled(
 
 def _wider(density: AbstractDistribution) -> AbstractDistribution:
     """The density of points that are spread further from zero, over twice the volume."""
-    scale = on_device(np.full(density.shape, 2.0 ** (1 / math.prod(density.shape))))
+    scale = 2.0 ** (1 / math.prod(density.shape))
+    if isinstance(density, GaussianMixture):
+        return density.scaled(scale)
+    scale = on_device(np.full(density.shape, scale))
     built_from = ("wider", jax.tree.structure(density))
     return share_static(eqx.filter_jit(_scaled)(density, scale), built_from)
 
