@@ -27,8 +27,9 @@ PATIENCE, HALF_WAY = 1, 32
 #: Folds of the cross-validation, and starts of the chosen mixture's fit.
 N_FOLDS, N_STARTS = 5, 5
 
-#: Starts of mixtures of few components where rows are many, and the rows that choose one.
-MANY_STARTS, SOME_ROWS = 3, 4000
+#: Starts of mixtures of few components where rows are many, at least and at most (the fewer there
+#: are the more: one start in three misses one of four), and the rows that choose one.
+STARTS, SOME_ROWS = (3, 8), 4000
 
 #: Nats that fewer components may cost, where single points make the standard error large.
 MOST_LOSS = 0.01
@@ -327,7 +328,7 @@ def _by_doubling(
             of_few if is_small else weights[0],
             components,
             ridge,
-            MANY_STARTS if is_small else 1,
+            int(np.clip(32 // components, *STARTS)) if is_small else 1,
         )
         of_held_out = np.full(len(points[1]), -np.inf)
         if fitted is not None:
