@@ -12,16 +12,19 @@ from sklearn.base import clone
 from flowebm.estimator import FlowEBM
 from flowebm.models.architecture import Architecture
 from flowebm.training.balanced import BalancedOptions
+from flowebm.training.joint_options import JointOptions
 
+#: Mixtures of Gaussians alone: nothing is compiled for them.
+MIXTURES = JointOptions(network_rows=100_000)
 SMALL = Architecture(
     width=16, depth=1, flow="affine-coupling", flow_layers=1, flow_width=8, flow_depth=1
 )
 FEW = BalancedOptions(n_chains=128, batch_size=128, flow_batch=128, n_evaluation=256)
+BALANCED = {"method": "balanced", "architecture": SMALL, "options": FEW}
 
 
 def estimator(**parameters):
-    defaults = {"max_steps": 100, "architecture": SMALL, "options": FEW, "random_state": 7}
-    return FlowEBM(**({"method": "balanced"} | defaults | parameters))
+    return FlowEBM(**({"options": MIXTURES, "random_state": 7} | parameters))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def test_what_columns_were_taken_for_is_said(fitted):
 def test_samples_have_the_columns_values(fitted, data):
     samples = fitted.sample(4000, random_state=1)
     zeros = (samples[:, 0] == 0).mean()
-    # A small model of 100 iterations; a fit without the atom has none.
+    # A fit without the atom has none.
     assert zeros == pytest.approx((data["amount"] == 0).mean(), abs=0.08)
     assert (samples[:, 0] >= 0).all()
     np.testing.assert_array_equal(samples[:, 1], np.rint(samples[:, 1]))
@@ -131,7 +134,7 @@ def test_columns_with_probabilities_make_no_flowjax_distribution(fitted):
 
 
 def test_bounded_columns_make_one(data):
-    bounded = estimator(columns={"share": (0, 1)}, max_steps=10).fit(data[["share"]])
+    bounded = estimator(columns={"share": (0, 1)}).fit(data[["share"]])
     x = np.linspace(0.01, 0.99, 50)[:, None]
     log_prob = bounded.to_distribution().log_prob(x.astype(np.float32))
     np.testing.assert_allclose(
@@ -163,7 +166,7 @@ def test_known_laws_are_met():
 
 def test_weights_count_as_shares(data):
     weights = np.where(data["amount"] == 0, 3.0, 1.0)
-    fitted = estimator(max_steps=50).fit(data[["amount"]], sample_weight=weights)
+    fitted = estimator(max_steps=50, **BALANCED).fit(data[["amount"]], sample_weight=weights)
     samples = fitted.sample(3000, random_state=1)
     # More than half are zero, and 0.29 without the weights; a small fit leaves some out.
     assert 0.35 < (samples[:, 0] == 0).mean() < 0.65
@@ -177,7 +180,7 @@ def gaussian_rows(n, seed):
 
 def test_rows_with_gaps_are_fitted_and_scored_by_what_they_have():
     gaps = gaussian_rows(2000, 1)
-    fitted = estimator(missing="marginalise", max_steps=30).fit(gaps)
+    fitted = estimator(missing="marginalise").fit(gaps)
     covariance = np.cov(fitted.sample(6000, random_state=2).T)
     # Of 1,000 complete pairs errors are 0.06; with means in the gaps the covariance is halved.
     np.testing.assert_allclose(covariance, [[2, 1], [1, 1.25]], atol=0.3)

@@ -26,7 +26,7 @@ LEFT, RIGHT = 300, 100
 def estimator(**parameters):
     defaults = {
         "max_steps": 200,
-        "architecture": EBFlowArchitecture(),
+        "architecture": EBFlowArchitecture(n_blocks=3),
         "options": EBFlowOptions(batch_size=64, learning_rate=5e-3, average_decay=0.95),
         "random_state": 3,
     }

@@ -27,6 +27,7 @@ from flowebm.models.stack import log_probs
 from flowebm.models.tilted import EnergyModel
 from flowebm.progress import OnProgress
 from flowebm.refusal import Refused
+from flowebm.samplers.closed_form import ClosedForm
 from flowebm.samplers.gap_mixture import GapMixture
 from flowebm.samplers.model_samples import sample_model
 
@@ -202,10 +203,13 @@ def _integrals(
     r"""Unnormalised log-densities of rows, and their standard errors.
 
     $\log \frac1R \sum_r p(z_r) e^{w_r}$ over draws in each row's box, and into its gaps, of which
-    rows with a large error get more.
+    rows with a large error get more. Gaps need no draws where the model is a stack of mixtures.
     """
     value, stderr = np.empty(len(boxes.center)), np.zeros(len(boxes.center))
-    are_points = boxes.are_points
+    are_points, log_probs_of = boxes.are_points, partial(unnormalised_log_probs, model)
+    closed_form = ClosedForm.of(model) if np.isnan(boxes.center).any() else None
+    if closed_form is not None:
+        are_points, log_probs_of = (boxes.scale == 0).all(axis=1), closed_form.log_prob
     rng = np.random.default_rng(0)
     few, *more = DRAWS
     # A point is known by one draw.
@@ -215,10 +219,10 @@ def _integrals(
             continue
         log_terms = []
         for points, log_weights in boxes.rows(rows).proposals(n):
-            if np.isnan(points).any():
+            if closed_form is None and np.isnan(points).any():
                 points, log_q = gap_mixture().fill(rng, points, wide=GAP_WIDE)
                 log_weights = log_weights - log_q
-            log_terms.append(unnormalised_log_probs(model, points) + log_weights)
+            log_terms.append(log_probs_of(points) + log_weights)
         value[rows], stderr[rows] = _log_mean(np.stack(log_terms))
     return value, stderr
 

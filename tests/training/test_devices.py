@@ -121,9 +121,16 @@ def test_matrices_and_particles_are_shared_out_too(tmp_path):
     assert_same(tmp_path, "convolutional", 4)
 
 
-def test_objectives_add_their_gradients_up_once(tmp_path):
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("dsm", "sml", "persistent"),
+        pytest.param(("slices", "exact", "fdssm", "waste-recycled"), marks=pytest.mark.slow),
+    ],
+    ids=["some", "the others"],
+)
+def test_objectives_add_their_gradients_up_once(tmp_path, names):
     """Batches of 12 on four devices, whose draws are those of one."""
-    names = ("dsm", "slices", "exact", "fdssm", "sml", "waste-recycled", "persistent")
     on_devices(tmp_path, *names)
     for name in names:
         assert_same(tmp_path, name, 4)

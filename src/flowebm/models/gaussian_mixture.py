@@ -77,6 +77,12 @@ class GaussianMixture(AbstractDistribution):
         parts = zip(normals, means, factors, strict=True)
         return np.concatenate([mean + z @ factor.T for z, mean, factor in parts])
 
+    def parameters(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights, means and covariances in double precision on the host."""
+        log_weights, means, factors, _ = self._on_host()
+        weights = np.exp(log_weights)
+        return weights / weights.sum(), means, factors @ np.swapaxes(factors, 1, 2)
+
     def scaled(self, factor: float) -> "GaussianMixture":
         """The mixture of points times a positive factor."""
         means, factors, inverse_factors = (

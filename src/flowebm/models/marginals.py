@@ -75,12 +75,15 @@ class Marginals(AbstractBijection):
     def transform_rows(
         self, points: Float[np.ndarray, "n d"]
     ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"]]:
-        """`transform_and_log_det` of many points in double precision on the host."""
+        """`transform_and_log_det` of many points in double precision on the host.
+
+        Entries that are NaN stay so, and add nothing to the logarithm.
+        """
         z, log_det = np.empty(points.shape), np.zeros(len(points))
         for j, (knots, images, slopes) in enumerate(self._on_host()):
             column = points[:, j]
             z[:, j], log_slope = _spline(column, knots, images, slopes, _bin_of_rows, np)
-            log_det += log_slope
+            log_det += np.where(np.isnan(column), 0.0, log_slope)
         return z, log_det
 
     def inverse_rows(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:

@@ -122,7 +122,7 @@ def draw_batches(
     Returns:
         Points, one a row.
     """
-    closed = _closed_form(density)
+    closed = closed_form(density)
     if closed is not None:
         mixture, marginals = closed
         z = mixture.draw_rows(np.random.default_rng(seed_of(key)), n)
@@ -154,7 +154,7 @@ def log_probs(
         log_shares = np.asarray(paramax.unwrap(density.log_shares), np.float64)
         of_each = np.stack([log_probs(component, points) for component in density.components])
         return np.logaddexp.reduce(log_shares[:, None] + of_each, axis=0)
-    closed = _closed_form(density)
+    closed = closed_form(density)
     if closed is None:
         return in_batches(partial(_log_probs, density), points).astype(np.float64)
     mixture, marginals = closed
@@ -168,8 +168,15 @@ def log_probs(
     return np.concatenate(parts)
 
 
-def _closed_form(density: AbstractDistribution) -> tuple[GaussianMixture, Marginals | None] | None:
-    """A mixture of Gaussians, of points or of their marginal transforms: NumPy computes both."""
+def closed_form(density: AbstractDistribution) -> tuple[GaussianMixture, Marginals | None] | None:
+    """A mixture of Gaussians, of points or of their marginal transforms: NumPy computes both.
+
+    Args:
+        density: Any density.
+
+    Returns:
+        The mixture, and the transforms, if there are any; `None` of another density.
+    """
     if isinstance(density, GaussianMixture):
         return density, None
     if isinstance(density, Transformed) and isinstance(density.base_dist, GaussianMixture):

@@ -12,7 +12,9 @@ from jaxtyping import Float, PRNGKeyArray
 from flowebm.data import LogitPixels, Standardise
 from flowebm.data.columns import Columns
 from flowebm.models.energy import AbstractEnergyModel
+from flowebm.models.random_start import seed_of
 from flowebm.refusal import Refused
+from flowebm.samplers.closed_form import ClosedForm
 from flowebm.samplers.imputation import impute
 
 
@@ -45,6 +47,8 @@ def impute_rows(
 ) -> ImputedRows:
     """`impute` in the units of the data, for rows whose missing entries are NaN.
 
+    Where the model is a stack of mixtures of Gaussians its draws are exact, without chains.
+
     Args:
         key: Random key.
         model: The model of preprocessed points.
@@ -65,10 +69,12 @@ def impute_rows(
         ValueError: If an observed entry is infinite or outside what the preprocessing takes, or
             as `impute` does.
     """
+    if n_draws < 1:
+        raise Refused(f"n_draws must be 1 or more; got {n_draws}.")
     rows = np.asarray(rows, np.float64)
     missing = np.isnan(rows)
     incomplete = np.flatnonzero(missing.reshape(len(rows), -1).any(axis=1))
-    draws = np.repeat(rows[None], max(n_draws, 1), axis=0)
+    draws = np.repeat(rows[None], n_draws, axis=0)
     rates = np.full((2, *draws.shape[:2]), np.nan)
     if not incomplete.size:
         return ImputedRows(draws, *rates)
@@ -89,16 +95,24 @@ def impute_rows(
             "of values that the model's data can have (rows counted from 1): correct it, or "
             "leave it out as missing."
         )
-    result = impute(
-        key,
-        model,
-        jnp.asarray(points, float),
-        jnp.asarray(missing),
-        n_draws=n_draws,
-        n_steps=n_steps,
-        proposal=proposal,
-        on_progress=on_progress,
-    )
+    closed_form = ClosedForm.of(model)
+    if closed_form is not None:
+        # No chain is needed, and every draw is independent of the others.
+        gaps = np.tile(np.where(missing, np.nan, points), (n_draws, 1))
+        filled = closed_form.fill(np.random.default_rng(seed_of(key)), gaps)
+        all_taken = np.ones((n_draws, len(points)))
+        result = ImputedRows(filled.reshape(n_draws, *points.shape), all_taken, all_taken)
+    else:
+        result = impute(
+            key,
+            model,
+            jnp.asarray(points, float),
+            jnp.asarray(missing),
+            n_draws=n_draws,
+            n_steps=n_steps,
+            proposal=proposal,
+            on_progress=on_progress,
+        )
     imputed = preprocessing.inverse_rows(np.asarray(result.draws, np.float64))
     if is_whole:
         imputed = np.floor(imputed)
