@@ -58,15 +58,24 @@ class GaussianMixture(AbstractDistribution):
 
     def log_prob_rows(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """`log_prob` of many points in double precision on the host: nothing is compiled."""
+        of_each = self._log_joint(points)
+        highest = of_each.max(axis=0)
+        return highest + np.log(np.exp(of_each - highest).sum(axis=0))
+
+    def responsibilities(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
+        """The probability of every component, given the point, on the host."""
+        of_each = self._log_joint(points)
+        shares = np.exp(of_each - of_each.max(axis=0))
+        return (shares / shares.sum(axis=0)).T
+
+    def _log_joint(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "k n"]:
         log_weights, means, _, inverse_factors = self._on_host()
         of_each = np.empty((len(means), len(points)))
         for k, (mean, inverse_factor) in enumerate(zip(means, inverse_factors, strict=True)):
             z = (points - mean) @ inverse_factor.T
             log_norm = log_weights[k] + np.log(np.abs(np.diagonal(inverse_factor))).sum()
             of_each[k] = log_norm - 0.5 * np.einsum("nd,nd->n", z, z)
-        highest = of_each.max(axis=0)
-        total = np.exp(of_each - highest).sum(axis=0)
-        return highest + np.log(total) - 0.5 * points.shape[1] * np.log(2 * np.pi)
+        return of_each - 0.5 * points.shape[1] * np.log(2 * np.pi)
 
     def draw_rows(self, rng: np.random.Generator, n: int) -> Float[np.ndarray, "n d"]:
         """Independent draws in double precision on the host, component by component."""

@@ -40,6 +40,7 @@ from flowebm.training.row_weights import RowWeights, rows_in_proportion
 from flowebm.training.rows import Rows
 from flowebm.training.stages.mixtures import fit_mixture
 from flowebm.training.stages.network import behind, fit_network
+from flowebm.training.stages.pursuit import pursue_mixture
 from flowebm.training.stages.stacking import stack
 from flowebm.training.stages.tilt import TiltFit, fit_tilt
 
@@ -54,6 +55,9 @@ SETTLED = 10
 
 #: How names of candidates begin that are densities of the active subspace.
 SUBSPACE = "subspace"
+
+#: How names of candidates begin that start from directions which are not Gaussian.
+PURSUED = "pursued"
 
 #: Share of validation points at nine tenths of the tilt's bound from which a wider bound is tried.
 SATURATED = 0.01
@@ -103,8 +107,9 @@ def fit_joint(
 
     1. *Candidates*, by maximum likelihood: the model's base; mixtures of Gaussians by EM, of the
        columns and of their marginal transforms; where a few directions hold all that is not
-       Gaussian (`relevant_directions`), a mixture of these alone; autoregressive networks behind
-       the marginal transforms, each with another order of the columns.
+       Gaussian (`relevant_directions`), a mixture of these alone, which of many columns comes
+       first; autoregressive networks behind the marginal transforms, each with another order of
+       the columns.
     2. *A stack* of the candidates, in the posterior-mean shares of validation points.
     3. *A bounded tilt* of the stack, $p(x) \propto b(x) e^{-U(x)}$ with $|U| \le B$, by
        importance-weighted likelihood. The stack is its own proposal: importance weights lie in
@@ -149,9 +154,13 @@ def fit_joint(
     mixture = as_mixture(model.base) if len(rows.shape) == 1 else None
     gaussian = Candidate.of("Gaussian", mixture or model.base, rows)
     # On a circle there are only the networks, which are periodic.
-    candidates = [] if any(circular or ()) else [gaussian, *fit.mixtures()]
+    candidates = [] if any(circular or ()) else [gaussian, *fit.pursued()]
     relevance, active = fit.active_subspace(model.base, candidates)
     candidates += fit.of_subspace(relevance, active)
+    if candidates and not fit.best(candidates).name.startswith((SUBSPACE, PURSUED)):
+        candidates += fit.mixtures()
+        relevance, active = fit.active_subspace(model.base, candidates)
+        candidates += fit.of_subspace(relevance, active)
     candidates += fit.networks(candidates, relevance, active, range(1))
     candidates += fit.large_mixture(candidates)
     candidates += fit.networks(candidates, relevance, active, range(1, options.most_networks))
@@ -211,6 +220,23 @@ class _Joint:
     def seed(self, stage: str) -> int:
         """The seed of a stage that NumPy computes."""
         return seed_of(self.key(stage))
+
+    def pursued(self) -> Iterator[Candidate]:
+        """Of many columns, a mixture that starts from the few directions that are not Gaussian."""
+        d = prod(self.rows.shape)
+        if (
+            len(self.rows.shape) > 1
+            or d < self.options.pursuit_columns
+            or len(self.points) < 10 * d
+        ):
+            return
+        held_out = np.asarray(self.rows.validation, np.float64)
+        if self.rows.weights is not None:
+            held_out = held_out[rows_in_proportion(self.rows.weights.validation)]
+        fitted = pursue_mixture(self.seed("pursuit"), self.points, held_out)
+        if fitted is not None:
+            name = f"{PURSUED} mixture of {fitted.components}"
+            yield Candidate.of(name, fitted.mixture, self.rows)
 
     def mixtures(self) -> Iterator[Candidate]:
         """Mixtures of few Gaussians, of the columns and of their marginal transforms."""

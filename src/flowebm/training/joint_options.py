@@ -36,6 +36,8 @@ class JointOptions:
         settled_gaussians: Gaussians up to which a mixture that is the best, and gains nothing by
             twice as many, is taken for the density: energies and tilts are then not tried, nor
             networks in less than ten times `network_rows`. At most 4 have an effect; 0 for never.
+        pursuit_columns: Columns from which a mixture is looked for along the directions that are
+            least Gaussian, before any of all columns.
         subspace_columns: Columns from which an active subspace is looked for.
         energy_columns: Columns up to which an energy that tilts the Gaussian is tried, with the
             stack as its proposal, instead of a tilt of the stack.
@@ -68,6 +70,7 @@ class JointOptions:
     network_weight_decay: NotNegative = 0.1
     network_batch_size: Count = 256
     settled_gaussians: AnyCount = 4
+    pursuit_columns: Count = 24
     subspace_columns: Count = 8
     energy_columns: AnyCount = 3
     energy_bound: Positive = 3.0

@@ -28,8 +28,9 @@ PATIENCE, HALF_WAY = 1, 32
 N_FOLDS, N_STARTS = 5, 5
 
 #: Starts of mixtures of few components where rows are many, at least and at most (the fewer there
-#: are the more: one start in three misses one of four), and the rows that choose one.
-STARTS, SOME_ROWS = (3, 8), 4000
+#: are the more: one start in three misses one of four), the columns from which more cost too much,
+#: and the rows that choose one.
+STARTS, MANY_COLUMNS, SOME_ROWS = (3, 8), 16, 4000
 
 #: Nats that fewer components may cost, where single points make the standard error large.
 MOST_LOSS = 0.01
@@ -75,6 +76,11 @@ class Whitening(NamedTuple):
 
     def __call__(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         return (points - self.mean) @ self.matrix.T
+
+    def back(self, fitted: "Parameters") -> "Parameters":
+        """The mixture of points that whitened ones have."""
+        means = fitted.means @ self.inverse.T + self.mean
+        return Parameters(fitted.weights, means, self.inverse @ fitted.covariances @ self.inverse.T)
 
 
 class Parameters(NamedTuple):
@@ -245,13 +251,7 @@ def fit_mixture(
                 gap,
                 out_of_time,
             )
-    inverse = whitening.inverse
-    mixture = gaussian_mixture_of(
-        fitted.weights,
-        fitted.means @ inverse.T + whitening.mean,
-        inverse @ fitted.covariances @ inverse.T,
-    )
-    return MixtureFit(mixture, len(fitted.weights))
+    return MixtureFit(gaussian_mixture_of(*whitening.back(fitted)), len(fitted.weights))
 
 
 def _start(seed: int, points: np.ndarray, weights: np.ndarray, components: int) -> Parameters:
@@ -319,6 +319,10 @@ def _by_doubling(
     some = rng.choice(len(points[0]), n_some, False, weights[0])
     few, of_few = Moments.of(points[0][some]), np.full(len(some), 1 / len(some))
 
+    def n_starts(components: int) -> int:
+        is_wide = points[0].shape[1] >= MANY_COLUMNS
+        return STARTS[0] if is_wide else int(np.clip(32 // components, *STARTS))
+
     def fit(components: int, ridge: float) -> _Trial:
         is_small = components <= 2 * LEAST_TRIED
         fitted = _best_of_starts(
@@ -328,7 +332,7 @@ def _by_doubling(
             of_few if is_small else weights[0],
             components,
             ridge,
-            int(np.clip(32 // components, *STARTS)) if is_small else 1,
+            n_starts(components) if is_small else 1,
         )
         of_held_out = np.full(len(points[1]), -np.inf)
         if fitted is not None:
