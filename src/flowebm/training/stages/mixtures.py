@@ -32,8 +32,9 @@ N_FOLDS, N_STARTS = 5, 5
 #: and the rows that choose one.
 STARTS, MANY_COLUMNS, SOME_ROWS = (3, 8), 16, 4000
 
-#: Nats that fewer components may cost, where single points make the standard error large.
-MOST_LOSS = 0.01
+#: Standard errors that fewer components may cost, the best being the luckiest of several, and nats
+#: at most, where single points make the standard error large.
+ERRORS, MOST_LOSS = 2.0, 0.01
 
 #: Components that are tried whatever fewer were worth.
 LEAST_TRIED = 8
@@ -223,7 +224,7 @@ def fit_mixture(
         out_of_time: Whether no further mixture is to be tried.
 
     Returns:
-        The mixture of fewest components within one standard error of the best.
+        The mixture of fewest components within two standard errors of the best.
 
     Source: Breiman et al. (1984) for the standard error; Smyth (2000), *Model selection for
     probabilistic clustering using cross-validated likelihood*.
@@ -378,7 +379,7 @@ def _by_doubling(
         for trial in trials
         if trial.parameters is not None
         and best.score - trial.score
-        <= min(MOST_LOSS, _stderr(best.of_held_out - trial.of_held_out, weights[1]))
+        <= min(MOST_LOSS, ERRORS * _stderr(best.of_held_out - trial.of_held_out, weights[1]))
     ]
     return cast(Parameters, max(enough, key=lambda trial: trial.minus_components).parameters)
 
