@@ -228,6 +228,7 @@ class _Joint:
             len(self.rows.shape) > 1
             or d < self.options.pursuit_columns
             or len(self.points) < 10 * d
+            or self.budget.is_spent(reserve=0.6)
         ):
             return
         held_out = np.asarray(self.rows.validation, np.float64)

@@ -23,6 +23,9 @@ SIGNIFICANCE, LEAST_GAIN = 3.0, 0.005
 #: Directions at most: with more, those beside them are hardly Gaussian.
 MOST_DIRECTIONS = 8
 
+#: Rows that directions are searched for in, at most.
+MOST_ROWS = 20_000
+
 #: Steps of EM with all columns at most, from components that are told apart already, and the change
 #: of the weights below which it ends.
 ITERATIONS, SETTLED = 20, 1e-4
@@ -138,7 +141,10 @@ def pursue_mixture(
     even = np.full(len(points), 1 / len(points))
     whitening = Whitening.of(points, even)
     z, z_validation = whitening(points), whitening(validation)
-    directions = non_gaussian_directions(seed, z, z_validation, whitening.inverse)
+    # Directions show on some rows as well as on a million.
+    some = np.random.default_rng(seed).permutation(len(z))[:MOST_ROWS]
+    searched = z if len(some) == len(z) else z[some]
+    directions = non_gaussian_directions(seed, searched, z_validation, whitening.inverse)
     if directions is None:
         return None
     along, judging = z @ directions.T, z_validation @ directions.T
