@@ -63,6 +63,10 @@ class SmallJointOptions(JointOptions):
     tilt_steps: int = 20
     n_draws: int = 2048
     n_chains: int = 256
+    image_epochs: float = 0.01
+    image_steps: int = 20
+    image_batch_pixels: int = 512
+    image_draws: int = 256
 
 
 @pytest.fixture(scope="session")

@@ -176,11 +176,19 @@ def test_options_reach_the_sampler(image_run, images, tmp_path, monkeypatch, cap
         ("top", "#### #### .... ...."),
         ("bottom", ".... .... #### ####"),
         ("center", ".... .##. .##. ...."),
+        ("1,2,3,1", ".... ..#. ..#. ..#."),
+        ("0,0,4,4", "#### #### #### ####"),
     ],
 )
 def test_masks_hide_what_their_names_say(mask, hidden):
     rows = [[cell == "#" for cell in row] for row in hidden.split()]
     np.testing.assert_array_equal(masked(mask, (3, 4, 4)), [rows] * 3)
+
+
+@pytest.mark.parametrize("mask", ["2,0,3,1", "0,0,0,1", "0,3,1,2", "middle", "1,2,3", "-1,0,1,1"])
+def test_masks_that_are_none_of_the_image_are_refused(mask):
+    with pytest.raises(Refused, match=re.escape(f"--mask {mask}") + "|TOP,LEFT,HEIGHT,WIDTH"):
+        masked(mask, (3, 4, 4))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy", ".npz"])

@@ -124,8 +124,9 @@ class FlowEBM(DensityMixin, BaseEstimator):
             fitted by what they have, and scored by the marginal density of that.
         point_shape: Shape of one point where rows are flattened images; `None` for a table.
         pixel_levels: Number of levels (256) where the data are whole-number pixels. They are
-            made continuous by noise and taken to the line by a logit; densities are then those
-            of the whole numbers, and samples are whole numbers. For `"ebflow"`.
+            taken to the line by a logit, for `"ebflow"` after noise has made them continuous;
+            densities are then those of the whole numbers, and samples are whole numbers. For
+            `"joint"` and `"ebflow"`.
         validation_fraction: Share of the rows that choose the best model.
         callbacks: Progress, metrics and checkpoints; an `Callbacks`.
         random_state: Seed of everything random.
@@ -268,11 +269,20 @@ class FlowEBM(DensityMixin, BaseEstimator):
                     f"{type(value).__name__}."
                 )
         if self.method != "ebflow":
-            for name in ("objective", "pixel_levels"):
-                if getattr(self, name) is not None:
-                    raise Refused(
-                        f"{name} is for the method 'ebflow'; leave it out for {self.method!r}."
-                    )
+            if self.objective is not None:
+                raise Refused(
+                    f"objective is for the method 'ebflow'; leave it out for {self.method!r}."
+                )
+            if self.method == "balanced" and self.pixel_levels is not None:
+                raise Refused(
+                    "pixel_levels is for the methods 'joint' and 'ebflow'; leave it out for "
+                    "'balanced'."
+                )
+            if self.pixel_levels is not None and len(self.point_shape or ()) != 3:
+                raise Refused(
+                    "pixel_levels needs an image's point_shape, (channels, height, width), for "
+                    "'joint'; rows of whole numbers that are no images need neither."
+                )
         return fit
 
     def _rows_that_count(
@@ -379,7 +389,15 @@ class FlowEBM(DensityMixin, BaseEstimator):
         parts: "_Parts",
         weights: Split | None,
     ):
-        standardise, train, validation = self._standardised(parts, weights)
+        pixels = None
+        if self.pixel_levels is None:
+            standardise, train, validation = self._standardised(parts, weights)
+        else:
+            standardise = pixels = LogitPixels(parts.train.shape[1:], self.pixel_levels)
+            train, validation = (
+                standardise.transform_rows(_pixels(rows, self.pixel_levels) + 0.5)
+                for rows in (parts.train, parts.validation)
+            )
         architecture = self._architecture()
         for field in fields(architecture):
             if field.name in _OF_BALANCED and getattr(architecture, field.name) != field.default:
@@ -397,13 +415,15 @@ class FlowEBM(DensityMixin, BaseEstimator):
             **_weights_of(weights),
             options=cast(JointOptions | None, self.options),
             **_circular_of(parts),
+            pixels=pixels,
             **stopping,
         )
         return _Fitted(result, standardise, architecture)
 
     def _architecture(self) -> Architecture:
         """What was chosen, or the default."""
-        return cast(Architecture, self.architecture or Architecture())
+        default = Architecture() if self.pixel_levels is None else Architecture(tilt="conv")
+        return cast(Architecture, self.architecture or default)
 
     def _standardised(self, parts: "_Parts", weights: Split | None):
         """The preprocessing, and points that stand for the training and validation rows."""

@@ -153,8 +153,12 @@ class FittedDensity:
         if not isinstance(preprocessing, LogitPixels):
             return rows
         check_pixels(rows, preprocessing.levels)
-        whole = (rows == np.floor(rows)).all()
-        return dequantise(self.saved.metadata.get("seed", 0), rows) if whole else rows
+        if not (rows == np.floor(rows)).all():
+            return rows
+        if self.saved.metadata.get("method") == "joint":
+            # Its densities are the same all over a level.
+            return rows + 0.5
+        return dequantise(self.saved.metadata.get("seed", 0), rows)
 
     def _gap_mixture(self) -> GapMixture:
         """A mixture of normals of the model's samples, which proposes missing entries."""

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from flowebm.cli.arguments import parse
 from flowebm.cli.fitted import check_order, load_density
-from flowebm.cli.masks import Mask, masked
+from flowebm.cli.masks import masked
 from flowebm.cli.points import read_points_of_width
 from flowebm.cli.rows import check_output, write_draws
 from flowebm.data import check_table, read_table
@@ -48,8 +48,8 @@ class Impute:
         draws: Draws of each row; their spread is the uncertainty of what is missing.
         steps: Steps of each draw's chain.
         seed: Seed of the draws.
-        mask: Part of every image to take as missing too; "center" is the middle half of its
-            height and width.
+        mask: Part of every image to take as missing too: left, right, top, bottom, or center, the
+            middle half of its height and width; or a box in pixels, TOP,LEFT,HEIGHT,WIDTH.
         overwrite: Replace the file, and the picture, if they are there.
         quiet: Show no progress.
         json: Print one JSON object that says what was written.
@@ -62,7 +62,7 @@ class Impute:
     steps: Annotated[int, Range(least=2)] = 100
     seed: Seed = 0
     data_dir: Path | None = None
-    mask: Mask | None = None
+    mask: str | None = None
     overwrite: bool = False
     quiet: bool = False
     json: bool = False

@@ -137,7 +137,7 @@ def _prepared(command: Command, directory: RunDirectory) -> tuple[Points, dict[s
         ),
         allow_missing=command.missing == "marginalise",
     )
-    if command.dequantise or (points.pixel_levels and not isinstance(command, TrainEBFlow)):
+    if command.dequantise or (points.pixel_levels and isinstance(command, TrainBalanced)):
         points = points.dequantised(command.seed)
     _check_points(command, points)
     config = _config(command, points)
@@ -246,10 +246,12 @@ def _continued(
 
 
 def _pixel_levels(command: Command, points: Points) -> int | None:
-    """Levels of the pixels that an energy-based flow is fitted to; `None` for other data."""
-    return (
-        (command.pixel_levels or points.pixel_levels) if isinstance(command, TrainEBFlow) else None
-    )
+    """Levels of whole-number pixels; `None` for other data, and where noise makes them real."""
+    if isinstance(command, TrainBalanced):
+        return None
+    if command.dequantise and isinstance(command, TrainJoint):
+        return None
+    return command.pixel_levels or points.pixel_levels
 
 
 def _fit(command: Command, points: Points, train: np.ndarray, callbacks: Callbacks) -> FlowEBM:

@@ -123,11 +123,14 @@ class TrainJoint(Train):
     __doc__ = (
         (Train.__doc__ or "").rstrip()
         + """
+        pixel_levels: Number of levels where the data are whole-number pixels; 256 for sets and
+            folders of images.
         architecture: The tilt's network.
         training: The method.
     """
     )
 
+    pixel_levels: Annotated[int, Range(least=2)] | None = None
     architecture: Architecture = field(default_factory=Architecture)
     training: JointOptions = field(default_factory=JointOptions)
 

@@ -13,6 +13,7 @@ import paramax
 from flowjax.bijections import Invert
 from flowjax.distributions import Transformed
 
+from flowebm.data.logit_pixels import LogitPixels
 from flowebm.models.activations import ACTIVATIONS
 from flowebm.refusal import Refused
 
@@ -22,7 +23,14 @@ Class = TypeVar("Class", bound=type)
 #: activation functions, or modules of this table themselves.
 KINDS: dict[str, type] = {
     cls.__name__: cls
-    for cls in (paramax.NonTrainable, Transformed, Invert, eqx.nn.Linear, eqx.nn.Conv2d)
+    for cls in (
+        paramax.NonTrainable,
+        Transformed,
+        Invert,
+        LogitPixels,
+        eqx.nn.Linear,
+        eqx.nn.Conv2d,
+    )
 }
 
 #: Functions that build a component which holds functions of its own, by name.

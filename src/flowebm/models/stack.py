@@ -20,7 +20,7 @@ from flowebm.models.random_start import seed_of
 from flowebm.models.recipe import register
 from flowebm.refusal import Refused
 
-#: Draws of a component made at once: one program a component serves any number.
+#: Rows that NumPy takes at once.
 AT_ONCE = SIZES[0]
 
 
@@ -122,18 +122,20 @@ def draw_batches(
     Returns:
         Points, one a row.
     """
+    # One program a component serves any number of draws: of images, which are dear, fewer.
     closed = closed_form(density)
     if closed is not None:
         mixture, marginals = closed
         z = mixture.draw_rows(np.random.default_rng(seed_of(key)), n)
         return z if marginals is None else marginals.inverse_rows(z)
-    keys = (jr.fold_in(key, i) for i in range(-(-n // AT_ONCE)))
-    return np.concatenate([np.asarray(_draws(k, density)) for k in keys])[:n]
+    at_once = SIZES[len(density.shape) == 3]
+    keys = (jr.fold_in(key, i) for i in range(-(-n // at_once)))
+    return np.concatenate([np.asarray(_draws(k, density, at_once)) for k in keys])[:n]
 
 
 @eqx.filter_jit
-def _draws(key: PRNGKeyArray, density: AbstractDistribution) -> Array:
-    return paramax.unwrap(density).sample(key, (AT_ONCE,))
+def _draws(key: PRNGKeyArray, density: AbstractDistribution, n: int) -> Array:
+    return paramax.unwrap(density).sample(key, (n,))
 
 
 def log_probs(

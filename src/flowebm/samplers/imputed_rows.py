@@ -15,6 +15,7 @@ from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.random_start import seed_of
 from flowebm.refusal import Refused
 from flowebm.samplers.closed_form import ClosedForm
+from flowebm.samplers.image_particles import ImageParticles
 from flowebm.samplers.imputation import impute
 
 
@@ -47,7 +48,8 @@ def impute_rows(
 ) -> ImputedRows:
     """`impute` in the units of the data, for rows whose missing entries are NaN.
 
-    Where the model is a stack of mixtures of Gaussians its draws are exact, without chains.
+    Where the model is a stack of mixtures of Gaussians its draws are exact, without chains; those
+    of an autoregressive density of images are particles.
 
     Args:
         key: Random key.
@@ -95,7 +97,14 @@ def impute_rows(
             "of values that the model's data can have (rows counted from 1): correct it, or "
             "leave it out as missing."
         )
-    closed_form = ClosedForm.of(model)
+    closed_form, particles = ClosedForm.of(model), ImageParticles.of(model)
+    if particles is not None and is_whole:
+        gaps = np.where(missing, np.nan, rows)
+        filled, effective = particles.fill(key, gaps, n_draws=n_draws, on_progress=on_progress)
+        draws[:, incomplete] = np.where(missing, filled, rows)
+        # No chain moves: what stands for its moves is the share of the particles that count.
+        rates[:, :, incomplete] = effective
+        return ImputedRows(draws, *rates)
     if closed_form is not None:
         # No chain is needed, and every draw is independent of the others.
         gaps = np.tile(np.where(missing, np.nan, points), (n_draws, 1))

@@ -17,6 +17,7 @@ from flowjax.distributions import AbstractDistribution, Transformed
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
 
 from flowebm.compiled_programs import free_programs_if_many
+from flowebm.data.logit_pixels import LogitPixels
 from flowebm.evaluation.importance import bounded_log_mean_error
 from flowebm.evaluation.log_partition import LogPartition
 from flowebm.evaluation.relevance import Relevance, relevant_directions
@@ -38,6 +39,7 @@ from flowebm.training.joint_options import JointOptions
 from flowebm.training.result import FitResult, collect_warnings
 from flowebm.training.row_weights import RowWeights, rows_in_proportion
 from flowebm.training.rows import Rows
+from flowebm.training.stages.image import fit_image
 from flowebm.training.stages.mixtures import fit_mixture
 from flowebm.training.stages.network import behind, fit_network
 from flowebm.training.stages.pursuit import pursue_mixture
@@ -98,6 +100,7 @@ def fit_joint(
     weights: Float[ArrayLike, " n"] | None = None,
     validation_weights: Float[ArrayLike, " m"] | None = None,
     circular: tuple[bool, ...] | None = None,
+    pixels: LogitPixels | None = None,
     options: JointOptions | None = None,
     max_steps: int | None = None,
     time_budget: float | Budget | None = None,
@@ -109,7 +112,7 @@ def fit_joint(
        columns and of their marginal transforms; where a few directions hold all that is not
        Gaussian (`relevant_directions`), a mixture of these alone, which of many columns comes
        first; autoregressive networks behind the marginal transforms, each with another order of
-       the columns.
+       the columns. Of images of whole-number pixels an autoregressive density of these alone.
     2. *A stack* of the candidates, in the posterior-mean shares of validation points.
     3. *A bounded tilt* of the stack, $p(x) \propto b(x) e^{-U(x)}$ with $|U| \le B$, by
        importance-weighted likelihood. The stack is its own proposal: importance weights lie in
@@ -126,6 +129,8 @@ def fit_joint(
         validation_weights: How much the validation points count; needed where both validation
             points and weights are given.
         circular: Columns of period $2\pi$; none by default.
+        pixels: The map from dequantised pixels to these points, where they are images of
+            whole-number pixels; each then stands in the middle of its level.
         options: Choices of the method.
         max_steps: Iterations of any one training at most.
         time_budget: Seconds at most, for all stages; or a `Budget` that others share.
@@ -150,11 +155,13 @@ def fit_joint(
         jr.fold_in(key, 0), model, data, validation, weights, validation_weights
     )
     rows = Rows(parts[0], parts[1], RowWeights.of(weights, validation_weights))
-    fit = _Joint(key, rows, options, max_steps, Budget.of(time_budget), callbacks, circular)
+    fit = _Joint(key, rows, options, max_steps, Budget.of(time_budget), callbacks, circular, pixels)
     mixture = as_mixture(model.base) if len(rows.shape) == 1 else None
     gaussian = Candidate.of("Gaussian", mixture or model.base, rows)
-    # On a circle there are only the networks, which are periodic.
-    candidates = [] if any(circular or ()) else [gaussian, *fit.pursued()]
+    # On a circle there are only the networks, which are periodic, and of whole-number pixels those
+    # that have probabilities.
+    is_closed = not any(circular or ()) and pixels is None
+    candidates = [gaussian, *fit.pursued()] if is_closed else [*fit.images()]
     relevance, active = fit.active_subspace(model.base, candidates)
     candidates += fit.of_subspace(relevance, active)
     if candidates and not fit.best(candidates).name.startswith((SUBSPACE, PURSUED)):
@@ -191,6 +198,7 @@ class _Joint:
         budget: The seconds that there are.
         callbacks: Progress, metrics and checkpoints.
         circular: Columns of period $2\pi$.
+        pixels: The map from dequantised pixels to the points, where these are such images.
     """
 
     def __init__(
@@ -202,9 +210,11 @@ class _Joint:
         budget: Budget,
         callbacks: Callbacks,
         circular: tuple[bool, ...] | None,
+        pixels: LogitPixels | None,
     ):
         self.root, self.rows, self.options, self.callbacks = key, rows, options, callbacks
         self.max_steps, self.budget, self.circular = max_steps, budget, circular
+        self.pixels = pixels
         self.points = rows.in_proportion()
         self.marginals = fit_marginals(self.points, circular) if self.are_columns else None
 
@@ -212,6 +222,11 @@ class _Joint:
     def are_columns(self) -> bool:
         """Whether a point is a vector of so few columns that each can have a say of its own."""
         return len(self.rows.shape) == 1 and self.rows.shape[0] <= self.options.network_columns
+
+    @property
+    def n_draws(self) -> int:
+        """Draws of the stack that measure log Z; an image costs a network's pass a pixel."""
+        return self.options.n_draws if self.pixels is None else self.options.image_draws
 
     def key(self, stage: str) -> PRNGKeyArray:
         """The key of a stage, whatever stages there are beside it."""
@@ -366,6 +381,19 @@ class _Joint:
             lambda density: SubspaceDensity(density, relevance.change),
         )
 
+    def images(self) -> Iterator[Candidate]:
+        """An autoregressive density of the pixels, where points are images of whole numbers."""
+        if self.pixels is not None:
+            yield fit_image(
+                self.key("pixels"),
+                self.rows,
+                self.pixels,
+                options=self.options,
+                max_steps=self.max_steps,
+                time_budget=self.budget.part(0.7),
+                callbacks=self.callbacks,
+            )
+
     def networks(
         self,
         candidates: Sequence[Candidate],
@@ -446,11 +474,12 @@ class _Joint:
         if not options.tilt_steps or len(self.rows.train) < options.network_rows:
             return None
         # What many columns cost more to draw, they have less use for.
-        n, draws = options.n_draws // (1 if columns <= options.energy_columns else 2), None
+        is_image, draws = self.pixels is not None, None
+        n = self.n_draws // (1 if is_image or columns <= options.energy_columns else 2)
         is_few = columns <= options.energy_columns and not any(self.circular or ())
         tries = [("energy", options.energy_bound, gaussian)]
         if not is_few:
-            bounds = options.first_bound, options.second_bound
+            bounds = (options.first_bound, options.second_bound)[is_image:]
             tries = [(f"tilt-{bound:g}", bound, None) for bound in bounds]
         for stage, bound, reference in tries:
             if self.budget.is_spent(reserve=0.05):
@@ -469,7 +498,7 @@ class _Joint:
                     reference=reference,
                     learning_rate=options.learning_rate * (1 if reference is None else 3),
                     weight_decay=options.weight_decay,
-                    batch_size=options.batch_size,
+                    batch_size=options.image_batch if is_image else options.batch_size,
                     max_steps=steps if self.max_steps is None else min(steps, self.max_steps),
                     time_budget=self.budget.part(0.2 if reference is None else 0.6),
                     stage=stage,
@@ -504,7 +533,7 @@ class _Joint:
             tilt, history = tilted.tilt, history + list(tilted.candidate.history)
             bound = float(tilted.tilt.bound.tree)
             # Draws that nothing was fitted or chosen with.
-            unseen = draw(self.key("unseen"), base.density, options.n_draws)
+            unseen = draw(self.key("unseen"), base.density, self.n_draws)
             log_weights = -tilts(tilt, unseen)
             log_z = LogPartition.from_log_weights(on_device(log_weights))
             log_z_bound = bounded_log_mean_error(log_weights, bound)

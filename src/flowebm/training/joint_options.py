@@ -33,6 +33,14 @@ class JointOptions:
         network_learning_rate: Adam's learning rate at its height; it falls along a cosine.
         network_weight_decay: Decoupled weight decay of a network.
         network_batch_size: Rows of a network's minibatch.
+        image_epochs: Passes over the pixels of the training images, where points are images of
+            whole-number pixels.
+        image_steps: Iterations of each scale at least, but no more than 60 passes.
+        image_pixels: Pixels of an image in a minibatch, at most.
+        image_batch_pixels: Pixels of all its images.
+        image_batch: Images, and draws, of an iteration of their tilt.
+        image_learning_rate: Adam's learning rate at its height, of a network of images.
+        image_draws: Draws of such a network that train a tilt, and as many that measure log Z.
         settled_gaussians: Gaussians up to which a mixture that is the best, and gains nothing by
             twice as many, is taken for the density: energies and tilts are then not tried, nor
             networks in less than ten times `network_rows`. At most 4 have an effect; 0 for never.
@@ -69,6 +77,13 @@ class JointOptions:
     network_learning_rate: Positive = 8e-3
     network_weight_decay: NotNegative = 0.1
     network_batch_size: Count = 256
+    image_epochs: Positive = 5.0
+    image_steps: Count = 3000
+    image_pixels: Count = 32
+    image_batch_pixels: Count = 4096
+    image_batch: Count = 128
+    image_learning_rate: Positive = 2e-3
+    image_draws: Count = 4096
     settled_gaussians: AnyCount = 4
     pursuit_columns: Count = 24
     subspace_columns: Count = 8

@@ -1,0 +1,159 @@
+"""Images with gaps, filled by particles of an autoregressive density."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Self, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import paramax
+from flowjax.distributions import Transformed
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from flowebm.data.logit_pixels import LogitPixels
+from flowebm.evaluation.importance import effective_sample_size
+from flowebm.models.autoregressive_image import AutoregressiveImage, halved
+from flowebm.models.energy import AbstractEnergyModel
+from flowebm.models.stack import Stack
+from flowebm.models.tilted import EnergyModel
+
+#: Particles of an image, and how many there are for each of its draws at least.
+N_PARTICLES, OF_EACH_DRAW = 256, 8
+
+
+class ImageParticles(NamedTuple):
+    r"""Draws of an image's missing pixels given the others, by sequential Monte Carlo.
+
+    Particles are drawn as the density draws images, scale by scale and pixel by pixel; where a
+    pixel is known, or a block's sum is known to lie within bounds, they are drawn within these and
+    weighted by the probability of that. They are resampled where fewer than half are effective, and
+    weighted by $e^{-U}$ at the end. With many particles the draws are those of the model.
+
+    Attributes:
+        model: A tilted autoregressive density of images.
+        density: The density of dequantised pixels.
+        pixels: From these to the model's points.
+
+    Source: Doucet, de Freitas and Gordon (2001), *Sequential Monte Carlo methods in practice*,
+    chapter 1.
+    """
+
+    model: EnergyModel
+    density: AutoregressiveImage
+    pixels: LogitPixels
+
+    @classmethod
+    def of(cls, model: AbstractEnergyModel) -> Self | None:
+        """Those of a model.
+
+        Args:
+            model: Any model.
+
+        Returns:
+            `None` where its base is no autoregressive density of images.
+        """
+        plain = paramax.unwrap(model)
+        if not isinstance(plain, EnergyModel):
+            return None
+        base = plain.base
+        if isinstance(base, Stack) and len(base.components) == 1:
+            base = base.components[0]
+        if not isinstance(base, Transformed):
+            return None
+        density, pixels = base.base_dist, base.bijection
+        if not isinstance(density, AutoregressiveImage) or not isinstance(pixels, LogitPixels):
+            return None
+        return cls(plain, density, pixels)
+
+    def fill(
+        self,
+        key: PRNGKeyArray,
+        rows: Float[np.ndarray, "n channels height width"],
+        *,
+        n_draws: int = 1,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[Float[np.ndarray, "draws n channels height width"], Float[np.ndarray, " n"]]:
+        """Complete images.
+
+        Args:
+            key: Random key.
+            rows: Images of whole-number pixels, NaN where one is missing.
+            n_draws: Draws of each.
+            on_progress: Told the images done and the images in all, after each.
+
+        Returns:
+            The draws, and the share of the particles that were effective in the end.
+        """
+        n_particles = max(N_PARTICLES, OF_EACH_DRAW * n_draws)
+        draws, effective = [], []
+        for i, row in enumerate(np.asarray(rows, np.float64)):
+            missing = np.isnan(row)
+            filled, share = _fill(
+                self, jr.fold_in(key, i), np.where(missing, 0.0, row), missing, n_particles
+            )
+            # In random order: particles that lie side by side are near relatives.
+            chosen = np.random.default_rng(i).permutation(n_particles)[:n_draws]
+            draws.append(np.asarray(filled, np.float64)[chosen])
+            effective.append(float(share))
+            if on_progress:
+                on_progress(i + 1, len(rows))
+        return np.stack(draws, axis=1), np.asarray(effective)
+
+
+@eqx.filter_jit
+def _fill(
+    particles: ImageParticles,
+    key: PRNGKeyArray,
+    row: Float[Array, "channels height width"],
+    missing: Bool[Array, "channels height width"],
+    n: int,
+) -> tuple[Float[Array, "n channels height width"], Array]:
+    """Equally weighted particles of whole levels, and the effective share before that."""
+    density = particles.density
+    top = density.scales[-1].levels - 1
+    known = [(jnp.where(missing, 0.0, row), jnp.where(missing, float(top), row))]
+    for _ in density.scales[1:]:
+        known.append(cast(tuple[Array, Array], tuple(map(halved, known[-1]))))
+    pyramid: list[Array] = []
+    log_weights = jnp.zeros(n)
+    for scale, network in enumerate(density.scales):
+        limits = tuple(network.frame(bound) for bound in known[::-1][scale])
+
+        def advance(state, inputs, scale=scale, limits=limits):
+            pyramid, framed, log_weights = state
+            place, key = inputs
+            resample_key, *keys = jr.split(key, n + 1)
+
+            def extend(key, pyramid, framed):
+                context = density.context(pyramid)
+                return density.extend(key, scale, framed, context, place, limits)
+
+            framed, gained = jax.vmap(extend)(jnp.stack(keys), pyramid, framed)
+            log_weights = log_weights + gained
+            kept = _resampled(resample_key, log_weights)
+            is_few = effective_sample_size(log_weights) < n / 2
+            kept = jnp.where(is_few, kept, jnp.arange(n))
+            state = jax.tree.map(lambda a: a[kept], (pyramid, framed))
+            return (*state, jnp.where(is_few, 0.0, log_weights)), None
+
+        empty = network.frame(jnp.zeros(network.shape))
+        start = jnp.broadcast_to(empty, (n, *empty.shape))
+        keys = jr.split(jr.fold_in(key, scale), len(network.places))
+        inputs = jnp.asarray(network.places), keys
+        (pyramid, framed, log_weights), _ = jax.lax.scan(
+            advance, (pyramid, start, log_weights), inputs
+        )
+        pyramid = [*pyramid, jax.vmap(network.unframed)(framed)]
+    images = pyramid[-1]
+    points = jax.vmap(particles.pixels.transform)(images + 0.5)
+    log_weights = log_weights - jax.vmap(particles.model.tilt)(points)
+    share = effective_sample_size(log_weights) / n
+    return images[_resampled(jr.fold_in(key, len(density.scales)), log_weights)], share
+
+
+def _resampled(key: PRNGKeyArray, log_weights: Float[Array, " n"]) -> Array:
+    from blackjax.smc.resampling import systematic
+
+    return systematic(key, jax.nn.softmax(log_weights), log_weights.size)
