@@ -479,7 +479,8 @@ class _Joint:
         is_few = columns <= options.energy_columns and not any(self.circular or ())
         tries = [("energy", options.energy_bound, gaussian)]
         if not is_few:
-            bounds = (options.first_bound, options.second_bound)[is_image:]
+            # Of images every draw is dear, and few would be taken by a wider bound.
+            bounds = (options.first_bound, options.second_bound)[: 1 if is_image else 2]
             tries = [(f"tilt-{bound:g}", bound, None) for bound in bounds]
         for stage, bound, reference in tries:
             if self.budget.is_spent(reserve=0.05):

@@ -40,6 +40,7 @@ class JointOptions:
         image_batch_pixels: Pixels of all its images.
         image_batch: Images, and draws, of an iteration of their tilt.
         image_learning_rate: Adam's learning rate at its height, of a network of images.
+        image_dropout: Share of hidden units that are left out of a training step of theirs.
         image_draws: Draws of such a network that train a tilt, and as many that measure log Z.
         settled_gaussians: Gaussians up to which a mixture that is the best, and gains nothing by
             twice as many, is taken for the density: energies and tilts are then not tried, nor
@@ -78,11 +79,12 @@ class JointOptions:
     network_weight_decay: NotNegative = 0.1
     network_batch_size: Count = 256
     image_epochs: Positive = 5.0
-    image_steps: Count = 3000
+    image_steps: Count = 4000
     image_pixels: Count = 32
     image_batch_pixels: Count = 4096
     image_batch: Count = 128
-    image_learning_rate: Positive = 2e-3
+    image_learning_rate: Positive = 6e-3
+    image_dropout: Fraction = 0.1
     image_draws: Count = 4096
     settled_gaussians: AnyCount = 4
     pursuit_columns: Count = 24

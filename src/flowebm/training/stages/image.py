@@ -165,7 +165,7 @@ def fit_image(
             data=jax.device_put(train),
             validation=on_device(validation + 0.5),
             validation_log_det=on_device(np.zeros(len(validation))),
-            objective=cast(Objective, _Likelihood(taken, options.dropout)),
+            objective=cast(Objective, _Likelihood(taken, options.image_dropout)),
             optimizer=clipped_adamw(options.image_learning_rate, options.network_weight_decay),
             weights=rows.weights,
             prepare=_middles,
