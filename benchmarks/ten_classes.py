@@ -209,7 +209,8 @@ def main() -> None:
         for key in range(arguments.keys)
         for model in arguments.models
     ]
-    if not arguments.data_dir or not (Path(arguments.data_dir) / IMAGES).exists():
+    folder = Path(arguments.data_dir or ".")
+    if arguments.cell is None and not arguments.table and not (folder / IMAGES).exists():
         print("Skipped, for want of MNIST's test images: give --data-dir.", file=sys.stderr)
         wanted = []
     cells.main(
