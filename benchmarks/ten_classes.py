@@ -123,12 +123,19 @@ def _flowebm(images, rows, key: int, judge, weights) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         data, run = Path(folder) / "digits.npy", Path(folder) / "run"
         np.save(data, images[rows].reshape(-1, 28, 28))
-        command = [sys.executable, "-c", "from flowebm.cli.entry import main; main()", "train"]
+        command = [
+            sys.executable,
+            "-c",
+            "import sys; from flowebm.cli import main; sys.exit(main())",
+            "train",
+        ]
         command += ["--data", data, "--out", run]
         command += ["--pixel-levels", "256", "--seed", str(key), "--quiet", "--json"]
         command += ["--time-budget", os.environ.get(BUDGET, "3300")]
         started = time.perf_counter()
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True
+        )
         seconds = time.perf_counter() - started
         evaluation = json.loads(done.stdout)
         estimator = FlowEBM.load(run)

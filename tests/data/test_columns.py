@@ -45,6 +45,11 @@ def _columns():
         "codes": (rng.choice([1, 2, 100, 5000], N), None),
         "levels": (rng.choice([0.1, 0.5], N), Kind("levels")),
         "angle": (rng.vonmises(0, 1, N), Kind("circular")),
+        "intensities": (5 * np.sinh(rng.normal(1, 2, N)), Kind("arcsinh", cofactor=5)),
+        "with zeros": (
+            np.where(zero, 0, 150 * np.sinh(rng.normal(2, 2, N))),
+            Kind("arcsinh", cofactor=150),
+        ),
         "degrees": (rng.uniform(0, 360, N), Kind("circular", period=360)),
     }
 
@@ -66,6 +71,14 @@ def masses(columns, x, log_density, draws):
         np.exp(log_density(z[:, 0]) + w) for z, w in columns.boxes(x[:, None]).proposals(draws)
     ]
     return np.mean(terms, axis=0)
+
+
+def test_a_cofactor_is_kept_to():
+    columns, X = fit("intensities")
+    z, y = columns.transform_rows(X)[:, 0], np.arcsinh(X[:, 0] / 5)
+    slope, offset = np.polyfit(y, z, 1)
+    np.testing.assert_allclose(z, slope * y + offset, atol=1e-9)
+    assert columns.described(("x",)) == {"x": "arcsinh:5"}
 
 
 @pytest.mark.parametrize("name", COLUMNS)

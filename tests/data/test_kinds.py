@@ -33,6 +33,8 @@ from flowebm.data.kinds import (
         ("circular", Kind("circular", period=2 * pi)),
         (("circular", 360), Kind("circular", period=360)),
         ("circular:360", Kind("circular", period=360)),
+        (("arcsinh", 5), Kind("arcsinh", cofactor=5)),
+        ("arcsinh:150", Kind("arcsinh", cofactor=150)),
         ("levels", Kind("levels")),
     ],
 )

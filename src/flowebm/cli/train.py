@@ -160,7 +160,7 @@ def _check_points(command: Command, points: Points) -> None:
         allow_missing=command.missing == "marginalise",
         where=command.data,
     )
-    for i, kind in kinds_of(_kinds(command), names).items():
+    for i, kind in kinds_of(_kinds(command, names), names).items():
         check_kind(values[:, i], kind, names[i], command.data)
     if command.labels is not None and len(set(label_names(points.dataset.labels))) < 2:
         raise Refused(
@@ -174,9 +174,11 @@ def _check_points(command: Command, points: Points) -> None:
         )
 
 
-def _kinds(command: Command) -> dict[str | int, Kind]:
+def _kinds(command: Command, names: tuple[str, ...]) -> dict[str | int, Kind]:
     """The kinds of columns that the command declares, by their names."""
     kinds: dict[str | int, Kind] = {}
+    if command.transform is not None:
+        kinds = dict.fromkeys(names, parse_kind(command.transform))
     for declared in command.column:
         name, equals, kind = declared.rpartition("=")
         if not equals or not name:
@@ -262,7 +264,7 @@ def _fit(command: Command, points: Points, train: np.ndarray, callbacks: Callbac
         patience=command.patience,
         architecture=command.architecture,
         options=command.training,
-        columns=_kinds(command) or "auto",
+        columns=_kinds(command, points.dataset.names) or "auto",
         missing=command.missing,
         point_shape=command.point_shape or points.shape,
         pixel_levels=_pixel_levels(command, points),

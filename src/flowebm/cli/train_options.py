@@ -68,8 +68,10 @@ class Train:
         columns: The columns of a file to fit, separated by commas, instead of all.
         column: What a column holds, as NAME=KIND: real; LOW:HIGH, for values between bounds, of
             which one may be left out; whole, or whole:LOW:HIGH; circular, or circular:PERIOD;
-            levels, for a few values and no other. May be given several times; other columns'
-            kinds are found.
+            arcsinh:COFACTOR, for intensities over many decades; levels, for a few values and no
+            other. May be given several times; other columns' kinds are found.
+        transform: A kind that all columns have which --column does not name, such as arcsinh:5 for
+            mass cytometry and arcsinh:150 for fluorescence.
         missing: What becomes of missing entries: "refuse", or "marginalise", rows are fitted by
             what they have.
         dequantise: Make whole numbers, such as pixels, continuous by uniform noise.
@@ -106,6 +108,7 @@ class Train:
     column: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=KIND")
     ] = ()
+    transform: Annotated[str | None, tyro.conf.arg(metavar="KIND")] = None
     missing: Literal["refuse", "marginalise"] = "refuse"
     dequantise: bool = False
     point_shape: tuple[Count, Count, Count] | None = None

@@ -46,7 +46,7 @@ EMPTY_REACH = 0.4
 
 
 #: Entries that are above zero.
-_POSITIVE = ("scale", "sd", "edge", "softness", "period")
+_POSITIVE = ("scale", "sd", "edge", "softness", "period", "cofactor")
 
 
 @dataclass(frozen=True)
@@ -497,12 +497,13 @@ def _fit_column(x: np.ndarray, kind: Kind, name: str) -> Column:
     if kind.name in ("whole", "levels"):
         return _fit_counted(x, kind)
     refuse_categories(x, name)
+    cofactor = kind.cofactor if kind.name == "arcsinh" else None
     atoms = set(find_atoms(x).tolist())
     # What is at a bound, be it one row, is not drawn from a density inside.
     atoms |= {end for end in (kind.low, kind.high) if (x == end).any()}
     if atoms:
-        return Column(kind, *_around(x, sorted(atoms), kind.low, kind.high))
-    return Column(kind, (), (fit_interval(x, kind.low, kind.high),))
+        return Column(kind, *_around(x, sorted(atoms), kind.low, kind.high, cofactor=cofactor))
+    return Column(kind, (), (fit_interval(x, kind.low, kind.high, cofactor=cofactor),))
 
 
 def _fit_counted(x: np.ndarray, kind: Kind) -> Column:
@@ -567,7 +568,13 @@ def _tail(low: float, high: float, count: float) -> list[_Piece]:
 
 
 def _around(
-    x: np.ndarray, atoms: list[float], low: float, high: float, *, is_whole: bool = False
+    x: np.ndarray,
+    atoms: list[float],
+    low: float,
+    high: float,
+    *,
+    is_whole: bool = False,
+    cofactor: float | None = None,
 ) -> tuple[tuple[Level, ...], tuple[Interval, ...]]:
     """Lone values, and the intervals beside and between them that rows are in."""
     half = 0.5 if is_whole else 0.0
@@ -584,7 +591,7 @@ def _around(
         inside = x[(x > start) & (x < end)]
         start, end = start + half * (i > 0), end - half * (i < len(atoms))
         if len(inside):
-            interval = fit_interval(inside, start, end, is_whole=is_whole)
+            interval = fit_interval(inside, start, end, is_whole=is_whole, cofactor=cofactor)
             z, _ = interval.forward(inside)
             reach = max(REACH, 0.5 - z.min()), max(REACH, 0.5 + z.max())
             pieces.append(_Piece(interval, float(len(inside)), -reach[0], reach[1]))
@@ -671,6 +678,7 @@ def _described(column: Column) -> str:
     if column.kind.name in ("whole", "levels"):
         return words
     atoms = [f"{level.value:g}" for level in column.levels]
-    drawn_in = [interval for interval in column.intervals if interval.arcsinh_scale]
+    found = column.kind.name != "arcsinh"
+    drawn_in = found and [interval for interval in column.intervals if interval.arcsinh_scale]
     words += ", heavy tails drawn in by arcsinh" if drawn_in else ""
     return words + (f", piled up at {' and '.join(atoms)}" if atoms else "")

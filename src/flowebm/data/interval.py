@@ -141,9 +141,9 @@ class Interval:
         if not self.arcsinh_scale:
             return x, xp.zeros_like(x)
         stretched = self.arcsinh_scale * (x - self.center)
-        return self.center + xp.arcsinh(stretched) / self.arcsinh_scale, -0.5 * xp.log1p(
-            stretched**2
-        )
+        # Whose square may be too great a number.
+        log_slope = -xp.log(xp.hypot(1.0, stretched))
+        return self.center + xp.arcsinh(stretched) / self.arcsinh_scale, log_slope
 
     def _transformed_ends(self) -> tuple[float, float]:
         low, high = (self._arcsinh(np.float64(end), np)[0] for end in (self.low, self.high))
@@ -158,9 +158,14 @@ class Interval:
 
 
 def fit_interval(
-    x: Float[np.ndarray, " n"], low: float = -inf, high: float = inf, *, is_whole: bool = False
+    x: Float[np.ndarray, " n"],
+    low: float = -inf,
+    high: float = inf,
+    *,
+    is_whole: bool = False,
+    cofactor: float | None = None,
 ) -> Interval:
-    """The map under which held-out values are likeliest by a mixture of a few normals.
+    r"""The map under which held-out values are likeliest by a mixture of a few normals.
 
     That is what a model of several modes makes of them: it has no use for a map that only makes
     clusters look like one normal, and all for one that straightens out a corner or a tail.
@@ -170,6 +175,7 @@ def fit_interval(
         low: The lower end; minus infinity where there is none.
         high: The upper end.
         is_whole: Whether the values are whole numbers, each of which stands for a unit of length.
+        cofactor: $c$ of $\sinh^{-1}(x / c)$, where that is chosen already.
 
     Returns:
         The map to mean 0 and standard deviation 1, without ends of its slot.
@@ -178,8 +184,8 @@ def fit_interval(
     x = np.asarray(x, np.float64)
     noisy = x + rng.uniform(-0.5, 0.5, x.shape) if is_whole else x
     free = not (isfinite(low) or isfinite(high))
-    scales = [(0.0, 0.0)]
-    if len(x) >= FEWEST_TO_CHOOSE or free:
+    scales = [(0.0, 0.0)] if cofactor is None else [(1 / cofactor, 0.0)]
+    if cofactor is None and (len(x) >= FEWEST_TO_CHOOSE or free):
         _, _, arcsinh_scale, center = Standardise.fit(
             noisy[:, None], arcsinh_tails=True
         ).double_precision()

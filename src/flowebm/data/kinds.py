@@ -26,27 +26,34 @@ CATEGORIES, ROWS_A_CATEGORY = 10, 10
 ALMOST_DISTINCT = 0.9
 
 #: The names of all kinds.
-KINDS = ("real", "bounded", "whole", "circular", "levels")
+KINDS = ("real", "bounded", "whole", "circular", "levels", "arcsinh")
 
-_CHOICES = "'real', (low, high), 'whole', ('whole', low, high), 'circular', ('circular', period)"
+_CHOICES = (
+    "'real', (low, high), 'whole', ('whole', low, high), 'circular', ('circular', period), "
+    "('arcsinh', cofactor)"
+)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What kind of values a column holds.
+    r"""What kind of values a column holds.
 
     Attributes:
-        name: `real`, `bounded`, `whole`, `circular`, or `levels`: a few values and no other.
+        name: `real`, `bounded`, `whole`, `circular`, `arcsinh`, or `levels`: a few values and no
+            other.
         low: The lowest value that there can be; minus infinity where there is none. Of circular
             values the one that a turn begins at.
         high: The highest one.
         period: Of circular values.
+        cofactor: $c$ of `arcsinh`: values are those of $\sinh^{-1}(x / c)$ to the model, linear
+            near zero and logarithmic beyond $c$, as cytometers' are looked at.
     """
 
-    name: Literal["real", "bounded", "whole", "circular", "levels"]
+    name: Literal["real", "bounded", "whole", "circular", "levels", "arcsinh"]
     low: float = -inf
     high: float = inf
     period: float = 2 * pi
+    cofactor: float = 1.0
 
     def __str__(self) -> str:
         ends = ":".join(f"{end:g}" if isfinite(end) else "" for end in (self.low, self.high))
@@ -54,6 +61,8 @@ class Kind:
             return ends
         if self.name == "circular":
             return f"circular:{self.period:.10g}"  # Where a turn begins is no part of the kind.
+        if self.name == "arcsinh":
+            return f"arcsinh:{self.cofactor:.10g}"
         return self.name if ends == ":" else f"{self.name}:{ends}"
 
 
@@ -73,7 +82,7 @@ def parse_kind(kind: KindLike) -> Kind:
     Args:
         kind: `"real"`; `(low, high)`, either end `None`, or the text `low:high`; `"whole"`,
             `("whole", low, high)` or `whole:low:high`; `"circular"`, `("circular", period)` or
-            `circular:period`; `"levels"`.
+            `circular:period`; `("arcsinh", cofactor)` or `arcsinh:cofactor`; `"levels"`.
 
     Raises:
         ValueError: If it is none of these.
@@ -96,6 +105,10 @@ def parse_kind(kind: KindLike) -> Kind:
         if not (0 < period < inf):
             raise Refused(f"The period of a circular column must be above 0; got {period:g}.")
         return Kind("circular", period=period)
+    if name == "arcsinh" and len(values) == 1 and values[0] is not None:
+        if not (0 < values[0] < inf):
+            raise Refused(f"The cofactor of arcsinh must be above 0; got {values[0]:g}.")
+        return Kind("arcsinh", cofactor=values[0])
     if name in ("real", "levels") and not values:
         return Kind(name)
     if (name == "" or name == "whole") and (len(values) == 2 or (name and not values)):
