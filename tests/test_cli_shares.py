@@ -34,7 +34,8 @@ def table(tmp_path_factory):
 def run(table):
     out = table.parent / "run"
     arguments = ("train", "--data", str(table), "--out", str(out), *SMALL)
-    assert main([*arguments, "--labels", "Kind", "--drop", "Time", "--column", "n=whole:0:"]) == 0
+    kinds = ("--column", "n=whole:0:", "--transform", "arcsinh:5")
+    assert main([*arguments, "--labels", "Kind", "--drop", "Time", *kinds]) == 0
     return out
 
 
@@ -42,7 +43,7 @@ def test_labels_and_dropped_columns_are_no_part_of_the_model(run):
     values = json.loads((run / "model.json").read_text())
     assert values["columns"] == ["a", "n"]
     evaluation = json.loads((run / "evaluation.json").read_text())
-    assert evaluation["columns"] == {"a": "real", "n": "whole:0:"}
+    assert evaluation["columns"] == {"a": "arcsinh:5", "n": "whole:0:"}
     shares = evaluation["class_shares"]
     assert shares["classes"] == ["B", "T", "NK"]
     assert sum(shares["model"]) == pytest.approx(1)
@@ -82,6 +83,7 @@ def test_the_report_shows_shares_and_kinds(run):
         (("--drop", "Kind", "--column", "n"), "NAME=KIND; got 'n'"),
         (("--drop", "Kind", "--column", "n=integer"), "'integer' is no kind of column"),
         (("--drop", "Kind", "--column", "m=whole"), "no column 'm'"),
+        (("--drop", "Kind", "--transform", "logicle"), "'logicle' is no kind of column"),
         (("--drop", "Kind", "--column", "a=0:"), "Row .* of column 'a' .* outside of its bounds"),
         (("--columns", "a,n,a"), "asked for twice"),
         ((), "Row 1 of column 'Kind' .* not a number.*labels"),
