@@ -47,6 +47,7 @@ from flowebm.options import Count, Positive, Range, Share, check_options
 from flowebm.progress import OnBlock, OnProgress, progress_callback
 from flowebm.refusal import Refused
 from flowebm.samplers.gap_mixture import GapMixture
+from flowebm.samplers.image_particles import ImageParticles
 from flowebm.samplers.imputed_rows import impute_rows
 from flowebm.samplers.normalised import NormalisedModel
 from flowebm.training.balanced import BalancedOptions
@@ -652,6 +653,42 @@ class FlowEBM(DensityMixin, BaseEstimator):
             n_draws=n_draws,
         )
         return imputed.draws.reshape(n_draws, *table.values.shape)
+
+    def denoise(
+        self, X: Any, noise: float, n_draws: int = 1, *, random_state: int | None = None
+    ) -> Float[np.ndarray, "draws n d"]:
+        """Draw the images that noisy ones may have been, after a fit of whole-number pixels.
+
+        Args:
+            X: Images with normal noise, one a row; an array or data frame of shape (n, d).
+            noise: Standard deviation of the noise, in levels.
+            n_draws: Draws of each image.
+            random_state: Seed; the fit's own by default.
+
+        Returns:
+            Images of whole-number pixels, one set of them a draw.
+
+        Raises:
+            ValueError: If the table is refused, the noise is not positive, or the model is none of
+                images by the method `"joint"` with `pixel_levels`.
+        """
+        check_is_fitted(self, "model_")
+        table = read_table(X)
+        self._check_columns(X, table)
+        check_table(table.values, table.names, min_rows=1, allow_constant=True)
+        particles = ImageParticles.of(self.saved_.model)
+        if particles is None:
+            raise Refused(
+                "denoise is for images of whole-number pixels that the method 'joint' has fitted: "
+                "give point_shape and pixel_levels."
+            )
+        if not noise > 0:
+            raise Refused(f"noise must be above 0; got {noise}.")
+        seed = self.random_state if random_state is None else random_state
+        seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
+        rows = table.values.reshape(-1, *self.saved_.shape)
+        draws, _ = particles.denoise(jr.key(seed), rows, noise, n_draws=n_draws)
+        return draws.reshape(n_draws, *table.values.shape)
 
     def to_distribution(self) -> AbstractDistribution:
         """The fitted density as a flowjax distribution in the units of the data.

@@ -18,7 +18,11 @@ from flowebm.refusal import Refused
 
 #: Least scale of a logistic distribution, in units of half a level, and largest, in units of half
 #: the range.
-LEAST_SCALE, LARGEST_SCALE = 0.05, 4.0
+LEAST_SCALE, LARGEST_SCALE = 0.1, 4.0
+
+#: How far from the center a mean may be, in units of half the range: of one that is far beyond
+#: every level their probabilities would be differences of huge numbers, and no longer add up.
+FARTHEST = 3.0
 
 #: Sides up to which an image is not made coarser: so few pixels are seen all at once.
 COARSEST = 8
@@ -254,7 +258,7 @@ class PixelNetwork(eqx.Module):
         earlier = jnp.tril(jnp.ones((c, c)), -1)[:, :, None]
         return PixelMixture(
             jax.nn.log_softmax(logits),
-            means.reshape(c, k),
+            FARTHEST * jnp.tanh(means.reshape(c, k) / FARTHEST),
             jnp.minimum(log_scales, jnp.log(LARGEST_SCALE)),
             jnp.tanh(slopes.reshape(c, c, k)) * earlier,
         )

@@ -78,8 +78,8 @@ class JointOptions:
     network_learning_rate: Positive = 8e-3
     network_weight_decay: NotNegative = 0.1
     network_batch_size: Count = 256
-    image_epochs: Positive = 5.0
-    image_steps: Count = 4000
+    image_epochs: Positive = 4.0
+    image_steps: Count = 3000
     image_pixels: Count = 32
     image_batch_pixels: Count = 4096
     image_batch: Count = 128
