@@ -24,6 +24,10 @@ LEAST_SCALE, LARGEST_SCALE = 0.1, 4.0
 #: every level their probabilities would be differences of huge numbers, and no longer add up.
 FARTHEST = 3.0
 
+#: Share of all levels alike in what is said of a pixel: what no component expects costs some
+#: twenty nats at most, and no single pixel upsets a training.
+UNIFORM = 1e-5
+
 #: Sides up to which an image is not made coarser: so few pixels are seen all at once.
 COARSEST = 8
 
@@ -280,7 +284,9 @@ class PixelNetwork(eqx.Module):
         means = mixture.means + jnp.einsum("cek,e->ck", mixture.slopes, value)
         of_levels = self._log_mass(glimpse, means, mixture.log_scales, glimpse.value, glimpse.value)
         of_all = self._log_mass(glimpse, means, mixture.log_scales, glimpse.low, glimpse.high)
-        return jax.nn.logsumexp(mixture.log_weights + (of_levels - of_all).sum(axis=0))
+        log_mixture = jax.nn.logsumexp(mixture.log_weights + (of_levels - of_all).sum(axis=0))
+        log_uniform = -jnp.log(glimpse.high - glimpse.low + 1).sum()
+        return jnp.logaddexp(np.log1p(-UNIFORM) + log_mixture, np.log(UNIFORM) + log_uniform)
 
     def draw(
         self,
@@ -317,18 +323,27 @@ class PixelNetwork(eqx.Module):
             )
             return inside - of_all
 
-        odds = mixture.log_weights + log_share(0, mixture.means[0])
+        of_uniform = jnp.log(high - low + 1) - jnp.log(glimpse.high - glimpse.low + 1)
+        odds = jnp.append(
+            np.log1p(-UNIFORM) + mixture.log_weights + log_share(0, mixture.means[0]),
+            np.log(UNIFORM) + of_uniform[0],
+        )
         k, log_weight = jr.categorical(choice_key, odds), jax.nn.logsumexp(odds)
+        is_uniform, k = k == odds.size - 1, jnp.minimum(k, odds.size - 2)
         levels, values = [], jnp.zeros(c)
         lowest, highest = self._around(glimpse, low - 0.5), self._around(glimpse, high + 0.5)
         for channel in range(c):
             means = mixture.means[channel] + mixture.slopes[channel].T @ values
             if channel:
-                log_weight = log_weight + log_share(channel, means)[k]
+                share = log_share(channel, means)[k]
+                log_weight = log_weight + jnp.where(is_uniform, of_uniform[channel], share)
             mean, scale = means[k], jnp.exp(mixture.log_scales[channel, k])
             a, b = (lowest[channel] - mean) / scale, (highest[channel] - mean) / scale
             value = mean + scale * _truncated_logistic(jr.fold_in(key, channel), a, b)
             level = jnp.round(value * self.levels / 2 + glimpse.center[channel])
+            u = jr.uniform(jr.fold_in(jr.fold_in(key, channel), 1))
+            anywhere = jnp.floor(low[channel] + u * (high[channel] - low[channel] + 1))
+            level = jnp.where(is_uniform, anywhere, level)
             levels.append(jnp.clip(level, low[channel], high[channel]))
             values = values.at[channel].set(
                 2 * (levels[-1] - glimpse.center[channel]) / self.levels
@@ -365,7 +380,8 @@ class AutoregressiveImage(AbstractDistribution):
     from the top left; then the pixels of the next finer one, three of each block, for the fourth is
     what is left of the sum. A network of each scale sees the pixels before, the coarser ones
     around, and the coarsest scale as a whole, so that what an image shows is settled early. What it
-    says of a pixel is a mixture of logistic distributions over the levels that are left to it.
+    says of a pixel is a mixture of logistic distributions over the levels that are left to it,
+    and to a hundred-thousandth all of these alike.
     The density is constant over each unit cell $[k, k + 1)$ of dequantised pixels and *is* the
     probability of the whole numbers.
 

@@ -79,11 +79,11 @@ class JointOptions:
     network_weight_decay: NotNegative = 0.1
     network_batch_size: Count = 256
     image_epochs: Positive = 4.0
-    image_steps: Count = 3000
+    image_steps: Count = 2500
     image_pixels: Count = 32
     image_batch_pixels: Count = 4096
     image_batch: Count = 128
-    image_learning_rate: Positive = 6e-3
+    image_learning_rate: Positive = 3e-3
     image_dropout: Fraction = 0.1
     image_draws: Count = 4096
     settled_gaussians: AnyCount = 4
