@@ -18,6 +18,7 @@ from flowebm.samplers.image_particles import ImageParticles
 @pytest.fixture(autouse=True)
 def float64(monkeypatch):
     monkeypatch.setattr(autoregressive_image, "COARSEST", 1)
+    monkeypatch.setattr(autoregressive_image, "UNIFORM", 0.2)
     with jax.enable_x64(True):
         yield
 
