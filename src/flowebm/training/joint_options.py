@@ -36,6 +36,7 @@ class JointOptions:
         image_epochs: Passes over the pixels of the training images, where points are images of
             whole-number pixels.
         image_steps: Iterations of each scale at least, but no more than 60 passes.
+        image_most_steps: Iterations of each scale at most, where images are many.
         image_pixels: Pixels of an image in a minibatch, at most.
         image_batch_pixels: Pixels of all its images.
         image_batch: Images, and draws, of an iteration of their tilt.
@@ -80,6 +81,7 @@ class JointOptions:
     network_batch_size: Count = 256
     image_epochs: Positive = 4.0
     image_steps: Count = 2500
+    image_most_steps: Count = 8000
     image_pixels: Count = 32
     image_batch_pixels: Count = 4096
     image_batch: Count = 128

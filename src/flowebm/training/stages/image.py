@@ -160,6 +160,7 @@ def fit_image(
         batch_size = batch_size_of(options.image_batch_pixels // taken, len(train))
         epoch = len(train) * len(places) / (batch_size * taken)
         steps = round(max(options.image_epochs * epoch, min(options.image_steps, 60 * epoch)))
+        steps = min(steps, options.image_most_steps)
         trainer = ObjectiveTrainer(
             model=_Scale(AutoregressiveImage(frozen), scale, frequencies / frequencies.sum()),
             data=jax.device_put(train),
