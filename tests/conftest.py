@@ -66,7 +66,6 @@ class SmallJointOptions(JointOptions):
     image_epochs: float = 0.01
     image_steps: int = 20
     image_batch_pixels: int = 512
-    image_draws: int = 256
 
 
 @pytest.fixture(scope="session")

@@ -400,6 +400,11 @@ class FlowEBM(DensityMixin, BaseEstimator):
                 for rows in (parts.train, parts.validation)
             )
         architecture = self._architecture()
+        if pixels is not None and architecture != Architecture():
+            raise Refused(
+                "Images of whole-number pixels have no tilt in a fit by 'joint': leave its "
+                "architecture out, or fit them by 'balanced'."
+            )
         for field in fields(architecture):
             if field.name in _OF_BALANCED and getattr(architecture, field.name) != field.default:
                 raise Refused(
@@ -423,8 +428,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
 
     def _architecture(self) -> Architecture:
         """What was chosen, or the default."""
-        default = Architecture() if self.pixel_levels is None else Architecture(tilt="conv")
-        return cast(Architecture, self.architecture or default)
+        return cast(Architecture, self.architecture or Architecture())
 
     def _standardised(self, parts: "_Parts", weights: Split | None):
         """The preprocessing, and points that stand for the training and validation rows."""

@@ -35,7 +35,6 @@ SMALL_OPTIONS = {
     "network_width": 16,
     "tilt_steps": 20,
     "n_draws": 2048,
-    "image_draws": 256,
     "image_batch_pixels": 512,
     "n_blocks": 1,
     "conditioner_width": 8,

@@ -182,7 +182,8 @@ def fit_joint(
         tilt = SubspaceTilt.of(tilt, relevance.change, active, key=fit.key("tilt"))
     elif circular is not None and any(circular) and isinstance(tilt, MLPTilt):
         tilt = CircularTilt.of(tilt, circular, key=fit.key("tilt"))
-    is_settled = fit.is_settled(candidates)
+    # An image's samples would cost five times as much for a thousandth of its likelihood.
+    is_settled = fit.is_settled(candidates) or pixels is not None
     tilted = None if is_settled else fit.tilt(tilt, base, gaussian, active or prod(rows.shape))
     return fit.result(base, tilted, candidates, relevance, active, sentences)
 
@@ -222,11 +223,6 @@ class _Joint:
     def are_columns(self) -> bool:
         """Whether a point is a vector of so few columns that each can have a say of its own."""
         return len(self.rows.shape) == 1 and self.rows.shape[0] <= self.options.network_columns
-
-    @property
-    def n_draws(self) -> int:
-        """Draws of the stack that measure log Z; an image costs a network's pass a pixel."""
-        return self.options.n_draws if self.pixels is None else self.options.image_draws
 
     def key(self, stage: str) -> PRNGKeyArray:
         """The key of a stage, whatever stages there are beside it."""
@@ -474,13 +470,11 @@ class _Joint:
         if not options.tilt_steps or len(self.rows.train) < options.network_rows:
             return None
         # What many columns cost more to draw, they have less use for.
-        is_image, draws = self.pixels is not None, None
-        n = self.n_draws // (1 if is_image or columns <= options.energy_columns else 2)
+        n, draws = options.n_draws // (1 if columns <= options.energy_columns else 2), None
         is_few = columns <= options.energy_columns and not any(self.circular or ())
         tries = [("energy", options.energy_bound, gaussian)]
         if not is_few:
-            # Of images every draw is dear, and few would be taken by a wider bound.
-            bounds = (options.first_bound, options.second_bound)[: 1 if is_image else 2]
+            bounds = options.first_bound, options.second_bound
             tries = [(f"tilt-{bound:g}", bound, None) for bound in bounds]
         for stage, bound, reference in tries:
             if self.budget.is_spent(reserve=0.05):
@@ -499,7 +493,7 @@ class _Joint:
                     reference=reference,
                     learning_rate=options.learning_rate * (1 if reference is None else 3),
                     weight_decay=options.weight_decay,
-                    batch_size=options.image_batch if is_image else options.batch_size,
+                    batch_size=options.batch_size,
                     max_steps=steps if self.max_steps is None else min(steps, self.max_steps),
                     time_budget=self.budget.part(0.2 if reference is None else 0.6),
                     stage=stage,
@@ -534,7 +528,7 @@ class _Joint:
             tilt, history = tilted.tilt, history + list(tilted.candidate.history)
             bound = float(tilted.tilt.bound.tree)
             # Draws that nothing was fitted or chosen with.
-            unseen = draw(self.key("unseen"), base.density, self.n_draws)
+            unseen = draw(self.key("unseen"), base.density, options.n_draws)
             log_weights = -tilts(tilt, unseen)
             log_z = LogPartition.from_log_weights(on_device(log_weights))
             log_z_bound = bounded_log_mean_error(log_weights, bound)

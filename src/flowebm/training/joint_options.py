@@ -39,10 +39,8 @@ class JointOptions:
         image_most_steps: Iterations of each scale at most, where images are many.
         image_pixels: Pixels of an image in a minibatch, at most.
         image_batch_pixels: Pixels of all its images.
-        image_batch: Images, and draws, of an iteration of their tilt.
         image_learning_rate: Adam's learning rate at its height, of a network of images.
         image_dropout: Share of hidden units that are left out of a training step of theirs.
-        image_draws: Draws of such a network that train a tilt, and as many that measure log Z.
         settled_gaussians: Gaussians up to which a mixture that is the best, and gains nothing by
             twice as many, is taken for the density: energies and tilts are then not tried, nor
             networks in less than ten times `network_rows`. At most 4 have an effect; 0 for never.
@@ -84,10 +82,8 @@ class JointOptions:
     image_most_steps: Count = 8000
     image_pixels: Count = 32
     image_batch_pixels: Count = 4096
-    image_batch: Count = 128
     image_learning_rate: Positive = 3e-3
     image_dropout: Fraction = 0.1
-    image_draws: Count = 4096
     settled_gaussians: AnyCount = 4
     pursuit_columns: Count = 24
     subspace_columns: Count = 8
