@@ -1,6 +1,6 @@
 """Ten classes of digits at unequal shares, fitted by the command line: shares, legibility, bits.
 
-    python benchmarks/ten_classes.py --data-dir DIR              # two keys
+    python benchmarks/ten_classes.py --data-dir DIR              # one key: half an hour
     python benchmarks/ten_classes.py --table                     # what has been measured
 
 DIR holds MNIST's test images, `t10k-images-idx3-ubyte.gz` and its labels. 8,000 of the 10,000
@@ -201,7 +201,7 @@ def table(results: dict) -> str:
 def main() -> None:
     parser = cells.parser(__doc__, RESULTS)
     parser.add_argument("--data-dir", help="folder of MNIST's files")
-    parser.add_argument("--keys", type=int, default=2)
+    parser.add_argument("--keys", type=int, default=1)
     parser.add_argument("--models", nargs="+", default=["flowebm", "mixture"])
     arguments = parser.parse_args()
     wanted = [
