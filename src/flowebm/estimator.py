@@ -396,7 +396,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
         else:
             standardise = pixels = LogitPixels(parts.train.shape[1:], self.pixel_levels)
             train, validation = (
-                standardise.transform_rows(_pixels(rows, self.pixel_levels) + 0.5)
+                standardise.transform_rows(np.asarray(_pixels(rows, self.pixel_levels)) + 0.5)
                 for rows in (parts.train, parts.validation)
             )
         architecture = self._architecture()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from flowebm.models.batches import on_device
 from flowebm.models.random_start import Draws
@@ -183,7 +183,7 @@ class PixelNetwork(eqx.Module):
         framed: Float[Array, "channels h w"],
         coarser: "tuple[PixelNetwork, Array] | None",
         overview: Float[Array, " pixels"] | None,
-        place: Int[ArrayLike, ""],
+        place: Int[Array, ""],
     ) -> Glimpse:
         """A pixel and what comes before it.
 
@@ -396,6 +396,10 @@ class AutoregressiveImage(AbstractDistribution):
     scales: tuple[PixelNetwork, ...]
     cond_shape = None
 
+    # Written out because type checkers take the abstract attributes for the first fields.
+    def __init__(self, scales: tuple[PixelNetwork, ...]):
+        self.scales = scales
+
     @property
     def shape(self) -> tuple[int, ...]:
         return self.scales[-1].shape
@@ -411,9 +415,7 @@ class AutoregressiveImage(AbstractDistribution):
             levels.append(halved(levels[-1]))
         return levels[::-1]
 
-    def glimpses(
-        self, pyramid: Sequence[Array], scale: int, places: Int[Array, " n"]
-    ) -> Float[Array, "n ..."]:
+    def glimpses(self, pyramid: Sequence[Array], scale: int, places: Int[Array, " n"]) -> Glimpse:
         """Some pixels of a scale and what comes before each.
 
         Args:

@@ -1,7 +1,7 @@
 """Images with gaps or noise, completed by particles of an autoregressive density."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 import paramax
 from flowjax.distributions import Transformed
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
 from flowebm.data.logit_pixels import LogitPixels
 from flowebm.evaluation.importance import effective_sample_size
@@ -142,9 +142,9 @@ class ImageParticles(NamedTuple):
 def _fill(
     particles: ImageParticles,
     key: PRNGKeyArray,
-    row: Float[Array, "channels height width"],
-    missing: Bool[Array, "channels height width"],
-    noisy: tuple[Float[Array, "channels height width"], float] | None,
+    row: Float[ArrayLike, "channels height width"],
+    missing: Bool[ArrayLike, "channels height width"],
+    noisy: tuple[Any, Any] | None,
     n: int,
 ) -> tuple[Float[Array, "n channels height width"], Array]:
     """Equally weighted particles of whole levels, and the effective share before that."""
@@ -209,7 +209,7 @@ def _log_likelihood_ratio(
     density: AutoregressiveImage,
     scale: int,
     framed: Float[Array, "channels h w"],
-    noisy: tuple[Float[Array, "channels h w"], Array],
+    noisy: tuple[Float[Array, "channels h w"], Any],
     parent: Float[Array, " channels"],
     place: Array,
 ) -> Array:

@@ -65,7 +65,7 @@ class _Scale(AbstractDistribution):
         chosen = jnp.minimum(chosen, frequencies.size - 1)
         places = jnp.asarray(self.density.scales[self.scale].places)[chosen]
         pyramid = self.density.pyramid(x)
-        return self.density.glimpses(pyramid, self.scale, places), frequencies[chosen]
+        return self.density.glimpses(pyramid, self.scale, places), jnp.asarray(frequencies)[chosen]
 
     def _log_prob(self, x: Array, condition: Array | None = None) -> Scalar:
         n = paramax.unwrap(self.frequencies).size
