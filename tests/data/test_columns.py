@@ -73,6 +73,13 @@ def masses(columns, x, log_density, draws):
     return np.mean(terms, axis=0)
 
 
+def test_columns_that_were_saved_before_there_were_cofactors_are_read():
+    values = fit("normal", "zeros")[0].to_values()
+    for value in values:
+        del value["kind"]["cofactor"]
+    assert Columns.from_values(values).columns == fit("normal", "zeros")[0].columns
+
+
 def test_a_cofactor_is_kept_to():
     columns, X = fit("intensities")
     z, y = columns.transform_rows(X)[:, 0], np.arcsinh(X[:, 0] / 5)

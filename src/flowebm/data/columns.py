@@ -354,6 +354,9 @@ class Columns(AbstractBijection):
             raise Refused("the columns are no list")
 
         def part(kind: Any, entries: Any) -> Any:
+            if kind is Kind and isinstance(entries, dict):
+                # Of models that were saved before there was one.
+                entries = {"cofactor": 1.0, **entries}
             if not isinstance(entries, dict) or entries.keys() != {f.name for f in fields(kind)}:
                 raise Refused(f"a {kind.__name__} has other entries")
             filled = {}
