@@ -110,6 +110,10 @@ def smaller(arguments: list[str]) -> list[str]:
             and name in importlib.import_module("flowebm.estimator")._OF_BALANCED
         ):
             continue
+        is_image = known["method"] == "joint" and "--pixel-levels" in arguments
+        if is_image and name in ("width", "depth"):
+            # Of a tilt, which images have none of.
+            continue
         option = "--" + name.replace("_", "-")
         if name not in known:
             continue

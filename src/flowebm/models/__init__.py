@@ -5,6 +5,7 @@ from flowebm.compilation_cache import use_compilation_cache_by_default
 # Classes of saved models, for a process that imports nothing but what reads one.
 from flowebm.models import (  # noqa: F401
     autoregressive,
+    autoregressive_image,
     bounded,
     gaussian_mixture,
     linear_change,
