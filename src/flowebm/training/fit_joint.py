@@ -386,7 +386,7 @@ class _Joint:
                 self.pixels,
                 options=self.options,
                 max_steps=self.max_steps,
-                time_budget=self.budget.part(0.7),
+                time_budget=self.budget.part(0.95),
                 callbacks=self.callbacks,
             )
 
