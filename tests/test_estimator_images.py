@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flowebm import FlowEBM, JointOptions
+from flowebm.evaluation.estimate import EstimateWarning
 from flowebm.models import Architecture
 from flowebm.refusal import Refused
 
@@ -74,6 +75,15 @@ def test_choices_of_a_tilt_that_images_do_not_have_are_refused():
     )
     with pytest.raises(Refused, match="no tilt"):
         estimator.fit(images)
+
+
+def test_scales_that_a_time_budget_leaves_untrained_are_said():
+    estimator = FlowEBM(
+        point_shape=(1, 2, 3), pixel_levels=2, options=SMALL, time_budget=1e-3, random_state=0
+    )
+    with pytest.warns(EstimateWarning, match="before the pixels at 2x3 were trained"):
+        estimator.fit(stripes(200, 0))
+    assert any("before the pixels" in sentence for sentence in estimator.result_.warnings)
 
 
 def test_pixel_levels_without_an_image_are_refused():

@@ -178,6 +178,11 @@ def fit_image(
         part = budget.part(0.25 if scale < len(spreads) - 1 else 0.9)
         stopping = StoppingCriteria(steps if max_steps is None else min(steps, max_steps), part)
         outcome = drive(jr.fold_in(fit_key, scale), trainer, stopping, callbacks)
+        if int(outcome.state.iteration) == 0:
+            (callbacks or Callbacks()).warn(
+                f"The time budget ended before the pixels at {trainer.stage} were trained at all: "
+                "the density knows nothing of them; give it more seconds."
+            )
         fitted = paramax.unwrap(trainer.with_params(outcome.state.best)).density
         density = AutoregressiveImage(
             (*density.scales[:scale], fitted.scales[scale], *density.scales[scale + 1 :])
