@@ -46,11 +46,12 @@ def coarsest(request, monkeypatch):
 def random_model(shape, levels, **sizes):
     """Networks none of whose parameters is zero."""
     sizes = {"above": 1, "beside": 1, "around": 1, "width": 8, "components": 3} | sizes
-    model = make_image_density(shape, levels, key=jr.key(0), **sizes)
+    model = make_image_density(shape, levels, (0.2, 0.8), key=jr.key(0), **sizes)
     leaves, structure = jax.tree.flatten(model)
     keys = jr.split(jr.key(1), len(leaves))
     moved = [x + 0.5 * jr.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(structure, moved)
+    model = jax.tree.unflatten(structure, moved)
+    return eqx.tree_at(lambda m: m.log_shares, model, jax.nn.log_softmax(model.log_shares))
 
 
 def every_image(shape, levels):
@@ -119,7 +120,7 @@ def test_a_pixel_depends_on_those_before_it_alone():
     i, j = 2, 2
 
     def log_prob(image):
-        glimpses = model.glimpses(model.pyramid(image), 0, jnp.array([i * 5 + j]))
+        glimpses = model.glimpses(model.pyramid(image), 0, jnp.array(1), jnp.array([i * 5 + j]))
         return jax.vmap(model.scales[0].pixel_log_prob)(glimpses)[0]
 
     for row, column in itertools.product(range(4), range(5)):

@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -25,10 +26,13 @@ def float64(monkeypatch):
 
 def some_model(shape, levels, tilt):
     sizes = {"above": 1, "beside": 1, "around": 1, "width": 8, "components": 3}
-    leaves, structure = jax.tree.flatten(make_image_density(shape, levels, key=jr.key(0), **sizes))
+    model = make_image_density(shape, levels, (0.3, 0.7), key=jr.key(0), **sizes)
+    leaves, structure = jax.tree.flatten(model)
     keys = jr.split(jr.key(1), len(leaves))
     moved = [x + 0.5 * jr.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    density = jax.tree.unflatten(structure, moved)
+    density = eqx.tree_at(
+        lambda m: m.log_shares, jax.tree.unflatten(structure, moved), model.log_shares
+    )
     return EnergyModel(tilt, Transformed(density, LogitPixels(shape, levels)))
 
 

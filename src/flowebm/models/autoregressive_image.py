@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
 
 from flowebm.models.batches import on_device
 from flowebm.models.random_start import Draws
@@ -77,7 +77,8 @@ class PixelNetwork(eqx.Module):
     Args:
         shape: `(channels, height, width)` of the scale.
         levels: Number of levels of its pixels.
-        coarsest: Shape of the coarsest scale; `None` where this is the coarsest.
+        overview: Numbers that the network is told of what the whole image shows.
+        is_coarsest: Whether there is no coarser scale.
         above: Rows above a pixel that the network sees.
         beside: Columns on either side of it.
         around: Pixels of the next coarser scale that it sees in every direction.
@@ -105,8 +106,9 @@ class PixelNetwork(eqx.Module):
         self,
         shape: tuple[int, ...],
         levels: int,
-        coarsest: tuple[int, ...] | None,
+        overview: int,
         *,
+        is_coarsest: bool = True,
         above: int = 4,
         beside: int = 4,
         around: int = 2,
@@ -118,10 +120,11 @@ class PixelNetwork(eqx.Module):
         channels, height, columns = shape
         self.shape, self.levels, self.around = tuple(shape), levels, around
         self.above, self.beside = min(above, height - 1), min(beside, columns - 1)
-        self.is_coarsest = coarsest is None
-        inputs = channels * (self.above * (2 * self.beside + 1) + self.beside)
-        inputs += int(np.prod(shape if coarsest is None else coarsest))
-        if coarsest is not None:
+        self.is_coarsest = is_coarsest
+        inputs = overview + channels * (self.above * (2 * self.beside + 1) + self.beside)
+        if is_coarsest:
+            inputs += int(np.prod(shape))
+        else:
             inputs += channels * (2 * around + 1) ** 2 + 4 + channels
         draws = Draws(key)
         # A block's second layer starts small, so that the block starts near the identity.
@@ -182,7 +185,7 @@ class PixelNetwork(eqx.Module):
         self,
         framed: Float[Array, "channels h w"],
         coarser: "tuple[PixelNetwork, Array] | None",
-        overview: Float[Array, " pixels"] | None,
+        overview: Float[Array, " overview"],
         place: Int[Array, ""],
     ) -> Glimpse:
         """A pixel and what comes before it.
@@ -191,7 +194,8 @@ class PixelNetwork(eqx.Module):
             framed: The pixels of this scale, from `frame`.
             coarser: The network of the next coarser scale and its framed pixels; `None` if there
                 is none.
-            overview: Values of the coarsest scale; `None` where this is it.
+            overview: What the whole image shows: values of the coarsest scale, or where this is
+                it, the latent class, one of all.
             place: Number of the pixel, row by row.
         """
         c, height, width = self.shape
@@ -204,8 +208,9 @@ class PixelNetwork(eqx.Module):
         before = [
             self._values(near[:, : self.above]),
             self._values(near[:, self.above, : self.beside]),
+            overview,
         ]
-        if coarser is None or overview is None:
+        if coarser is None:
             inside = framed[:, margin[0] : margin[0] + height, margin[1] : margin[1] + width]
             seen = self._values(inside).reshape(c, -1)
             before.append(jnp.where(jnp.arange(height * width) < place, seen, 0.0).ravel())
@@ -226,7 +231,6 @@ class PixelNetwork(eqx.Module):
             center = left / (4 - r)
             before += [
                 network.window(coarse, i // 2, j // 2),
-                overview,
                 jax.nn.one_hot(r, 4),
                 self._values(center),
             ]
@@ -373,20 +377,22 @@ class PixelNetwork(eqx.Module):
 
 @register
 class AutoregressiveImage(AbstractDistribution):
-    r"""$p(x) = \prod_s \prod_{ij} p(x^s_{ij} \mid x^s_{<ij}, x^{s+1}, x^{s+2}, \dots)$.
+    r"""$p(x) = \sum_k w_k \prod_s \prod_{ij} p(x^s_{ij} \mid x^s_{<ij}, x^{s+1}, \dots, k)$.
 
     Scales are sums over blocks of 2×2 pixels of the next finer one: sums of four pixels, of
     sixteen, while sides are even and longer than eight. The coarsest is drawn first, pixel by pixel
     from the top left; then the pixels of the next finer one, three of each block, for the fourth is
     what is left of the sum. A network of each scale sees the pixels before, the coarser ones
-    around, and the coarsest scale as a whole, so that what an image shows is settled early. What it
-    says of a pixel is a mixture of logistic distributions over the levels that are left to it,
-    and to a hundred-thousandth all of these alike.
+    around, and the coarsest scale as a whole; the coarsest scale is given one of a few latent
+    classes, which is drawn first of all and summed over in the density, so that what an image shows
+    is settled early. What a network says of a pixel is a mixture of logistic distributions over the
+    levels that are left to it, and to a hundred-thousandth all of these alike.
     The density is constant over each unit cell $[k, k + 1)$ of dequantised pixels and *is* the
     probability of the whole numbers.
 
     Args:
         scales: The networks, the coarsest first.
+        log_shares: $\log w_k$ of the latent classes, adding up to one.
 
     Source: Van den Oord et al. (2016), *Pixel recurrent neural networks*, for the factors and the
     scales; Salimans et al. (2017), *PixelCNN++*, for mixtures of logistic distributions; Reed et
@@ -394,11 +400,12 @@ class AutoregressiveImage(AbstractDistribution):
     """
 
     scales: tuple[PixelNetwork, ...]
+    log_shares: Float[Array, " classes"]
     cond_shape = None
 
     # Written out because type checkers take the abstract attributes for the first fields.
-    def __init__(self, scales: tuple[PixelNetwork, ...]):
-        self.scales = scales
+    def __init__(self, scales: tuple[PixelNetwork, ...], log_shares: Float[Array, " classes"]):
+        self.scales, self.log_shares = scales, log_shares
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -415,28 +422,32 @@ class AutoregressiveImage(AbstractDistribution):
             levels.append(halved(levels[-1]))
         return levels[::-1]
 
-    def glimpses(self, pyramid: Sequence[Array], scale: int, places: Int[Array, " n"]) -> Glimpse:
+    def glimpses(
+        self, pyramid: Sequence[Array], scale: int, latent: Int[Array, ""], places: Int[Array, " n"]
+    ) -> Glimpse:
         """Some pixels of a scale and what comes before each.
 
         Args:
             pyramid: The levels of this scale and the coarser ones, the coarsest first.
             scale: Number of the scale, from the coarsest.
+            latent: The latent class.
             places: Numbers of the pixels.
         """
         network = self.scales[scale]
-        framed, context = network.frame(pyramid[scale]), self.context(pyramid[:scale])
+        framed, context = network.frame(pyramid[scale]), self.context(pyramid[:scale], latent)
         return jax.vmap(lambda place: network.glimpse(framed, *context, place))(places)
 
     def context(
-        self, coarser: Sequence[Array]
-    ) -> tuple[tuple[PixelNetwork, Array] | None, Array | None]:
+        self, coarser: Sequence[Array], latent: Int[Array, ""]
+    ) -> tuple[tuple[PixelNetwork, Array] | None, Array]:
         """What a scale is told of the coarser ones, as `PixelNetwork.glimpse` takes it.
 
         Args:
             coarser: Their levels, the coarsest first.
+            latent: The latent class.
         """
         if not coarser:
-            return None, None
+            return None, jax.nn.one_hot(latent, self.log_shares.size)
         network = self.scales[len(coarser) - 1]
         overview = self.scales[0]._values(coarser[0])
         return (network, network.frame(coarser[-1])), overview
@@ -446,7 +457,7 @@ class AutoregressiveImage(AbstractDistribution):
         key: PRNGKeyArray,
         scale: int,
         framed: Float[Array, "channels h w"],
-        context: tuple[tuple[PixelNetwork, Array] | None, Array | None],
+        context: tuple[tuple[PixelNetwork, Array] | None, Array],
         place: Int[Array, ""],
         limits: tuple[Array, Array] | None = None,
     ) -> tuple[Float[Array, "channels h w"], Scalar]:
@@ -495,28 +506,36 @@ class AutoregressiveImage(AbstractDistribution):
         return framed, log_weight
 
     def _log_prob(self, x: Array, condition: Array | None = None) -> Scalar:
-        pyramid, total = self.pyramid(x), jnp.zeros(())
-        for scale, network in enumerate(self.scales):
-            places = network.places
-            # A row's worth at a time: all at once would not fit a processor's cache.
-            rows = np.array_split(places, max(1, len(places) // network.shape[2]))
-            longest = max(map(len, rows))
-            filled = np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in rows])
-            counts = np.array([len(row) for row in rows])
-
-            def of_row(total, row, scale=scale, network=network, longest=longest):
-                glimpses = self.glimpses(pyramid, scale, row[0])
-                each = jax.vmap(network.pixel_log_prob)(glimpses)
-                return total + jnp.where(jnp.arange(longest) < row[1], each, 0.0).sum(), None
-
-            rows = jnp.asarray(filled), jnp.asarray(counts)
-            total = jax.lax.scan(of_row, total, rows)[0]
+        pyramid = self.pyramid(x)
+        latents = jnp.arange(self.log_shares.size)
+        of_each = jax.lax.map(lambda latent: self._of_scale(pyramid, 0, latent), latents)
+        total = jax.nn.logsumexp(self.log_shares + of_each)
+        for scale in range(1, len(self.scales)):
+            total += self._of_scale(pyramid, scale, latents[0])
         return total
 
+    def _of_scale(self, pyramid: Sequence[Array], scale: int, latent: Int[Array, ""]) -> Scalar:
+        """Log-probability of a scale's pixels, given what is coarser."""
+        network = self.scales[scale]
+        places = network.places
+        # A row's worth at a time: all at once would not fit a processor's cache.
+        rows = np.array_split(places, max(1, len(places) // network.shape[2]))
+        longest = max(map(len, rows))
+        filled = np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in rows])
+
+        def of_row(total, row):
+            places, count = row
+            each = jax.vmap(network.pixel_log_prob)(self.glimpses(pyramid, scale, latent, places))
+            return total + jnp.where(jnp.arange(longest) < count, each, 0.0).sum(), None
+
+        counts = jnp.asarray([len(row) for row in rows])
+        return jax.lax.scan(of_row, jnp.zeros(()), (jnp.asarray(filled), counts))[0]
+
     def _sample(self, key: PRNGKeyArray, condition: Array | None = None) -> Array:
+        latent = jr.categorical(jr.fold_in(key, len(self.scales)), self.log_shares)
         pyramid: list[Array] = []
         for scale, network in enumerate(self.scales):
-            context = self.context(pyramid)
+            context = self.context(pyramid, latent)
 
             def draw(framed, inputs, scale=scale, context=context):
                 place, key = inputs
@@ -533,13 +552,19 @@ class AutoregressiveImage(AbstractDistribution):
 
 
 def make_image_density(
-    shape: tuple[int, ...], levels: int, *, key: PRNGKeyArray, **sizes: int
+    shape: tuple[int, ...],
+    levels: int,
+    shares: Float[ArrayLike, " classes"] = (1.0,),
+    *,
+    key: PRNGKeyArray,
+    **sizes: int,
 ) -> AutoregressiveImage:
     """An autoregressive density of images that knows nothing yet.
 
     Args:
         shape: `(channels, height, width)` of an image.
         levels: Number of levels of a pixel.
+        shares: Of the latent classes.
         key: Random key of the initial weights.
         sizes: Those of each `PixelNetwork`.
 
@@ -548,17 +573,31 @@ def make_image_density(
     """
     if len(shape) != 3:
         raise Refused(f"An image has channels, height and width; got points of shape {shape}.")
-    shapes, most = [tuple(shape)], [levels]
-    while min(shapes[-1][1:]) > COARSEST and not any(side % 2 for side in shapes[-1][1:]):
-        channels, height, width = shapes[-1]
-        shapes.append((channels, height // 2, width // 2))
-        most.append(4 * (most[-1] - 1) + 1)
-    keys = jr.split(key, len(shapes))
+    channels, height, width = shape
+    n_halvings = halvings(shape)
     networks = []
-    for i, (of_scale, n, k) in enumerate(zip(shapes[::-1], most[::-1], keys, strict=True)):
-        coarsest = shapes[-1] if i else None
-        networks.append(PixelNetwork(of_scale, n, coarsest, key=k, **sizes))
-    return AutoregressiveImage(tuple(networks))
+    for i, network_key in enumerate(jr.split(key, n_halvings + 1)):
+        side = 2 ** (n_halvings - i)
+        of_scale = channels, height // side, width // side
+        overview = int(np.prod(networks[0].shape)) if i else np.size(shares)
+        most = side**2 * (levels - 1) + 1
+        network = PixelNetwork(
+            of_scale, most, overview, is_coarsest=i == 0, key=network_key, **sizes
+        )
+        networks.append(network)
+    return AutoregressiveImage(tuple(networks), on_device(np.log(shares)))
+
+
+def halvings(shape: tuple[int, ...]) -> int:
+    """How often an image is made coarser.
+
+    Args:
+        shape: Its channels, height and width.
+    """
+    sides = np.asarray(shape[1:])
+    if min(sides) <= COARSEST or (sides % 2).any():
+        return 0
+    return 1 + halvings((shape[0], *(sides // 2)))
 
 
 def halved(levels: Float[Array, "channels height width"]) -> Float[Array, "channels h w"]:
@@ -583,4 +622,11 @@ def _truncated_logistic(key: PRNGKeyArray, a: Array, b: Array) -> Array:
     return jnp.where(is_mirrored, -z, z)
 
 
-__all__ = ["AutoregressiveImage", "Glimpse", "PixelMixture", "PixelNetwork", "make_image_density"]
+__all__ = [
+    "AutoregressiveImage",
+    "Glimpse",
+    "PixelMixture",
+    "PixelNetwork",
+    "halvings",
+    "make_image_density",
+]

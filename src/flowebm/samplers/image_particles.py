@@ -159,6 +159,8 @@ def _fill(
         seen.append((halved(seen[-1][0]), 4 * seen[-1][1]))
     pyramid: list[Array] = []
     log_weights = jnp.zeros(n)
+    latent_key = jr.fold_in(key, len(density.scales) + 1)
+    latents = jr.categorical(latent_key, density.log_shares, shape=(n,))
     for scale, network in enumerate(density.scales):
         limits = tuple(network.frame(bound) for bound in known[::-1][scale])
 
@@ -167,12 +169,12 @@ def _fill(
             of_scale = network.frame(seen[::-1][scale][0]), seen[::-1][scale][1]
 
         def advance(state, inputs, scale=scale, network=network, limits=limits, of_scale=of_scale):
-            pyramid, framed, log_weights = state
+            latents, pyramid, framed, log_weights = state
             place, key = inputs
             resample_key, *keys = jr.split(key, n + 1)
 
-            def extend(key, pyramid, framed):
-                context = density.context(pyramid)
+            def extend(key, latent, pyramid, framed):
+                context = density.context(pyramid, latent)
                 grown, gained = density.extend(key, scale, framed, context, place, limits)
                 if of_scale is not None:
                     parent = jnp.zeros(0)
@@ -182,20 +184,20 @@ def _fill(
                     gained += _log_likelihood_ratio(density, scale, grown, of_scale, parent, place)
                 return grown, gained
 
-            framed, gained = jax.vmap(extend)(jnp.stack(keys), pyramid, framed)
+            framed, gained = jax.vmap(extend)(jnp.stack(keys), latents, pyramid, framed)
             log_weights = log_weights + gained
             kept = _resampled(resample_key, log_weights)
             is_few = effective_sample_size(log_weights) < n / 2
             kept = jnp.where(is_few, kept, jnp.arange(n))
-            state = jax.tree.map(lambda a: a[kept], (pyramid, framed))
+            state = jax.tree.map(lambda a: a[kept], (latents, pyramid, framed))
             return (*state, jnp.where(is_few, 0.0, log_weights)), None
 
         empty = network.frame(jnp.zeros(network.shape))
         start = jnp.broadcast_to(empty, (n, *empty.shape))
         keys = jr.split(jr.fold_in(key, scale), len(network.places))
         inputs = jnp.asarray(network.places), keys
-        (pyramid, framed, log_weights), _ = jax.lax.scan(
-            advance, (pyramid, start, log_weights), inputs
+        (latents, pyramid, framed, log_weights), _ = jax.lax.scan(
+            advance, (latents, pyramid, start, log_weights), inputs
         )
         pyramid = [*pyramid, jax.vmap(network.unframed)(framed)]
     images = pyramid[-1]

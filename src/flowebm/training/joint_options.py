@@ -37,6 +37,7 @@ class JointOptions:
             whole-number pixels.
         image_steps: Iterations of each scale at least, but no more than 60 passes.
         image_most_steps: Iterations of each scale at most, where images are many.
+        image_latent_classes: Latent classes of images, at most: clusters of their coarsest scale.
         image_pixels: Pixels of an image in a minibatch, at most.
         image_batch_pixels: Pixels of all its images.
         image_learning_rate: Adam's learning rate at its height, of a network of images.
@@ -80,6 +81,7 @@ class JointOptions:
     image_epochs: Positive = 4.0
     image_steps: Count = 2500
     image_most_steps: Count = 8000
+    image_latent_classes: Count = 32
     image_pixels: Count = 32
     image_batch_pixels: Count = 4096
     image_learning_rate: Positive = 3e-3

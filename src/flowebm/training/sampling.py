@@ -51,6 +51,7 @@ from flowebm.samplers.preconditioner import (
     preconditioner,
 )
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer
+from flowebm.training.budget import Budget
 from flowebm.training.density_calls import DensityCalls
 from flowebm.training.driver import Callbacks, StoppingCriteria, drive
 from flowebm.training.optimizers import clipped_adam
@@ -212,8 +213,7 @@ def sample(
             calls=DensityCalls(target.model, target.is_numpy),
             on_block=on_block,
             interrupted=interrupted,
-            started=time.monotonic(),
-            time_budget=time_budget,
+            budget=Budget.of(time_budget),
             saved=SamplingCheckpoint(checkpoint, resume),
         )
         result = _sampled(work, n_chains, n_draws, thin)
@@ -238,21 +238,15 @@ class _Work:
     calls: DensityCalls
     on_block: OnBlock
     interrupted: Callable[[], bool]
-    started: float
-    time_budget: float | None
+    budget: Budget
     saved: SamplingCheckpoint
 
     def rng(self, stage: str) -> np.random.Generator:
         """NumPy's random numbers of a stage."""
         return np.random.default_rng(np.asarray(jr.key_data(self.keys[stage])))
 
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
     def out_of_time(self, share: float = WARM_UP_BUDGET) -> bool:
-        if self.interrupted():
-            return True
-        return self.time_budget is not None and self.seconds() > share * self.time_budget
+        return self.interrupted() or self.budget.is_spent(reserve=1 - share)
 
 
 @contextmanager
@@ -370,7 +364,7 @@ def _explored(work: _Work) -> _Found:
 
     def on_level(level, row):
         history.append(
-            {"stage": "exploration", "iteration": level, "seconds": work.seconds(), **row}
+            {"stage": "exploration", "iteration": level, "seconds": work.budget.used(), **row}
         )
         work.on_block("exploration", history[-1], work.max_steps)
         work.saved.save_progress(progress)
@@ -546,9 +540,7 @@ def _trainer(
 
 def _driven(work: _Work, key: PRNGKeyArray, trainer: AdaptiveSamplingTrainer) -> _Found:
     options = work.options
-    budget = None
-    if work.time_budget is not None:
-        budget = max(0.0, WARM_UP_BUDGET * work.time_budget - work.seconds())
+    budget = work.budget.part(reserve=1 - WARM_UP_BUDGET)
     outcome = drive(
         key,
         trainer,

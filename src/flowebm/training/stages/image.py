@@ -1,5 +1,6 @@
 """Autoregressive densities of images, by maximum likelihood."""
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import equinox as eqx
@@ -9,10 +10,15 @@ import jax.random as jr
 import numpy as np
 import paramax
 from flowjax.distributions import AbstractDistribution, Transformed
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar, UInt
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar, UInt
 
 from flowebm.data.logit_pixels import LogitPixels
-from flowebm.models.autoregressive_image import AutoregressiveImage, Glimpse, make_image_density
+from flowebm.models.autoregressive_image import (
+    AutoregressiveImage,
+    Glimpse,
+    halvings,
+    make_image_density,
+)
 from flowebm.models.batches import SIZES, on_device
 from flowebm.objectives.objective import Objective
 from flowebm.training.budget import Budget
@@ -27,6 +33,9 @@ from flowebm.training.stages.network import clipped_adamw
 #: Share of the pixels that are taken wherever they lie; the others where images differ most.
 EVERYWHERE = 0.1
 
+#: Images that there are for each latent class at least.
+ROWS_OF_A_CLASS = 100
+
 #: Share of a validation image's pixels that an evaluation takes, and the least number.
 EVALUATED, EVALUATED_LEAST = 1 / 8, 32
 
@@ -38,24 +47,32 @@ class _Scale(AbstractDistribution):
         density: The density, whose other scales are not trained.
         scale: Number of the scale, from the coarsest.
         frequencies: How frequent each free pixel is among those that are taken.
+        centers: Of the latent classes, among the roots of the coarsest scale's levels: images are
+            fitted as of the class of the nearest.
     """
 
     density: AutoregressiveImage
     scale: int = eqx.field(static=True)
     frequencies: paramax.NonTrainable
+    centers: paramax.NonTrainable
     cond_shape = None
 
     # Written out because type checkers take the abstract attribute for the first field.
-    def __init__(self, density: AutoregressiveImage, scale: int, frequencies: ArrayLike):
+    def __init__(
+        self, density: AutoregressiveImage, scale: int, frequencies: ArrayLike, centers: ArrayLike
+    ):
         self.density, self.scale = density, scale
         self.frequencies = paramax.NonTrainable(on_device(frequencies))
+        self.centers = paramax.NonTrainable(on_device(centers))
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.density.shape
 
-    def glimpses(self, x: Array, start: Scalar, n: int) -> tuple[Glimpse, Float[Array, " n"]]:
-        """Some pixels, by systematic sampling, and how frequent each is.
+    def glimpses(
+        self, x: Array, start: Scalar, n: int
+    ) -> tuple[Glimpse, Float[Array, " n"], Int[Array, ""]]:
+        """Some pixels, by systematic sampling, how frequent each is, and the latent class.
 
         Source: Cochran (1977), *Sampling techniques*, chapter 8.
         """
@@ -65,15 +82,19 @@ class _Scale(AbstractDistribution):
         chosen = jnp.minimum(chosen, frequencies.size - 1)
         places = jnp.asarray(self.density.scales[self.scale].places)[chosen]
         pyramid = self.density.pyramid(x)
-        return self.density.glimpses(pyramid, self.scale, places), jnp.asarray(frequencies)[chosen]
+        away = jnp.sqrt(pyramid[0]).ravel() - paramax.unwrap(self.centers)
+        latent = jnp.argmin(jnp.sum(away**2, axis=1))
+        glimpses = self.density.glimpses(pyramid, self.scale, latent, places)
+        return glimpses, jnp.asarray(frequencies)[chosen], latent
 
     def _log_prob(self, x: Array, condition: Array | None = None) -> Scalar:
         n = paramax.unwrap(self.frequencies).size
         n = max(min(n, EVALUATED_LEAST), int(n * EVALUATED))
         # A place to begin that is the image's own, so that evaluations differ by the model alone.
-        glimpses, frequencies = self.glimpses(x, jnp.mod(x.sum() * 0.618, 1.0), n)
+        glimpses, frequencies, latent = self.glimpses(x, jnp.mod(x.sum() * 0.618, 1.0), n)
         each = jax.vmap(self.density.scales[self.scale].pixel_log_prob)(glimpses)
-        return jnp.mean(each / frequencies)
+        of_latent = self.density.log_shares[latent] if self.scale == 0 else 0.0
+        return jnp.mean(each / frequencies) + of_latent
 
     def _sample(self, key: PRNGKeyArray, condition: Array | None = None) -> Array:
         return self.density._sample(key)
@@ -89,7 +110,7 @@ class _Likelihood(eqx.Module):
         start_key, dropout_key = jr.split(key)
         model = paramax.unwrap(model)
         network, starts = model.density.scales[model.scale], jr.uniform(start_key, (len(points),))
-        glimpses = jax.vmap(lambda x, start: model.glimpses(x, start, self.pixels))
+        glimpses = jax.vmap(lambda x, start: model.glimpses(x, start, self.pixels)[:2])
         # As one long batch, which is faster than pixels within images.
         flat, frequencies = jax.tree.map(
             lambda a: a.reshape(-1, *a.shape[2:]), glimpses(points, starts)
@@ -137,14 +158,16 @@ def fit_image(
     """
     make_key, fit_key = jr.split(key)
     train, validation = (whole_levels(pixels, x) for x in (rows.train, rows.validation))
+    counted = train if rows.weights is None else train[rows_in_proportion(rows.weights.train)]
+    centers, shares = _latent_classes(make_key, counted, options.image_latent_classes)
     density = make_image_density(
         rows.shape,
         pixels.levels,
+        shares,
         width=options.network_width,
         blocks=options.network_blocks,
         key=make_key,
     )
-    counted = train if rows.weights is None else train[rows_in_proportion(rows.weights.train)]
     spreads = [_spread(counted, 2**i) for i in range(len(density.scales))][::-1]
     history: list[dict[str, Any]] = []
     budget = Budget.of(time_budget)
@@ -162,7 +185,12 @@ def fit_image(
         steps = round(max(options.image_epochs * epoch, min(options.image_steps, 60 * epoch)))
         steps = min(steps, options.image_most_steps)
         trainer = ObjectiveTrainer(
-            model=_Scale(AutoregressiveImage(frozen), scale, frequencies / frequencies.sum()),
+            model=_Scale(
+                AutoregressiveImage(frozen, paramax.non_trainable(density.log_shares)),
+                scale,
+                frequencies / frequencies.sum(),
+                centers,
+            ),
             data=jax.device_put(train),
             validation=on_device(validation + 0.5),
             validation_log_det=on_device(np.zeros(len(validation))),
@@ -185,23 +213,48 @@ def fit_image(
             )
         fitted = paramax.unwrap(trainer.with_params(outcome.state.best)).density
         density = AutoregressiveImage(
-            (*density.scales[:scale], fitted.scales[scale], *density.scales[scale + 1 :])
+            (*density.scales[:scale], fitted.scales[scale], *density.scales[scale + 1 :]),
+            density.log_shares,
         )
         history += outcome.history
     return Candidate.of("pixels", Transformed(density, pixels), rows, tuple(history))
 
 
+def _latent_classes(
+    key: PRNGKeyArray, images: UInt[np.ndarray, "n c h w"], most: int
+) -> tuple[Float[np.ndarray, "classes pixels"], Float[np.ndarray, " classes"]]:
+    """Centers of clusters of images, among the roots of their coarsest levels, and their shares."""
+    # Imported here: it takes a while, and other methods have no use for it.
+    from sklearn.cluster import KMeans
+
+    blocks = _block_sums(images, 2 ** halvings(images.shape[1:]))
+    roots = np.sqrt(np.concatenate(list(blocks)))
+    n = max(1, min(most, len(images) // ROWS_OF_A_CLASS))
+    seed = int(jr.randint(key, (), 0, 2**31 - 1))
+    found = KMeans(n, n_init=1, random_state=seed).fit(roots.reshape(len(roots), -1))
+    # A class that is empty may still be drawn.
+    counts = np.bincount(found.labels_, minlength=n) + 0.5
+    return found.cluster_centers_, counts / counts.sum()
+
+
 def _spread(images: UInt[np.ndarray, "n c h w"], block: int) -> Float[np.ndarray, "h2 w2"]:
     """The standard deviation of sums over blocks of pixels, averaged over the channels."""
-    n, c, height, width = images.shape
-    total, squares = np.zeros((2, c, height // block, width // block))
-    for start in range(0, n, SIZES[0]):
-        part = images[start : start + SIZES[0]].astype(float)
-        sums = part.reshape(len(part), c, height // block, block, width // block, block)
-        sums = sums.sum(axis=(3, 5))
+    total = squares = 0.0
+    for sums in _block_sums(images, block):
         total, squares = total + sums.sum(axis=0), squares + (sums**2).sum(axis=0)
-    variance = squares / n - (total / n) ** 2
+    variance = squares / len(images) - (total / len(images)) ** 2
     return np.sqrt(np.maximum(variance, 0)).mean(axis=0)
+
+
+def _block_sums(
+    images: UInt[np.ndarray, "n c h w"], block: int
+) -> Iterator[Float[np.ndarray, "m c h2 w2"]]:
+    """Sums over blocks of pixels, some images at a time."""
+    c, height, width = images.shape[1:]
+    for start in range(0, len(images), SIZES[0]):
+        part = images[start : start + SIZES[0]].astype(float)
+        part = part.reshape(len(part), c, height // block, block, width // block, block)
+        yield part.sum(axis=(3, 5))
 
 
 def whole_levels(
