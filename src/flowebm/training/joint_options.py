@@ -79,7 +79,7 @@ class JointOptions:
     network_weight_decay: NotNegative = 0.1
     network_batch_size: Count = 256
     image_epochs: Positive = 4.0
-    image_steps: Count = 2500
+    image_steps: Count = 4000
     image_most_steps: Count = 8000
     image_latent_classes: Count = 32
     image_pixels: Count = 32
