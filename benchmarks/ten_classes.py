@@ -135,6 +135,8 @@ def _flowebm(images, rows, key: int, judge, weights) -> dict:
         )
         seconds = time.perf_counter() - started
         evaluation = json.loads(done.stdout)
+        # One for each pixel.
+        evaluation.pop("columns", None)
         estimator = FlowEBM.load(run)
     samples = estimator.sample(N_SAMPLES, random_state=key)
     bits = -estimator.score_samples(judge[4]) / (784 * np.log(2))
