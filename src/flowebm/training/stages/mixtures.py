@@ -253,7 +253,7 @@ def _by_cross_validation(
             fitted = _best_of_starts(seed, train, components, ridge, 1)
             if fitted is None:
                 return -np.inf
-            total += weights[folds == f] @ held_out.log_prob(fitted)
+            total += float(weights[folds == f] @ held_out.log_prob(fitted))
         return total
 
     scores: dict[tuple[int, float], float] = {}
