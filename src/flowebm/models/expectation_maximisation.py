@@ -204,9 +204,16 @@ def em(
 
 
 def centres(
-    rng: np.random.Generator, points: Float[np.ndarray, "n d"], k: int
+    rng: np.random.Generator, points: Float[np.ndarray, "n d"], k: int, tries: int | None = None
 ) -> Float[np.ndarray, "k d"]:
-    """Points far apart: k-means++, the best of a few draws each time.
+    """Points far apart, by k-means++.
+
+    Args:
+        rng: Random numbers.
+        points: Points to choose from.
+        k: How many.
+        tries: Draws for each, of which the one that leaves the others nearest is taken; by default
+            two and the logarithm of `k`.
 
     Source: Arthur and Vassilvitskii (2007), *k-means++: the advantages of careful seeding*.
     """
@@ -219,7 +226,7 @@ def centres(
     chosen = [rng.integers(len(points))]
     nearest = distances(np.array(chosen))[0]
     for _ in range(k - 1):
-        tried = rng.choice(len(points), 2 + int(np.log(k)), p=nearest / nearest.sum())
+        tried = rng.choice(len(points), tries or 2 + int(np.log(k)), p=nearest / nearest.sum())
         left = np.minimum(nearest, distances(tried))
         best = np.argmin(left.sum(axis=1))
         chosen.append(tried[best])

@@ -86,7 +86,11 @@ class GapMixture(NamedTuple):
         prior = np.diag(PRIOR_VARIANCE * sd**2)
         filled = np.where(np.isnan(rows), mean, rows)
         width = np.diag(sd**2) * (1.0 if k == 1 else 0.5)
-        start = cls(np.full(k, 1 / k), centres(rng, filled / sd, k) * sd, np.tile(width, (k, 1, 1)))
+        start = cls(
+            np.full(k, 1 / k),
+            centres(rng, filled / sd, k) * sd,
+            np.tile(width, (k, 1, 1)),
+        )
 
         def step(mixture: Self) -> tuple[Self, float]:
             given = mixture._given(rows)

@@ -1,5 +1,6 @@
 """Mixtures of normals with tails, fitted to weighted points in each of their modes."""
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -137,13 +138,13 @@ def fit_mixture(
         if len(np.unique(own[:, 0])) < 2 * (d + 1):
             fitted = (np.ones(1), peak[None], np.linalg.cholesky(covariance)[None])
         else:
-            fitted = _fit_mode(rng, own)
+            fitted = _fit_mode(rng, own, peak, covariance)
         parts.append((shares[mode] * fitted[0], *fitted[1:], np.full(len(fitted[0]), mode)))
     weights, means, factors, modes = (np.concatenate(p) for p in zip(*parts, strict=True))
     return Mixture(weights / weights.sum(), means, factors, modes)
 
 
-def _fit_mode(rng, points):
+def _fit_mode(rng, points, peak, laplace):
     points = points[rng.permutation(len(points))].astype(float)
     # Copies of a point stay together, so that points left out are new.
     _, first = np.unique(points, axis=0, return_inverse=True)
@@ -156,18 +157,34 @@ def _fit_mode(rng, points):
     prior = 1 / len(z)
     covariance = np.cov(z, rowvar=False, bias=True).reshape(1, d, d)
     best = Parameters(np.ones(1), np.zeros((1, d)), (covariance + prior * np.eye(d)) / (1 + prior))
+    highest = _mean_log_normal(held_out, best)
+    # Of a mode that is nearly normal its peak says more than points in many coordinates.
+    of_peak = whitening(peak[None]), whitening.matrix @ laplace[None] @ whitening.matrix.T
+    of_peak = Parameters(np.ones(1), *of_peak)
+    with suppress(np.linalg.LinAlgError):
+        if (score := _mean_log_normal(held_out, of_peak)) > highest:
+            best, highest = of_peak, score
     most = len(z) // (4 * (d + 1)) if z.size * d < 2 * MOST_PRODUCTS else 1
     if most >= COMPONENTS[0]:
         moments, judging = Moments.of(z), Moments.of(held_out)
-        highest = judging.log_prob(best).mean()
     for k in (number for number in COMPONENTS if number <= most):
-        seeds = centres(rng, z, k)
+        # Of single draws more lie far out, where proposals must reach; their components take all
+        # steps to get there.
+        seeds = centres(rng, z, k, 1)
         nearest = np.argmin((seeds**2).sum(axis=1) - 2 * z @ seeds.T, axis=1)
         first = moments.parameters(np.eye(k)[nearest] * even[:, None], prior=prior)
-        found = em(moments.step, first, even, 0.0, prior, iterations=EM_STEPS)
+        found = em(moments.step, first, even, 0.0, prior, iterations=EM_STEPS, tolerance=-np.inf)
         score = judging.log_prob(found).mean()
         if score < highest + SMALLEST_GAIN:
             break
         best, highest = found, score
     weights, means, covariances = whitening.back(best)
     return weights, means, np.linalg.cholesky(covariances)
+
+
+def _mean_log_normal(points, of_one: Parameters) -> float:
+    """The mean log-density of a mixture of one component."""
+    factor = np.linalg.cholesky(of_one.covariances[0])
+    squares = squared_distances(points, of_one.means, np.linalg.inv(factor)[None])
+    log_det, d = np.log(np.diag(factor)).sum(), points.shape[1]
+    return float(-0.5 * squares.mean() - log_det - 0.5 * d * np.log(2 * np.pi))
