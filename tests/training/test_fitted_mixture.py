@@ -53,3 +53,14 @@ def test_a_mode_without_points_is_the_normal_of_its_peak():
     peaks = [(np.zeros(2), np.eye(2)), (np.array([50.0, 0]), 0.01 * np.eye(2))]
     made = fit_mixture(rng, points, np.zeros(500, int), peaks, np.array([0.9, 0.1]))
     assert abs(made.draw(rng, 5000)[:, 0] > 40).mean() > 0.05
+
+
+def test_a_normal_mode_of_few_points_is_that_of_its_peak():
+    rng = np.random.default_rng(0)
+    covariance = 0.9 + 0.1 * np.eye(30)
+    points = rng.multivariate_normal(np.ones(30), covariance, 400)
+    made = fit_mixture(rng, points, np.zeros(400, int), [(np.ones(30), covariance)], np.ones(1))
+    np.testing.assert_allclose(made.factors[0] @ made.factors[0].T, covariance, rtol=1e-9)
+    # Not where the points are of another shape.
+    wrong = fit_mixture(rng, points, np.zeros(400, int), [(np.zeros(30), np.eye(30))], np.ones(1))
+    assert (wrong.factors[0] @ wrong.factors[0].T)[0, 1] > 0.5

@@ -8,6 +8,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from flowebm.models.batches import on_device
+from flowebm.models.expectation_maximisation import responsibilities, squared_distances
 from flowebm.models.recipe import register
 
 #: The logarithm of the weight of components that fill a mixture up: finite, as what is saved is.
@@ -45,6 +46,11 @@ class GaussianMixture(AbstractDistribution):
         # Wrapped where it is not trained.
         return jax.tree.leaves(self.means)[0].shape[1:]
 
+    @property
+    def n_components(self) -> int:
+        """The number of components that weigh something."""
+        return len(self._on_host()[0])
+
     def _log_prob(self, x: Array, condition: Array | None = None) -> Scalar:
         z = jnp.einsum("kij,kj->ki", self.inverse_factors, x - self.means)
         diagonals = jnp.diagonal(self.inverse_factors, axis1=1, axis2=2)
@@ -58,24 +64,17 @@ class GaussianMixture(AbstractDistribution):
 
     def log_prob_rows(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """`log_prob` of many points in double precision on the host: nothing is compiled."""
-        of_each = self._log_joint(points)
-        highest = of_each.max(axis=0)
-        return highest + np.log(np.exp(of_each - highest).sum(axis=0))
+        return self.responsibilities(points)[1]
 
-    def responsibilities(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
-        """The probability of every component, given the point, on the host."""
-        of_each = self._log_joint(points)
-        shares = np.exp(of_each - of_each.max(axis=0))
-        return (shares / shares.sum(axis=0)).T
-
-    def _log_joint(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "k n"]:
+    def responsibilities(
+        self, points: Float[np.ndarray, "n d"]
+    ) -> tuple[Float[np.ndarray, "n k"], Float[np.ndarray, " n"]]:
+        """The probability of every component, given the point, and `log_prob_rows`."""
         log_weights, means, _, inverse_factors = self._on_host()
-        of_each = np.empty((len(means), len(points)))
-        for k, (mean, inverse_factor) in enumerate(zip(means, inverse_factors, strict=True)):
-            z = (points - mean) @ inverse_factor.T
-            log_norm = log_weights[k] + np.log(np.abs(np.diagonal(inverse_factor))).sum()
-            of_each[k] = log_norm - 0.5 * np.einsum("nd,nd->n", z, z)
-        return of_each - 0.5 * points.shape[1] * np.log(2 * np.pi)
+        squares = squared_distances(points, means, inverse_factors)
+        diagonals = np.abs(np.diagonal(inverse_factors, axis1=1, axis2=2))
+        log_norms = np.log(diagonals).sum(axis=1) - 0.5 * points.shape[1] * np.log(2 * np.pi)
+        return responsibilities(log_weights + log_norms - 0.5 * squares)
 
     def draw_rows(self, rng: np.random.Generator, n: int) -> Float[np.ndarray, "n d"]:
         """Independent draws in double precision on the host, component by component."""

@@ -6,11 +6,13 @@ from typing import NamedTuple, Self
 import numpy as np
 from jaxtyping import Bool, Float
 
+from flowebm.models.expectation_maximisation import centres, em, responsibilities
+
 #: Components that are tried, rows that they are fitted to at most, and the share that chooses.
 COMPONENTS, MOST_ROWS, CHOOSING = (1, 2, 4, 8, 16), 5000, 0.2
 
-#: Steps of the EM algorithm at most, and the gain in nats a row below which it ends.
-MOST_STEPS, LEAST_GAIN = 60, 1e-3
+#: The gain in nats a row of a step of the EM algorithm below which it ends.
+LEAST_GAIN = 1e-3
 
 #: Rows of a component's covariance that are those of a narrow normal, and its variance.
 PRIOR_ROWS, PRIOR_VARIANCE = 2.0, 0.05
@@ -29,9 +31,9 @@ class Filled(NamedTuple):
 
 
 class _Given(NamedTuple):
-    """What each component says of each row's missing entries; a first axis of components."""
+    """What each component says of each row's missing entries."""
 
-    log_joint: Float[np.ndarray, "k n"]
+    log_joint: Float[np.ndarray, "n k"]
     means: Float[np.ndarray, "k n d"]
     covariances: Float[np.ndarray, "k n d d"]
 
@@ -82,31 +84,26 @@ class GapMixture(NamedTuple):
     def _of(cls, rng: np.random.Generator, rows: np.ndarray, k: int) -> Self:
         mean, sd = np.nanmean(rows, axis=0), np.maximum(np.nanstd(rows, axis=0), 1e-3)
         prior = np.diag(PRIOR_VARIANCE * sd**2)
-        # Starts are rows apart from each other, as k-means++ has them.
         filled = np.where(np.isnan(rows), mean, rows)
-        centers = [filled[rng.integers(len(rows))]]
-        for _ in range(k - 1):
-            distances = [(((filled - c) / sd) ** 2).sum(axis=1) for c in centers]
-            nearest = np.min(distances, axis=0) + 1e-12
-            centers.append(filled[rng.choice(len(rows), p=nearest / nearest.sum())])
-        start = np.diag(sd**2) * (1.0 if k == 1 else 0.5)
-        mixture = cls(np.full(k, 1 / k), np.array(centers), np.tile(start, (k, 1, 1)))
-        before = -np.inf
-        for _ in range(MOST_STEPS):
+        width = np.diag(sd**2) * (1.0 if k == 1 else 0.5)
+        start = cls(
+            np.full(k, 1 / k),
+            centres(rng, filled / sd, k) * sd,
+            np.tile(width, (k, 1, 1)),
+        )
+
+        def step(mixture: Self) -> tuple[Self, float]:
             given = mixture._given(rows)
-            log_prob = np.logaddexp.reduce(given.log_joint, axis=0)
-            belongs = np.exp(given.log_joint - log_prob)
-            counts = belongs.sum(axis=1) + 1e-9
-            means = np.einsum("kn,knd->kd", belongs, given.means) / counts[:, None]
+            belongs, log_prob = responsibilities(given.log_joint)
+            counts = belongs.sum(axis=0) + 1e-9
+            means = np.einsum("nk,knd->kd", belongs, given.means) / counts[:, None]
             apart = given.means - means[:, None]
-            scatter = np.einsum("kn,knd,kne->kde", belongs, apart, apart)
-            scatter += np.einsum("kn,knde->kde", belongs, given.covariances)
+            scatter = np.einsum("nk,knd,kne->kde", belongs, apart, apart)
+            scatter += np.einsum("nk,knde->kde", belongs, given.covariances)
             shrunk = (scatter + PRIOR_ROWS * prior) / (counts + PRIOR_ROWS)[:, None, None]
-            mixture = cls(counts / counts.sum(), means, shrunk)
-            if log_prob.mean() - before < LEAST_GAIN:
-                break
-            before = log_prob.mean()
-        return mixture
+            return cls(counts / counts.sum(), means, shrunk), log_prob.mean()
+
+        return em(step, start, tolerance=LEAST_GAIN)
 
     def log_prob(self, rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """Log-density of the entries that are there.
@@ -114,7 +111,7 @@ class GapMixture(NamedTuple):
         Args:
             rows: Rows, NaN where an entry is missing.
         """
-        return np.logaddexp.reduce(self._given(rows).log_joint, axis=0)
+        return responsibilities(self._given(rows).log_joint)[1]
 
     def fill(
         self, rng: np.random.Generator, rows: Float[np.ndarray, "n d"], *, wide: float = 0.0
@@ -130,7 +127,7 @@ class GapMixture(NamedTuple):
         missing = np.isnan(rows)
         given = self._given(rows)
         n = len(rows)
-        belongs = np.exp(given.log_joint - np.logaddexp.reduce(given.log_joint, axis=0))
+        belongs = responsibilities(given.log_joint)[0].T
         chosen = (np.cumsum(belongs, axis=0) < rng.random(n) * belongs.sum(axis=0)).sum(axis=0)
         chosen = np.minimum(chosen, len(self.weights) - 1)
         # The entries that are there have no part: a unit variance, and the factor's other
@@ -179,4 +176,4 @@ class GapMixture(NamedTuple):
             explained = np.einsum("nde,ndf->nef", crossed, np.linalg.solve(observed, crossed))
             both = missing[:, :, None] & missing[:, None, :]
             covariances.append(np.where(both, covariance - explained, 0.0))
-        return _Given(np.array(log_joint), np.array(means), np.array(covariances))
+        return _Given(np.transpose(log_joint), np.array(means), np.array(covariances))

@@ -247,8 +247,8 @@ class _Joint:
             held_out = held_out[rows_in_proportion(self.rows.weights.validation)]
         fitted = pursue_mixture(self.seed("pursuit"), self.points, held_out)
         if fitted is not None:
-            name = f"{PURSUED} mixture of {fitted.components}"
-            yield Candidate.of(name, fitted.mixture, self.rows)
+            name = f"{PURSUED} mixture of {fitted.n_components}"
+            yield Candidate.of(name, fitted, self.rows)
 
     def mixtures(self) -> Iterator[Candidate]:
         """Mixtures of few Gaussians, of the columns and of their marginal transforms."""
@@ -321,8 +321,8 @@ class _Joint:
             gap=gap,
             out_of_time=lambda: self.budget.is_spent(reserve=reserve),
         )
-        density = fitted.mixture if wrap is None else wrap(fitted.mixture)
-        yield Candidate.of(f"{name} of {fitted.components}", density, self.rows)
+        density = fitted if wrap is None else wrap(fitted)
+        yield Candidate.of(f"{name} of {fitted.n_components}", density, self.rows)
 
     def best(self, candidates: Sequence[Candidate]) -> Candidate:
         """The candidate of the lowest validation NLL."""

@@ -1,18 +1,34 @@
 """Mixtures of normals with tails, fitted to weighted points in each of their modes."""
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
 from flowebm.models.elliptical_mixture import EllipticalMixture
+from flowebm.models.expectation_maximisation import (
+    Moments,
+    Parameters,
+    Whitening,
+    centres,
+    em,
+    squared_distances,
+)
 
 #: Share and scale of the heavy-tailed part of a component.
 TAIL_FRACTION, TAIL_SCALE, TAIL_DF = 0.15, 1.5, 4
 
-#: Components of a mode that are tried, fewest first, and iterations of EM.
-COMPONENTS = (1, 2, 4, 8, 16, 32)
+#: Components of a mode that are tried after one, fewest first, and iterations of EM at most.
+COMPONENTS = (2, 4, 8, 16, 32)
 EM_STEPS = 25
+
+#: Products of coordinates at all points up to which several components are tried: 256 MB.
+MOST_PRODUCTS = 1 << 25
+
+#: Variance of a mode's standardised coordinates that a direction is whitened by at least: draws
+#: are in single precision.
+LEAST_VARIANCE = 1e-8
 
 #: How much the mean log-density of points left out must rise for more components, in nats.
 SMALLEST_GAIN = 0.01
@@ -52,13 +68,15 @@ class Mixture(NamedTuple):
         d = x.shape[1]
         scale = TAIL_DF * TAIL_SCALE**2
         tail = gammaln((TAIL_DF + d) / 2) - gammaln(TAIL_DF / 2) - 0.5 * d * np.log(scale * np.pi)
-        squares = _squares(np.asarray(x, float), self.means, self.factors)
+        inverse_factors = np.linalg.inv(self.factors)
+        squares = squared_distances(np.asarray(x, float), self.means, inverse_factors)
+        log_dets = np.log(np.abs(np.diagonal(inverse_factors, axis1=1, axis2=2))).sum(axis=1)
         log_prob = np.logaddexp(
             np.log1p(-TAIL_FRACTION) - 0.5 * squares - 0.5 * d * np.log(2 * np.pi),
             np.log(TAIL_FRACTION) + tail - 0.5 * (TAIL_DF + d) * np.log1p(squares / scale),
         )
         with np.errstate(divide="ignore"):
-            return log_prob + np.log(self.weights) - _log_dets(self.factors)
+            return log_prob + np.log(self.weights) + log_dets
 
     def log_prob(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(logsumexp(self.components_log_prob(x), axis=1))
@@ -120,95 +138,53 @@ def fit_mixture(
         if len(np.unique(own[:, 0])) < 2 * (d + 1):
             fitted = (np.ones(1), peak[None], np.linalg.cholesky(covariance)[None])
         else:
-            fitted = _fit_mode(rng, own)
+            fitted = _fit_mode(rng, own, peak, covariance)
         parts.append((shares[mode] * fitted[0], *fitted[1:], np.full(len(fitted[0]), mode)))
     weights, means, factors, modes = (np.concatenate(p) for p in zip(*parts, strict=True))
     return Mixture(weights / weights.sum(), means, factors, modes)
 
 
-def _fit_mode(rng, points):
+def _fit_mode(rng, points, peak, laplace):
     points = points[rng.permutation(len(points))].astype(float)
     # Copies of a point stay together, so that points left out are new.
     _, first = np.unique(points, axis=0, return_inverse=True)
     left_out = first.ravel() % 3 == 0
-    train, held = points[~left_out], points[left_out]
-    best, best_score = _em(rng, train, 1), -np.inf
-    for k in COMPONENTS:
-        if k > 1 and len(train) < 4 * k * (points.shape[1] + 1):
+    train, d = points[~left_out], points.shape[1]
+    even = np.full(len(train), 1 / len(train))
+    whitening = Whitening.of(train, even, LEAST_VARIANCE)
+    z, held_out = whitening(train), whitening(points[left_out])
+    # A point's worth of the mode's own covariance keeps components of few points definite.
+    prior = 1 / len(z)
+    covariance = np.cov(z, rowvar=False, bias=True).reshape(1, d, d)
+    best = Parameters(np.ones(1), np.zeros((1, d)), (covariance + prior * np.eye(d)) / (1 + prior))
+    highest = _mean_log_normal(held_out, best)
+    # Of a mode that is nearly normal its peak says more than points in many coordinates.
+    of_peak = whitening(peak[None]), whitening.matrix @ laplace[None] @ whitening.matrix.T
+    of_peak = Parameters(np.ones(1), *of_peak)
+    with suppress(np.linalg.LinAlgError):
+        if (score := _mean_log_normal(held_out, of_peak)) > highest:
+            best, highest = of_peak, score
+    most = len(z) // (4 * (d + 1)) if z.size * d < 2 * MOST_PRODUCTS else 1
+    if most >= COMPONENTS[0]:
+        moments, judging = Moments.of(z), Moments.of(held_out)
+    for k in (number for number in COMPONENTS if number <= most):
+        # Of single draws more lie far out, where proposals must reach; their components take all
+        # steps to get there.
+        seeds = centres(rng, z, k, 1)
+        nearest = np.argmin((seeds**2).sum(axis=1) - 2 * z @ seeds.T, axis=1)
+        first = moments.parameters(np.eye(k)[nearest] * even[:, None], prior=prior)
+        found = em(moments.step, first, even, 0.0, prior, iterations=EM_STEPS, tolerance=-np.inf)
+        score = judging.log_prob(found).mean()
+        if score < highest + SMALLEST_GAIN:
             break
-        fitted = _em(rng, train, k)
-        each = np.asarray(logsumexp(_normals(held, *fitted), axis=1))
-        score = each.mean() if len(held) else 0.0
-        if k > 1 and score < best_score + SMALLEST_GAIN:
-            break
-        best, best_score = fitted, score
-    return best
+        best, highest = found, score
+    weights, means, covariances = whitening.back(best)
+    return weights, means, np.linalg.cholesky(covariances)
 
 
-def _squares(x, means, factors):
-    """Squared distances of points to components, each in its own metric: shape `(n, K)`."""
-    k, d = means.shape
-    inverse = np.linalg.inv(factors)
-    standard = x @ inverse.reshape(k * d, d).T - np.einsum("kij,kj->ki", inverse, means).ravel()
-    return np.sum(standard.reshape(-1, k, d) ** 2, axis=2)
-
-
-def _log_dets(factors):
-    return np.log(np.abs(np.diagonal(factors, axis1=1, axis2=2))).sum(axis=1)
-
-
-def _normals(x, weights, means, factors):
-    constant = np.log(weights) - _log_dets(factors) - 0.5 * x.shape[1] * np.log(2 * np.pi)
-    return constant - 0.5 * _squares(x, means, factors)
-
-
-def _em(rng, x, k):
-    """Weights, means and factors after EM from centres that lie apart."""
-    n, d = x.shape
-    whole = _definite(np.cov(x.T, bias=True).reshape(d, d))
-    scaled = (x - x.mean(axis=0)) @ np.linalg.inv(np.linalg.cholesky(whole)).T
-    # k-means++ in whitened coordinates.
-    picks = [rng.integers(n)]
-    distances = np.sum((scaled - scaled[picks[0]]) ** 2, axis=1)[None]
-    for _ in range(k - 1):
-        nearest = distances.min(axis=0)
-        total = nearest.sum()
-        picks.append(rng.choice(n, p=nearest / total) if total > 0 else rng.integers(n))
-        latest = np.sum((scaled - scaled[picks[-1]]) ** 2, axis=1)
-        distances = np.concatenate([distances, latest[None]])
-    shares = np.eye(k)[np.argmin(distances, axis=0)]
-    # A little of the mode's own covariance keeps components of few points definite.
-    prior = whole * k ** (-2 / d)
-    for _ in range(EM_STEPS if k > 1 else 1):
-        mass = shares.sum(axis=0) + 1e-10
-        weights = (mass + 1e-3) / (mass + 1e-3).sum()
-        means = shares.T @ x / mass[:, None]
-        # Moments about the common mean, so that little is lost by the difference.
-        centred = x - x.mean(axis=0)
-        weighted = (shares.T[:, :, None] * centred).transpose(0, 2, 1) @ centred
-        offset = means - x.mean(axis=0)
-        weighted -= mass[:, None, None] * offset[:, :, None] * offset[:, None, :]
-        factors = _factors((weighted + prior) / (mass + 1)[:, None, None])
-        if k > 1:
-            log_shares = _normals(x, weights, means, factors)
-            log_shares -= log_shares.max(axis=1, keepdims=True)
-            shares = np.exp(log_shares)
-            shares /= shares.sum(axis=1, keepdims=True)
-    return weights, means, factors
-
-
-def _factors(covariances):
-    try:
-        return np.linalg.cholesky(covariances)
-    except np.linalg.LinAlgError:
-        return np.linalg.cholesky(np.stack([_definite(c) for c in covariances]))
-
-
-def _definite(covariance):
-    """The nearest matrix whose correlations a factor exists of."""
-    sd = np.sqrt(np.maximum(np.diag(covariance), 1e-30))
-    correlation = covariance / sd / sd[:, None]
-    values, vectors = np.linalg.eigh((correlation + correlation.T) / 2)
-    if values[0] > 1e-8:
-        return covariance
-    return (vectors * np.maximum(values, 1e-8)) @ vectors.T * sd * sd[:, None]
+def _mean_log_normal(points, of_one: Parameters) -> float:
+    """The mean log-density of a mixture of one component."""
+    factor = np.linalg.cholesky(of_one.covariances[0])
+    squares = squared_distances(points, of_one.means, np.linalg.inv(factor)[None])
+    log_det, d = np.log(np.diag(factor)).sum(), points.shape[1]
+    return float(-0.5 * squares.mean() - log_det - 0.5 * d * np.log(2 * np.pi))

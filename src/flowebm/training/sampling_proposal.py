@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import logsumexp
 
+from flowebm.models.expectation_maximisation import squared_distances
 from flowebm.samplers.nested import Exploration
 from flowebm.samplers.peaks import (
     Peak,
@@ -110,13 +111,11 @@ class Modes:
 
     def labels(self, x: np.ndarray) -> np.ndarray:
         """The mode of the peak whose normal is likeliest at each point."""
-        columns = []
-        for peak in self.peaks:
-            factor = np.linalg.cholesky(peak.covariance)
-            standard = np.linalg.solve(factor, (x - peak.position).T)
-            # As a heavy-tailed density: far from all peaks, the one of the wider scale.
-            columns.append(peak.log_density - 2.5 * np.log1p(np.sum(standard**2, axis=0) / 4))
-        return self.mode[np.argmax(np.stack(columns, axis=1), axis=1)]
+        position, log_density, covariance, _ = zip(*self.peaks, strict=True)
+        inverse_factors = np.linalg.inv(np.linalg.cholesky(covariance))
+        squares = squared_distances(x, np.array(position), inverse_factors)
+        # As a heavy-tailed density: far from all peaks, the one of the wider scale.
+        return self.mode[np.argmax(log_density - 2.5 * np.log1p(squares / 4), axis=1)]
 
 
 def find_modes(

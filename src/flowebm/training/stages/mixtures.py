@@ -1,13 +1,15 @@
-"""Mixtures of Gaussians by the EM algorithm, in double precision; nothing here is compiled."""
+"""The mixture of Gaussians, and the number of them, that held-out rows choose."""
 
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from operator import itemgetter
 from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float
 
+from flowebm.models.expectation_maximisation import Moments, Parameters, Whitening, centres, em
 from flowebm.models.gaussian_mixture import GaussianMixture, gaussian_mixture_of
 
 #: Rows up to which cross-validation chooses, because a tenth of them could not.
@@ -43,154 +45,6 @@ LEAST_TRIED = 8
 #: so little that clusters narrower than a thousandth of the table's width keep theirs.
 RIDGE, LEAST_RIDGE = 1e-6, 1e-8
 
-#: Iterations of EM, and nats a row that one must gain for another to follow.
-ITERATIONS, TOLERANCE = 60, 3e-4
-
-
-class MixtureFit(NamedTuple):
-    """A fitted mixture.
-
-    Attributes:
-        mixture: The density over points.
-        components: Its number of Gaussians.
-    """
-
-    mixture: GaussianMixture
-    components: int
-
-
-class Whitening(NamedTuple):
-    r"""$z = W (x - m)$ with $W \hat\Sigma W^\top = I$, in double precision."""
-
-    mean: Float[np.ndarray, " d"]
-    matrix: Float[np.ndarray, "d d"]
-    inverse: Float[np.ndarray, "d d"]
-
-    @classmethod
-    def of(cls, points: Float[np.ndarray, "n d"], weights: Float[np.ndarray, " n"]) -> "Whitening":
-        """The whitening of points; directions without any spread are left as they are."""
-        mean = weights @ points
-        covariance = np.cov(points, rowvar=False, bias=True, aweights=weights)
-        variances, directions = np.linalg.eigh(np.atleast_2d(covariance))
-        scales = np.sqrt(np.maximum(variances, 1e-14 * variances[-1]))
-        return cls(mean, directions.T / scales[:, None], directions * scales)
-
-    def __call__(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-        return (points - self.mean) @ self.matrix.T
-
-    def back(self, fitted: "Parameters") -> "Parameters":
-        """The mixture of points that whitened ones have."""
-        means = fitted.means @ self.inverse.T + self.mean
-        return Parameters(fitted.weights, means, self.inverse @ fitted.covariances @ self.inverse.T)
-
-
-class Parameters(NamedTuple):
-    """A mixture of Gaussians in numbers.
-
-    Attributes:
-        weights: Of the components, adding up to one.
-        means: One a component.
-        covariances: Of full rank.
-    """
-
-    weights: Float[np.ndarray, " k"]
-    means: Float[np.ndarray, "k d"]
-    covariances: Float[np.ndarray, "k d d"]
-
-
-class Moments(NamedTuple):
-    r"""Points as $\phi(x) = (1, x, \{x_i x_j\}_{i \le j})$, in which EM is linear.
-
-    The log-densities of all components at all points are one matrix product, and so are the
-    moments that the next parameters are made of: twenty times as fast as a loop over components
-    for a hundred of them in ten columns.
-
-    Attributes:
-        features: One row a point.
-        rows: $i$ of the products.
-        columns: $j$ of them.
-    """
-
-    features: Float[np.ndarray, "n f"]
-    rows: np.ndarray
-    columns: np.ndarray
-
-    @classmethod
-    def of(cls, points: Float[np.ndarray, "n d"]) -> "Moments":
-        """The features of points."""
-        rows, columns = np.triu_indices(points.shape[1])
-        products = points[:, rows] * points[:, columns]
-        return cls(np.hstack([np.ones((len(points), 1)), points, products]), rows, columns)
-
-    def log_densities(self, parameters: Parameters) -> Float[np.ndarray, "n k"]:
-        r"""$\log w_k \mathcal N(x; \mu_k, \Sigma_k)$ of every point and component."""
-        weights, means, covariances = parameters
-        d = means.shape[1]
-        factors = np.linalg.inv(np.linalg.cholesky(covariances))
-        precisions = np.swapaxes(factors, 1, 2) @ factors
-        linear = np.einsum("kij,kj->ki", precisions, means)
-        log_dets = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
-        constant = np.log(weights) + log_dets - 0.5 * d * np.log(2 * np.pi)
-        constant -= 0.5 * (linear * means).sum(axis=1)
-        products = -precisions[:, self.rows, self.columns] * np.where(
-            self.rows == self.columns, 0.5, 1.0
-        )
-        return self.features @ np.hstack([constant[:, None], linear, products]).T
-
-    def parameters(self, shares: Float[np.ndarray, "n k"], ridge: float) -> Parameters:
-        """The parameters of highest likelihood, given each point's shares in the components."""
-        moments = shares.T @ self.features
-        d = self.features.shape[1] - 1 - len(self.rows)
-        total = np.maximum(moments[:, :1], 1e-10)
-        means = moments[:, 1 : d + 1] / total
-        covariances = np.empty((len(means), d, d))
-        covariances[:, self.rows, self.columns] = moments[:, d + 1 :] / total
-        covariances[:, self.columns, self.rows] = moments[:, d + 1 :] / total
-        covariances -= means[:, :, None] * means[:, None, :]
-        return Parameters(total[:, 0] / total.sum(), means, covariances + ridge * np.eye(d))
-
-
-def em(
-    moments: Moments, start: Parameters, row_weights: Float[np.ndarray, " n"], ridge: float
-) -> Parameters:
-    """The EM algorithm, in double precision.
-
-    Args:
-        moments: The points' features.
-        start: Parameters to start from.
-        row_weights: How much the points count, adding up to one.
-        ridge: What is added to every variance.
-
-    Returns:
-        The parameters after convergence.
-
-    Raises:
-        numpy.linalg.LinAlgError: If a component has collapsed.
-
-    Source: Dempster, Laird and Rubin (1977), *Maximum likelihood from incomplete data via the EM
-    algorithm*.
-    """
-    parameters, before = start, -np.inf
-    for _ in range(ITERATIONS):
-        log_densities = moments.log_densities(parameters)
-        highest = log_densities.max(axis=1, keepdims=True)
-        shares = np.exp(log_densities - highest)
-        total = shares.sum(axis=1, keepdims=True)
-        mean = row_weights @ (highest + np.log(total))[:, 0]
-        parameters = moments.parameters(shares * (row_weights[:, None] / total), ridge)
-        if mean - before < TOLERANCE:
-            break
-        before = mean
-    return parameters
-
-
-def mean_log_density(
-    moments: Moments, parameters: Parameters, row_weights: Float[np.ndarray, " n"]
-) -> float:
-    """The weighted mean log-density of points, nats."""
-    log_densities = moments.log_densities(parameters)
-    return float(row_weights @ np.logaddexp.reduce(log_densities, axis=1))
-
 
 def fit_mixture(
     seed: int,
@@ -203,7 +57,7 @@ def fit_mixture(
     most_components: int = 128,
     gap: float = -math.inf,
     out_of_time: Callable[[], bool] = lambda: False,
-) -> MixtureFit:
+) -> GaussianMixture:
     """The mixture of Gaussians that held-out rows choose.
 
     Points are whitened first, so that what is added to variances is relative to them. Where rows
@@ -252,43 +106,32 @@ def fit_mixture(
                 gap,
                 out_of_time,
             )
-    return MixtureFit(gaussian_mixture_of(*whitening.back(fitted)), len(fitted.weights))
+    return gaussian_mixture_of(*whitening.back(fitted))
 
 
 def _start(seed: int, points: np.ndarray, weights: np.ndarray, components: int) -> Parameters:
-    """Components at centres far apart, as wide as the points that are nearest to each."""
-    # Imported here: it takes a while, and other methods have no use for it.
-    from sklearn.cluster import kmeans_plusplus
+    """Components at centres far apart, each with its share of the unit ball of whitened points."""
+    rng, d = np.random.default_rng(seed), points.shape[1]
+    some = points[rng.choice(len(points), min(len(points), 50 * components), p=weights)]
+    widths = np.full((components, 1, 1), max(components ** (-2 / d), 0.05))
+    even = np.full(components, 1 / components)
+    return Parameters(even, centres(rng, some, components), widths * np.eye(d))
 
-    if components == 1:
-        means = weights[None] @ points
-    else:
-        rng = np.random.default_rng(seed)
-        some = rng.choice(len(points), min(len(points), 50 * components), p=weights)
-        means, _ = kmeans_plusplus(points[some], components, random_state=seed)
-    d = points.shape[1]
-    # Of whitened points: each component has its share of the unit ball.
-    width = max(components ** (-2 / d), 0.05)
-    covariances = np.broadcast_to(width * np.eye(d), (len(means), d, d))
-    return Parameters(np.full(len(means), 1 / len(means)), means, covariances)
+
+#: Features of points, the points, and how much they count.
+_Data = tuple[Moments, np.ndarray, np.ndarray]
 
 
 def _best_of_starts(
-    seed: int,
-    moments: Moments,
-    points: np.ndarray,
-    weights: np.ndarray,
-    components: int,
-    ridge: float,
-    starts: int,
+    seed: int, data: _Data, components: int, ridge: float, starts: int
 ) -> Parameters | None:
     """The likeliest fit of several starts; none if each of them collapsed."""
-    fits = []
+    (moments, points, weights), fits = data, []
     for number in range(starts if components > 1 else 1):
         with suppress(np.linalg.LinAlgError):
             start = _start(seed + number, points, weights, components)
-            fitted = em(moments, start, weights, ridge)
-            fits.append((mean_log_density(moments, fitted, weights), number, fitted))
+            fitted = em(moments.step, start, weights, ridge)
+            fits.append((weights @ moments.log_prob(fitted), number, fitted))
     return max(fits)[2] if fits else None
 
 
@@ -314,34 +157,24 @@ def _by_doubling(
     number, most = components
     most = min(most, len(points[0]) // 10)
 
+    is_wide = points[0].shape[1] >= MANY_COLUMNS
     # Which start is best shows on some rows as well.
     rng = np.random.default_rng(seed)
     n_some = min(np.count_nonzero(weights[0]), SOME_ROWS)
     some = rng.choice(len(points[0]), n_some, False, weights[0])
-    few, of_few = Moments.of(points[0][some]), np.full(len(some), 1 / len(some))
-
-    def n_starts(components: int) -> int:
-        is_wide = points[0].shape[1] >= MANY_COLUMNS
-        return STARTS[0] if is_wide else int(np.clip(32 // components, *STARTS))
+    few = Moments.of(points[0][some]), points[0][some], np.full(len(some), 1 / len(some))
 
     def fit(components: int, ridge: float) -> _Trial:
         is_small = components <= 2 * LEAST_TRIED
-        fitted = _best_of_starts(
-            seed,
-            few if is_small else moments,
-            points[0][some] if is_small else points[0],
-            of_few if is_small else weights[0],
-            components,
-            ridge,
-            n_starts(components) if is_small else 1,
-        )
+        data = few if is_small else (moments, points[0], weights[0])
+        starts = STARTS[0] if is_wide else int(np.clip(32 // components, *STARTS))
+        fitted = _best_of_starts(seed, data, components, ridge, starts if is_small else 1)
         of_held_out = np.full(len(points[1]), -np.inf)
         if fitted is not None:
             with suppress(np.linalg.LinAlgError):
                 if is_small:
-                    fitted = em(moments, fitted, weights[0], ridge)
-                log_densities = held_out.log_densities(fitted)
-                of_held_out = np.logaddexp.reduce(log_densities, axis=1)
+                    fitted = em(moments.step, fitted, weights[0], ridge)
+                of_held_out = held_out.log_prob(fitted)
         return _Trial(float(weights[1] @ of_held_out), -components, of_held_out, fitted)
 
     def fit_with_ridge(components: int, ridge: float) -> tuple[_Trial, float]:
@@ -360,7 +193,7 @@ def _by_doubling(
         # What is round may look like one Gaussian to two, but not to eight.
         if worse >= PATIENCE and number > LEAST_TRIED:
             break
-        before = max(trials)
+        before = max(trials, key=itemgetter(0, 1))
         found, ridge = fit_with_ridge(number, ridge)
         worse = 0 if found.score > before.score else worse + 1
         trials.append(found)
@@ -369,11 +202,11 @@ def _by_doubling(
         ahead = trials[0].score + gap - found.score
         if number > LEAST_TRIED and ahead > doublings * (found.score - before.score):
             break
-    chosen = -max(trials).minus_components
+    chosen = -max(trials, key=itemgetter(0, 1)).minus_components
     for number in (3 * chosen // 4, 3 * chosen // 2):
         if 4 <= chosen <= HALF_WAY and number <= most and not out_of_time():
             trials.append(fit(number, ridge))
-    best = max(trials)
+    best = max(trials, key=itemgetter(0, 1))
     enough = [
         trial
         for trial in trials
@@ -385,19 +218,12 @@ def _by_doubling(
 
 
 class _Trial(NamedTuple):
-    """A mixture of a number of components, and what held-out points say of it."""
+    """A mixture, and what held-out points say of it: of equal scores the fewer are better."""
 
     score: float
     minus_components: int
     of_held_out: Float[np.ndarray, " m"]
     parameters: Parameters | None
-
-    def __lt__(self, other) -> bool:
-        # Of equal scores the fewer components are better.
-        return self[:2] < other[:2]
-
-    def __gt__(self, other) -> bool:
-        return self[:2] > other[:2]
 
 
 def _stderr(values: Float[np.ndarray, " m"], weights: Float[np.ndarray, " m"]) -> float:
@@ -415,20 +241,19 @@ def _by_cross_validation(
     """The best number of components and ridge of a few rows, fitted to all of them."""
     n_folds = min(N_FOLDS, len(points))
     folds = np.random.default_rng(seed).permutation(len(points)) % n_folds
-    parts = [
-        (points[folds != f], weights[folds != f], Moments.of(points[folds != f]),
-         Moments.of(points[folds == f]), weights[folds == f])
-        for f in range(n_folds)
-    ]  # fmt: skip
+
+    def of(rows: np.ndarray) -> _Data:
+        return Moments.of(points[rows]), points[rows], weights[rows] / weights[rows].sum()
+
+    parts = [(of(folds != f), Moments.of(points[folds == f]), f) for f in range(n_folds)]
 
     def score(components: int, ridge: float) -> float:
         total = 0.0
-        for train, of_train, moments, held_out, of_held_out in parts:
-            share = of_train / of_train.sum()
-            fitted = _best_of_starts(seed, moments, train, share, components, ridge, 1)
+        for train, held_out, f in parts:
+            fitted = _best_of_starts(seed, train, components, ridge, 1)
             if fitted is None:
                 return -np.inf
-            total += mean_log_density(held_out, fitted, of_held_out)
+            total += float(weights[folds == f] @ held_out.log_prob(fitted))
         return total
 
     scores: dict[tuple[int, float], float] = {}
@@ -444,9 +269,7 @@ def _by_cross_validation(
             found = scores[components, ridge] = score(components, ridge)
             worse, best = (0, found) if found > best else (worse + 1, best)
     components, ridge = max(scores, key=scores.__getitem__)
-    moments = Moments.of(points)
-    fitted = _best_of_starts(seed, moments, points, weights, components, ridge, N_STARTS)
+    data = of(np.full(len(points), True))
+    fitted = _best_of_starts(seed, data, components, ridge, N_STARTS)
     # A ridge keeps a single component from collapsing.
-    return cast(
-        Parameters, fitted or _best_of_starts(seed, moments, points, weights, 1, RIDGES[0], 1)
-    )
+    return cast(Parameters, fitted or _best_of_starts(seed, data, 1, RIDGES[0], 1))

@@ -3,14 +3,9 @@
 import numpy as np
 from jaxtyping import Float
 
-from flowebm.models.gaussian_mixture import gaussian_mixture_of
-from flowebm.training.stages.mixtures import (
-    RIDGE,
-    MixtureFit,
-    Parameters,
-    Whitening,
-    fit_mixture,
-)
+from flowebm.models.expectation_maximisation import Parameters, Whitening, em
+from flowebm.models.gaussian_mixture import GaussianMixture, gaussian_mixture_of
+from flowebm.training.stages.mixtures import RIDGE, fit_mixture
 
 #: Starts of the search for a direction at columns or axes, and at random, its steps, and the cosine
 #: between two of them where it ends.
@@ -26,9 +21,8 @@ MOST_DIRECTIONS = 8
 #: Rows that directions are searched for in, at most.
 MOST_ROWS = 20_000
 
-#: Steps of EM with all columns at most, from components that are told apart already, and the change
-#: of the weights below which it ends.
-ITERATIONS, SETTLED = 20, 1e-4
+#: Steps of EM with all columns at most, from components that are told apart already.
+ITERATIONS = 20
 
 
 def non_gaussian_directions(
@@ -64,7 +58,7 @@ def non_gaussian_directions(
     for _ in range(min(MOST_DIRECTIONS, d // 2)):
         direction = _least_gaussian(points, starts, found)
         values, judging = points @ direction[:, None], held_out @ direction[:, None]
-        mixture = fit_mixture(seed, values, judging, most_components=4).mixture
+        mixture = fit_mixture(seed, values, judging, most_components=4)
         gain = mixture.log_prob_rows(judging)
         # The logarithm of the density of one normal number.
         gain += 0.5 * ((judging[:, 0] - values.mean()) / values.std()) ** 2
@@ -119,7 +113,7 @@ def _negentropies(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
 
 def pursue_mixture(
     seed: int, points: Float[np.ndarray, "n d"], validation: Float[np.ndarray, "m d"]
-) -> MixtureFit | None:
+) -> GaussianMixture | None:
     """A mixture of all columns whose components are told apart along few directions.
 
     Starts at random would not tell them apart: in a hundred columns most of the distance between
@@ -148,29 +142,28 @@ def pursue_mixture(
     if directions is None:
         return None
     along, judging = z @ directions.T, z_validation @ directions.T
-    lens = fit_mixture(seed, along, judging, most_components=8).mixture
-    belongs = lens.responsibilities(along)
+    lens = fit_mixture(seed, along, judging, most_components=8)
+    belongs = lens.responsibilities(along)[0]
     fits = [_of_all_columns(z, belongs, rows) for rows in (points.shape[1], np.inf)]
     best = max(fits, key=lambda fit: gaussian_mixture_of(*fit).log_prob_rows(z_validation).mean())
-    return MixtureFit(gaussian_mixture_of(*whitening.back(best)), len(best.weights))
+    return gaussian_mixture_of(*whitening.back(best))
 
 
 def _of_all_columns(z: np.ndarray, belongs: np.ndarray, prior_rows: float) -> Parameters:
     """EM of all columns, each covariance with that within all components for some more rows."""
-    before = np.zeros(belongs.shape[1])
-    for _ in range(ITERATIONS):
+
+    def maximised(belongs: np.ndarray) -> Parameters:
         counts = belongs.sum(axis=0) + 1e-6
-        if np.abs(counts - before).max() < SETTLED * len(z):
-            break
-        before = counts
         means = belongs.T @ z / counts[:, None]
-        scatters = [
-            (z - mean).T @ (share[:, None] * (z - mean))
-            for mean, share in zip(means, belongs.T, strict=True)
-        ]
-        within = np.sum(scatters, axis=0) / len(z) + RIDGE * np.eye(z.shape[1])
-        own = np.array([counts / (counts + prior_rows)]).T[..., None]
-        covariances = own * np.array(scatters) / counts[:, None, None] + (1 - own) * within
-        fitted = Parameters(counts / counts.sum(), means, covariances)
-        belongs = gaussian_mixture_of(*fitted).responsibilities(z)
-    return fitted
+        centred = ((z - mean, share) for mean, share in zip(means, belongs.T, strict=True))
+        scatters = np.array([part.T @ (share[:, None] * part) for part, share in centred])
+        within = scatters.sum(axis=0) / len(z) + RIDGE * np.eye(z.shape[1])
+        own = (counts / (counts + prior_rows))[:, None, None]
+        covariances = own * scatters / counts[:, None, None] + (1 - own) * within
+        return Parameters(counts / counts.sum(), means, covariances)
+
+    def step(fitted: Parameters) -> tuple[Parameters, float]:
+        belongs, log_prob = gaussian_mixture_of(*fitted).responsibilities(z)
+        return maximised(belongs), float(log_prob.mean())
+
+    return em(step, maximised(belongs), iterations=ITERATIONS)
