@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Scalar
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from flowebm.models.batches import on_device
 from flowebm.models.random_start import Draws
@@ -554,7 +554,7 @@ class AutoregressiveImage(AbstractDistribution):
 def make_image_density(
     shape: tuple[int, ...],
     levels: int,
-    shares: Float[ArrayLike, " classes"] = (1.0,),
+    shares: Sequence[float] | Float[np.ndarray, " classes"] = (1.0,),
     *,
     key: PRNGKeyArray,
     **sizes: int,

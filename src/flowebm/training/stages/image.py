@@ -228,12 +228,12 @@ def _latent_classes(
     from sklearn.cluster import KMeans
 
     blocks = _block_sums(images, 2 ** halvings(images.shape[1:]))
-    roots = np.sqrt(np.concatenate(list(blocks)))
+    roots = np.sqrt(np.concatenate(list(blocks))).reshape(len(images), -1)
     n = max(1, min(most, len(images) // ROWS_OF_A_CLASS))
     seed = int(jr.randint(key, (), 0, 2**31 - 1))
-    found = KMeans(n, n_init=1, random_state=seed).fit(roots.reshape(len(roots), -1))
+    found = KMeans(n, random_state=seed).fit(roots)
     # A class that is empty may still be drawn.
-    counts = np.bincount(found.labels_, minlength=n) + 0.5
+    counts = np.bincount(found.predict(roots), minlength=n) + 0.5
     return found.cluster_centers_, counts / counts.sum()
 
 
