@@ -68,12 +68,6 @@ class AssistedDraws(NamedTuple):
 
 
 @eqx.filter_jit
-def start_chains(model: AbstractEnergyModel, positions: Float[Array, "chains *shape"]) -> Chains:
-    """Chains at these positions."""
-    return Chains(positions, jax.vmap(model.unnormalized_log_prob)(positions))
-
-
-@eqx.filter_jit
 def assisted_draws(
     key: PRNGKeyArray, kernel: AssistedKernel, chains: Chains, n_draws: int, thin: int = 1
 ) -> tuple[Chains, AssistedDraws]:
@@ -240,5 +234,6 @@ def continue_chains(
 
 @eqx.filter_jit
 def _continued(key, kernel, positions, n_draws):
-    _, drawn = assisted_draws(key, kernel, start_chains(kernel.model, positions), n_draws)
+    chains = Chains(positions, jax.vmap(kernel.model.unnormalized_log_prob)(positions))
+    _, drawn = assisted_draws(key, kernel, chains, n_draws)
     return ContinuedChains(*(leaf.swapaxes(0, 1) for leaf in drawn))

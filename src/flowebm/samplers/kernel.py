@@ -91,6 +91,7 @@ LOCAL = {
     "rwm": _of_blackjax("random_walk", 0.234, 1)._replace(step=_random_step),
 }
 
+# What `check_options` lets pass and lists in a refusal, which type checkers cannot compute.
 if TYPE_CHECKING:
     LocalName = AdjustedName = str
 else:

@@ -17,15 +17,7 @@ from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.trainable import partition_trainable
 from flowebm.objectives.contrastive import contrastive_likelihood
 from flowebm.objectives.maximum_likelihood import maximum_likelihood
-from flowebm.options import (
-    AnyShare,
-    Count,
-    Fraction,
-    NotNegative,
-    Positive,
-    Range,
-    check_options,
-)
+from flowebm.options import AnyShare, Count, Fraction, NotNegative, Positive, Range, check_options
 from flowebm.refusal import Refused
 from flowebm.samplers import step_size
 from flowebm.samplers.kernel import LOCAL, GlobalMove, LocalName, global_move, local_moves

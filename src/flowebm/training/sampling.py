@@ -45,11 +45,7 @@ from flowebm.samplers.assisted_draws import (
 )
 from flowebm.samplers.kernel import LOCAL
 from flowebm.samplers.nested import Live, explore
-from flowebm.samplers.preconditioner import (
-    Preconditioner,
-    StandardisedDensity,
-    preconditioner,
-)
+from flowebm.samplers.preconditioner import Preconditioner, StandardisedDensity, preconditioner
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer, SamplingOptions
 from flowebm.training.density_calls import DensityCalls
 from flowebm.training.driver import Callbacks, StoppingCriteria, drive
