@@ -93,7 +93,8 @@ LOCAL = {
 
 # What `check_options` lets pass and lists in a refusal, which type checkers cannot compute.
 if TYPE_CHECKING:
-    LocalName = AdjustedName = str
+    LocalName = str
+    AdjustedName = str
 else:
     LocalName = Literal[tuple(LOCAL)]
     AdjustedName = Literal[tuple(name for name, kernel in LOCAL.items() if kernel.is_adjusted)]
