@@ -34,7 +34,7 @@ def measure(name: str) -> dict:
         seconds_in_turns,
     )
 
-    from flowebm.samplers.population import global_move, local_moves
+    from flowebm.samplers.kernel import global_move, local_moves
 
     trainer = balanced_trainer(int(name))
     options = trainer.options

@@ -48,7 +48,7 @@ from flowebm.progress import OnBlock, OnProgress, progress_callback
 from flowebm.refusal import Refused
 from flowebm.samplers.gap_mixture import GapMixture
 from flowebm.samplers.image_particles import ImageParticles
-from flowebm.samplers.imputed_rows import impute_rows
+from flowebm.samplers.imputation import impute_rows
 from flowebm.samplers.normalised import NormalisedModel
 from flowebm.training.balanced import BalancedOptions
 from flowebm.training.budget import Budget

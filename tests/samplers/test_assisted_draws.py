@@ -6,7 +6,7 @@ import pytest
 from flowjax.distributions import Normal
 
 from flowebm.models import as_energy_model
-from flowebm.samplers.assisted_draws import AssistedKernel, assisted_draws, start_chains
+from flowebm.samplers.assisted_draws import AssistedKernel, Chains, assisted_draws
 from flowebm.samplers.preconditioner import StandardisedDensity, moments, preconditioner
 
 SCALES = jnp.array([2.0, 0.5])
@@ -34,7 +34,8 @@ def test_exact_draws_stay_exact(p_value, global_kernel, local_kernel):
             n_local=1,
         )
         start = factor * SCALES * jax.random.normal(jax.random.key(1), (20_000, 2))
-        chains = start_chains(kernel.model, coordinates.standardise(start))
+        start = coordinates.standardise(start)
+        chains = Chains(start, jax.vmap(kernel.model.unnormalized_log_prob)(start))
         chains, drawn = assisted_draws(jax.random.key(2), kernel, chains, 2)
         assert drawn.position.shape == (2, 20_000, 2)
         # The density that is carried along is that of where the chains are.

@@ -7,8 +7,7 @@ from scipy.stats import kstest, norm
 
 from flowebm.models.elliptical_mixture import EllipticalMixture
 from flowebm.models.energy import as_energy_model
-from flowebm.samplers.assisted_draws import AssistedKernel, Chains
-from flowebm.samplers.mixture_draws import mixture_draws
+from flowebm.samplers.assisted_draws import AssistedKernel, Chains, mixture_draws
 
 
 @pytest.mark.parametrize("local_kernel", ["mala", "rwm"])

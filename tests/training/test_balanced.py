@@ -115,6 +115,7 @@ def waiting(trainer):
         ("imh", "chains", "mala"),
         ("isir", "waste-recycled", "hmc"),
         ("none", "chains", "hmc"),
+        ("imh", "chains", "rwm"),
     ],
 )
 def test_from_chains_at_equilibrium_a_step_descends_the_exact_likelihood(

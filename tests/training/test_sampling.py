@@ -397,6 +397,7 @@ def test_what_cannot_be_sampled_is_refused(error, log_density, initial, choices,
     ("choice", "message"),
     [
         ({"local_kernel": "gibbs"}, "'mala', 'hmc', 'nuts' or 'rwm'"),
+        ({"local_kernel": "ula"}, "'mala', 'hmc', 'nuts' or 'rwm'"),
         ({"global_kernel": "none"}, "'imh' or 'isir'"),
         ({"n_local": 0}, "n_local must be 1"),
         ({"n_particles": 4}, "n_particles must be 8"),

@@ -12,11 +12,6 @@ if TYPE_CHECKING:
     from blackjax.base import SamplingAlgorithm
 
 
-def _position(state: Any, info: Any) -> PyTree:
-    del info
-    return state.position
-
-
 def run_chains(
     key: PRNGKeyArray,
     algorithm: "SamplingAlgorithm",
@@ -24,7 +19,7 @@ def run_chains(
     n_steps: int,
     *,
     thin: int = 1,
-    keep: Callable[[Any, Any], Any] = _position,
+    keep: Callable[[Any, Any], Any] = lambda state, info: state.position,
 ) -> tuple[Any, Any]:
     """Run independent chains, one from each position.
 

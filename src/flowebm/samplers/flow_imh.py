@@ -78,12 +78,7 @@ def build_kernel() -> Callable[..., tuple[WeightedState, FlowIMHInfo]]:
     Source: Gabrié, Rotskoff, Vanden-Eijnden (2022), section 2.
     """
 
-    def kernel(
-        rng_key: PRNGKeyArray,
-        state: WeightedState,
-        logdensity_fn: Callable[[Any], Scalar],
-        proposal: Proposal,
-    ) -> tuple[WeightedState, FlowIMHInfo]:
+    def kernel(rng_key, state, logdensity_fn, proposal):
         """Draw a candidate from the proposal, evaluate it, and accept or reject it."""
         key_draw, key_accept = jax.random.split(rng_key)
         candidate = proposals.draw(key_draw, logdensity_fn, proposal)

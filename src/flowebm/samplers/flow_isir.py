@@ -114,12 +114,7 @@ def build_kernel(n_proposals: int) -> Callable[..., tuple[WeightedState, FlowISI
             f"i-SIR with n_proposals={n_proposals} never moves: pass n_proposals of 1 or more."
         )
 
-    def kernel(
-        rng_key: PRNGKeyArray,
-        state: WeightedState,
-        logdensity_fn: Callable[[Any], Scalar],
-        proposal: Proposal,
-    ) -> tuple[WeightedState, FlowISIRInfo]:
+    def kernel(rng_key, state, logdensity_fn, proposal):
         """Draw candidates from the proposal, evaluate them, and resample from the pool."""
         key_draw, key_resample = jax.random.split(rng_key)
         candidates = jax.vmap(lambda key: proposals.draw(key, logdensity_fn, proposal))(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-from jaxtyping import PRNGKeyArray, PyTree, Scalar
+from jaxtyping import PyTree, Scalar
 
 from flowebm.refusal import Refused
 from flowebm.samplers.proposal import Proposal, WeightedState
@@ -90,14 +90,7 @@ def build_kernel(
     section 2.
     """
 
-    def kernel(
-        rng_key: PRNGKeyArray,
-        state: LocalGlobalState,
-        logdensity_fn: Callable[[Any], Scalar],
-        proposal: Proposal,
-        local_algorithm: "SamplingAlgorithm",
-        n_local: int,
-    ) -> tuple[LocalGlobalState, LocalGlobalInfo]:
+    def kernel(rng_key, state, logdensity_fn, proposal, local_algorithm, n_local):
         """Make one global move, then `n_local` local steps."""
         key_global, key_local = jax.random.split(rng_key)
         weighted = WeightedState(

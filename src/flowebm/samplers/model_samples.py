@@ -21,7 +21,7 @@ from flowebm.models.stack import draw
 from flowebm.models.tilted import EnergyModel
 from flowebm.refusal import Refused
 from flowebm.samplers import step_size as step_sizes
-from flowebm.samplers.population import global_move, local_moves
+from flowebm.samplers.kernel import global_move, local_moves
 
 
 class ModelSamples(NamedTuple):
@@ -138,14 +138,10 @@ def _batch(key, model, proposal, n_moves, n_local, step_size, batch_size):
         key, adapts = inputs
         global_key, local_key = jr.split(key)
         moved = global_move(global_key, log_density, proposal, positions)
-        positions, accepted = local_moves(
+        positions, accepted, _ = local_moves(
             local_key, log_density, moved.positions, adaptation.step_size, n_steps=n_local
         )
-        adaptation = jax.tree.map(
-            lambda new, old: jnp.where(adapts, new, old),
-            step_sizes.update(adaptation, accepted),
-            adaptation,
-        )
+        adaptation = step_sizes.update(adaptation, accepted, adapts=adapts)
         return (positions, adaptation), (moved.acceptance_rate.mean(), accepted.mean())
 
     start_key, move_key = jr.split(key)

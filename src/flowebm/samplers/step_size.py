@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 MALA_TARGET_ACCEPTANCE = 0.574
 """Optimal for MALA in high dimension: Roberts, Rosenthal (1998), theorem 2."""
@@ -49,6 +49,7 @@ def update(
     *,
     target: float = MALA_TARGET_ACCEPTANCE,
     min_gain: float = 0.05,
+    adapts: bool | Bool[Array, ""] = True,
 ) -> StepSizeState:
     r"""Move the step size toward the target acceptance rate.
 
@@ -72,6 +73,7 @@ def update(
             of any shape; one that is not a number counts as a rejection.
         target: $a^*$, the acceptance rate to aim at.
         min_gain: $\gamma_{\min}$, the floor under the gain.
+        adapts: Whether to move at all: after a warm-up it is false.
 
     Returns:
         The next state.
@@ -80,5 +82,5 @@ def update(
     """
     rates = jnp.asarray(acceptance_rate, state.log_step_size.dtype)
     error = jnp.mean(jnp.where(jnp.isnan(rates), 0.0, rates)) - target
-    gain = jnp.maximum(min_gain, (state.n_updates + 1.0) ** -0.6)
-    return StepSizeState(state.log_step_size + gain * error, state.n_updates + 1)
+    gain = adapts * jnp.maximum(min_gain, (state.n_updates + 1.0) ** -0.6)
+    return StepSizeState(state.log_step_size + gain * error, state.n_updates + adapts)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray, PyTree, Scalar
+from jaxtyping import PyTree, Scalar
 
 if TYPE_CHECKING:
     from blackjax.base import SamplingAlgorithm
@@ -61,15 +61,11 @@ def build_kernel() -> Callable[..., tuple[ULAState, ULAInfo]]:
 
     Source: Roberts, Tweedie (1996), section 1.4.1.
     """
-    from blackjax.mcmc.diffusions import DiffusionState, overdamped_langevin
 
-    def kernel(
-        rng_key: PRNGKeyArray,
-        state: ULAState,
-        logdensity_fn: Callable[[Any], Scalar],
-        step_size: Any,
-    ) -> tuple[ULAState, ULAInfo]:
+    def kernel(rng_key, state, logdensity_fn, step_size):
         """Move by one Euler step of the overdamped Langevin diffusion."""
+        from blackjax.mcmc.diffusions import DiffusionState, overdamped_langevin
+
         one_step = overdamped_langevin(jax.value_and_grad(logdensity_fn))
         new_state = one_step(rng_key, DiffusionState(*state), step_size)
         return ULAState(*new_state), ULAInfo(jnp.ones(()), jnp.array(True))

@@ -2,6 +2,7 @@
 
 from flowebm.progress import progress_callback as progress_callback
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer as AdaptiveSamplingTrainer
+from flowebm.training.adaptive_sampling import SamplingOptions as SamplingOptions
 from flowebm.training.balanced import BalancedOptions as BalancedOptions
 from flowebm.training.balanced import BalancedTrainer as BalancedTrainer
 from flowebm.training.checkpoints import Checkpoints as Checkpoints
@@ -24,7 +25,6 @@ from flowebm.training.metrics import MetricsFile as MetricsFile
 from flowebm.training.metrics import read_metrics as read_metrics
 from flowebm.training.result import FitResult as FitResult
 from flowebm.training.sampling import sample as sample
-from flowebm.training.sampling_options import SamplingOptions as SamplingOptions
 from flowebm.training.sampling_result import SamplingResult as SamplingResult
 from flowebm.training.sampling_target import StartPoints as StartPoints
 from flowebm.training.trainer import AbstractTrainer as AbstractTrainer

@@ -1,7 +1,8 @@
 """The warm-up of the flow-assisted sampler: annealed chains, and a flow that follows them."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import equinox as eqx
 import jax
@@ -16,14 +17,14 @@ from flowebm.models.defensive import DefensiveMixture
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.trainable import partition_trainable
 from flowebm.objectives.maximum_likelihood import maximum_likelihood
+from flowebm.options import Count, Fraction, Positive, Range, Share, check_options
 from flowebm.samplers import preconditioner as preconditioners
 from flowebm.samplers import step_size as step_sizes
-from flowebm.samplers.population import global_move, local_moves
+from flowebm.samplers.kernel import LOCAL, AdjustedName, GlobalKernel, global_move, local_moves
 from flowebm.samplers.preconditioner import Moments, Preconditioner
 from flowebm.samplers.tempering import log_ratio, temperature_step
 from flowebm.training.averaging import update_average
 from flowebm.training.row_weights import RowWeights
-from flowebm.training.sampling_options import TARGET_ACCEPTANCE, SamplingOptions
 from flowebm.training.schedules import late_cosine
 from flowebm.training.trainer import AbstractTrainer, Metrics
 
@@ -33,6 +34,51 @@ MOMENTS_MEMORY = 50
 
 #: How much the effective share must rise to count as a rise.
 SMALLEST_RISE = 1.01
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    r"""Choices of the adaptive flow-assisted sampler; the defaults are meant to do.
+
+    Attributes:
+        global_kernel: Flow-assisted move: `"imh"` (independence Metropolis-Hastings) or `"isir"`
+            (iterated sampling-importance resampling).
+        n_proposals: Proposals of a chain in an i-SIR move.
+        local_kernel: Local move, in coordinates standardised by the population: `"mala"`,
+            `"hmc"`, `"nuts"`, or `"rwm"` (random walk), which needs no gradients.
+        n_local: Local moves after each global one.
+        n_particles: Chains of the warm-up.
+        initial_scale: Standard deviation of the wide normal around the initial point that the
+            warm-up starts from, in every unconstrained coordinate. It should be wide enough to
+            reach every mode.
+        target_ess: Effective share of the particles that a step in temperature keeps: nearer to
+            one, the path from the wide normal to the target is finer.
+        flow_learning_rate: Adam's learning rate for the flow.
+        flow_batch: Points of a flow step.
+        n_flow_steps: Flow steps an iteration.
+        average_decay: Decay of the average of the flow's parameters, which proposes.
+        defensive_fraction: Share of a heavy-tailed density among the proposals.
+        enough_ess: Effective share of the proposals at which the warm-up ends.
+        patience: Iterations without a rise of it after which the warm-up ends.
+    """
+
+    global_kernel: GlobalKernel = "imh"
+    n_proposals: Count = 4
+    local_kernel: AdjustedName = "mala"
+    n_local: Count = 4
+    n_particles: Annotated[int, Range(least=8)] = 1024
+    initial_scale: Positive = 10.0
+    target_ess: Share = 0.5
+    flow_learning_rate: Positive = 2e-3
+    flow_batch: Count = 512
+    n_flow_steps: Count = 2
+    average_decay: Fraction = 0.98
+    defensive_fraction: Share = 0.05
+    enough_ess: Positive = 0.8
+    patience: Count = 100
+
+    def __post_init__(self):
+        check_options(self)
 
 
 class AdaptiveSamplingState(eqx.Module):
@@ -160,7 +206,7 @@ class AdaptiveSamplingTrainer(AbstractTrainer):
             n_proposals=options.n_proposals,
             logdensity=log_start + temperature * ratios + coordinates.log_det,
         )
-        standard, acceptance = local_moves(
+        standard, acceptance, _ = local_moves(
             local_key,
             log_density,
             move.positions,
@@ -180,7 +226,7 @@ class AdaptiveSamplingTrainer(AbstractTrainer):
             temperature=temperature,
             moments=moments,
             step_size=step_sizes.update(
-                state.step_size, acceptance, target=TARGET_ACCEPTANCE[options.local_kernel]
+                state.step_size, acceptance, target=LOCAL[options.local_kernel].target_acceptance
             ),
             iteration=state.iteration + 1,
             **_watched(state, temperature, ess),

@@ -17,18 +17,10 @@ from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.trainable import partition_trainable
 from flowebm.objectives.contrastive import contrastive_likelihood
 from flowebm.objectives.maximum_likelihood import maximum_likelihood
-from flowebm.options import (
-    AnyShare,
-    Count,
-    Fraction,
-    NotNegative,
-    Positive,
-    Range,
-    check_options,
-)
+from flowebm.options import AnyShare, Count, Fraction, NotNegative, Positive, Range, check_options
 from flowebm.refusal import Refused
 from flowebm.samplers import step_size
-from flowebm.samplers.population import GlobalMove, global_move, local_moves
+from flowebm.samplers.kernel import LOCAL, GlobalMove, LocalName, global_move, local_moves
 from flowebm.training import online
 from flowebm.training.averaging import update_average
 from flowebm.training.devices import on_every_device, over_data
@@ -36,12 +28,6 @@ from flowebm.training.row_weights import RowWeights, draw_rows
 from flowebm.training.schedules import warmup_cosine
 from flowebm.training.trainer import AbstractTrainer, Metrics
 from flowebm.training.validation import validation_metrics
-
-#: Acceptance rates that step sizes are adapted to; unadjusted steps have none.
-TARGET_ACCEPTANCE = {
-    "mala": step_size.MALA_TARGET_ACCEPTANCE,
-    "hmc": step_size.HMC_TARGET_ACCEPTANCE,
-}
 
 #: Rows for each data point of a flow step. A flow that sees few rows again and again learns them by
 #: heart, and covers the energy no longer; chain states are new in every step.
@@ -68,7 +54,8 @@ class BalancedOptions:
         n_proposals: Proposals of a chain in an i-SIR move.
         gradient: Estimate of the model's expectation: from the chains' states, or
             `recycled`: from every point of the global move's pool, with its weight.
-        local_kernel: Local move: `mala`, `hmc` or `ula`.
+        local_kernel: Local move: `mala`, `hmc`, `nuts`, `rwm` (random walk), or `ula`, which is
+            biased.
         n_local: Local moves an iteration.
         step_size: First step size of local moves, in units of the standardised data; it is
             adapted unless the kernel is `ula`.
@@ -97,7 +84,7 @@ class BalancedOptions:
     global_kernel: Literal["imh", "isir", "none"] = "imh"
     n_proposals: Count = 4
     gradient: Literal["chains", "waste-recycled"] = "chains"
-    local_kernel: Literal["mala", "hmc", "ula"] = "mala"
+    local_kernel: LocalName = "mala"
     n_local: Count = 2
     step_size: Positive = 0.02
     average_decay: Fraction = 0.995
@@ -260,7 +247,7 @@ class BalancedTrainer(AbstractTrainer):
         else:
             waits, energy_factor = jnp.array(False), learning_rate_factor
 
-        chains, acceptance = local_moves(
+        chains, acceptance, _ = local_moves(
             local_key,
             log_density,
             chains,
@@ -268,11 +255,9 @@ class BalancedTrainer(AbstractTrainer):
             kernel=options.local_kernel,
             n_steps=options.n_local,
         )
-        adapted = state.step_size
-        if options.local_kernel in TARGET_ACCEPTANCE:
-            adapted = step_size.update(
-                adapted, acceptance, target=TARGET_ACCEPTANCE[options.local_kernel]
-            )
+        adapted, local = state.step_size, LOCAL[options.local_kernel]
+        if local.is_adjusted:
+            adapted = step_size.update(adapted, acceptance, target=local.target_acceptance)
 
         params, average, optimizer, gap, on_data = self._energy_step(
             state, batch, chains, move, waits, energy_factor

@@ -15,7 +15,7 @@ from flowebm.models.ebflow import EBFlow
 from flowebm.models.energy import AbstractEnergyModel
 from flowebm.models.stack import draw
 from flowebm.refusal import Refused
-from flowebm.samplers.continued import continue_chains
+from flowebm.samplers.assisted_draws import continue_chains
 from flowebm.samplers.normalised import NormalisedModel
 from flowebm.training.driver import Callbacks
 

@@ -41,22 +41,17 @@ from flowebm.samplers.assisted_draws import (
     AssistedKernel,
     Chains,
     assisted_draws,
+    mixture_draws,
 )
-from flowebm.samplers.mixture_draws import mixture_draws
+from flowebm.samplers.kernel import LOCAL
 from flowebm.samplers.nested import Live, explore
-from flowebm.samplers.population import LEAPFROG_STEPS
-from flowebm.samplers.preconditioner import (
-    Preconditioner,
-    StandardisedDensity,
-    preconditioner,
-)
-from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer
+from flowebm.samplers.preconditioner import Preconditioner, StandardisedDensity, preconditioner
+from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer, SamplingOptions
 from flowebm.training.budget import Budget
 from flowebm.training.density_calls import DensityCalls
 from flowebm.training.driver import Callbacks, StoppingCriteria, drive
 from flowebm.training.optimizers import clipped_adam
 from flowebm.training.sampling_checkpoint import SamplingCheckpoint
-from flowebm.training.sampling_options import TARGET_ACCEPTANCE, SamplingOptions
 from flowebm.training.sampling_proposal import (
     Population,
     Proposal,
@@ -720,7 +715,7 @@ def _drawn(
         kernel = eqx.tree_at(lambda k: k.step_size, kernel, jnp.asarray(step_size, jnp.float32))
     else:
         chains = _chains_at(work, coordinates, positions)
-        wanted = TARGET_ACCEPTANCE[kernel.local_kernel]
+        wanted = LOCAL[kernel.local_kernel].target_acceptance
         step_size = float(kernel.step_size)
         for block in range(ADAPTING_BLOCKS):
             n_adapting = block + 1
@@ -796,7 +791,7 @@ def _block(
 
 
 def _evaluations_of_step(options: SamplingOptions, local_kernel: str) -> int | None:
-    local = {"mala": 1, "hmc": LEAPFROG_STEPS, "rwm": 1}.get(local_kernel)
+    local = LOCAL[local_kernel].evaluations
     if local is None:
         return None
     proposals = options.n_proposals if options.global_kernel == "isir" else 1

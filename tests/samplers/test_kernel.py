@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flowjax.distributions import Normal
 
-from flowebm.samplers.population import global_move, local_moves, local_states
+from flowebm.samplers.kernel import LOCAL, global_move, local_moves
 
 KERNELS = [("imh", 1), ("isir", 1), ("isir", 3)]
 
@@ -111,14 +111,14 @@ def test_the_pool_holds_the_conditional_expectation_of_the_next_average(
 SCALES = jnp.array([[1.0, 0.5]])
 
 
-@pytest.mark.parametrize("kernel", ["mala", "hmc", "ula"])
+@pytest.mark.parametrize("kernel", ["mala", "hmc", "ula", "rwm"])
 def test_local_moves_leave_their_law_invariant(p_value, kernel):
     r"""On a Gaussian over points of two axes, both coordinates jointly; false alarms 1e-5.
 
     MALA and HMC leave the target itself; ULA, $x' = (1 - \varepsilon/s^2) x + \sqrt{2
     \varepsilon}\, \xi$, leaves the Gaussian of variance $s^2 / (1 - \varepsilon / 2 s^2)$.
     """
-    step_size = {"mala": 0.1, "hmc": 0.3, "ula": 0.1}[kernel]
+    step_size = {"mala": 0.1, "hmc": 0.3, "ula": 0.1, "rwm": 0.3}[kernel]
     bias = 1 / (1 - step_size / (2 * SCALES**2)) if kernel == "ula" else 1.0
     std = SCALES * jnp.sqrt(bias)
 
@@ -153,7 +153,7 @@ def test_every_chain_and_every_step_has_noise_of_its_own():
         local_moves(jax.random.key(4), lambda x: 0.0 * x.sum(), start, 0.5, kernel="ula", n_steps=n)
         for n in (1, 2)
     ]
-    one, two = (positions[:, 0] for positions, _ in increments)
+    one, two = (positions[:, 0] for positions, *_ in increments)
     assert len(np.unique(one)) == 20_000
     # Over n chains the variance has standard error v √(2/n): 4.5 of them, false alarms 7e-6. One
     # key for both steps would double the increment and give variance 4.
@@ -167,7 +167,22 @@ def test_unadjusted_moves_are_those_of_the_kernel_that_keeps_its_gradients():
 
     start = jax.random.normal(jax.random.key(0), (5, 2))
     arguments = jax.random.key(1), log_density, start, 0.02
-    moved, acceptance = local_moves(*arguments, kernel="ula", n_steps=3)
-    states, kept_acceptance = local_states(*arguments, kernel="ula", n_steps=3)
+    moved, acceptance, _ = local_moves(*arguments, kernel="ula", n_steps=3)
+    ula, states = LOCAL["ula"], jax.vmap(lambda x: LOCAL["ula"].init(x, log_density))(start)
+    for key in jax.random.split(jax.random.key(1), 3):
+        states, _ = jax.vmap(lambda key, state: ula.step(key, state, log_density, 0.02))(
+            jax.random.split(key, 5), states
+        )
     np.testing.assert_allclose(moved, states.position, rtol=1e-12)
-    np.testing.assert_array_equal(acceptance, kept_acceptance)
+    assert jnp.all(acceptance == 1)
+
+
+@pytest.mark.parametrize("kernel", [name for name in LOCAL if LOCAL[name].is_adjusted])
+def test_the_density_that_moves_return_is_that_of_where_they_end(kernel):
+    def log_density(x):
+        return -jnp.sum(x**4)
+
+    start = jax.random.normal(jax.random.key(0), (5, 2))
+    moved, _, there = local_moves(jax.random.key(1), log_density, start, 0.02, kernel=kernel)
+    assert jnp.any(moved != start)
+    np.testing.assert_allclose(there, jax.vmap(log_density)(moved), rtol=1e-10)

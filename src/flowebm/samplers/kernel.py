@@ -1,7 +1,12 @@
-"""Moves of many chains at once, with the draws and evaluations of all of them in one batch."""
+"""The moves of a flow-assisted sampler: local kernels, one entry each, and moves of many chains.
+
+Training, sampling and imputation take their local moves from `LOCAL`. Global moves are decided by
+the transitions of `flow_imh` and `flow_isir`, as in blackjax's form.
+"""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +16,88 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
 from flowebm.models.defensive import draw
 from flowebm.models.over_points import values_of_both
-from flowebm.samplers import flow_imh, flow_isir, ula
+from flowebm.samplers import flow_imh, flow_isir, step_size, ula
 from flowebm.samplers.proposal import WeightedState
 
 GlobalKernel = Literal["imh", "isir"]
-LocalKernel = Literal["mala", "hmc", "nuts", "ula", "rwm"]
 
 #: Leapfrog steps of one HMC move.
 LEAPFROG_STEPS = 5
+
+
+class LocalKernel(NamedTuple):
+    """A kernel that moves a chain within its mode, in functions of one point.
+
+    Attributes:
+        init: `(position, logdensity_fn) -> state`, which has a `position` and its `logdensity`.
+        step: `(key, state, logdensity_fn, step_size) -> (state, info)`, whose info has an
+            `acceptance_rate`.
+        target_acceptance: What its step size is adapted to; 1 of a kernel that accepts always.
+        evaluations: Of the density or its gradient in a step; `None` where they vary.
+    """
+
+    init: Callable[..., Any]
+    step: Callable[..., tuple[Any, Any]]
+    target_acceptance: float
+    evaluations: int | None
+
+    @property
+    def is_adjusted(self) -> bool:
+        """Whether a move can be rejected, which leaves the density itself invariant."""
+        return self.target_acceptance < 1
+
+
+def _of_blackjax(
+    module: str,
+    target_acceptance: float,
+    evaluations: int | None,
+    arguments: Callable[[Array], tuple] = lambda x: (),
+) -> LocalKernel:
+    """A kernel of `blackjax.mcmc`, imported when used; `arguments` follow its step size."""
+
+    def init(position, logdensity_fn):
+        return import_module(f"blackjax.mcmc.{module}").init(position, logdensity_fn)
+
+    def step(key, state, logdensity_fn, step_size):
+        kernel = import_module(f"blackjax.mcmc.{module}").build_kernel()
+        return kernel(key, state, logdensity_fn, step_size, *arguments(state.position))
+
+    return LocalKernel(init, step, target_acceptance, evaluations)
+
+
+def _random_step(key, state, logdensity_fn, step_size):
+    from blackjax.mcmc import random_walk
+
+    def normal(key, x):
+        return step_size * jr.normal(key, x.shape, x.dtype)
+
+    return random_walk.build_additive_step()(key, state, logdensity_fn, normal)
+
+
+#: The local kernels by name. Options take these names, and refuse others.
+LOCAL = {
+    "mala": _of_blackjax("mala", step_size.MALA_TARGET_ACCEPTANCE, 1),
+    "hmc": _of_blackjax(
+        "hmc",
+        step_size.HMC_TARGET_ACCEPTANCE,
+        LEAPFROG_STEPS,
+        lambda x: (jnp.ones(x.size), LEAPFROG_STEPS),
+    ),
+    "nuts": _of_blackjax(
+        "nuts", step_size.HMC_TARGET_ACCEPTANCE, None, lambda x: (jnp.ones(x.size),)
+    ),
+    "ula": LocalKernel(ula.init, ula.build_kernel(), 1.0, 1),
+    # The target is that of Roberts, Gelman and Gilks (1997).
+    "rwm": _of_blackjax("random_walk", 0.234, 1)._replace(step=_random_step),
+}
+
+# What `check_options` lets pass and lists in a refusal, which type checkers cannot compute.
+if TYPE_CHECKING:
+    LocalName = str
+    AdjustedName = str
+else:
+    LocalName = Literal[tuple(LOCAL)]
+    AdjustedName = Literal[tuple(name for name, kernel in LOCAL.items() if kernel.is_adjusted)]
 
 
 class GlobalMove(NamedTuple):
@@ -107,9 +186,9 @@ def local_moves(
     positions: Float[Array, "chains *shape"],
     step_size: ArrayLike,
     *,
-    kernel: LocalKernel = "mala",
+    kernel: LocalName = "mala",
     n_steps: int = 2,
-) -> tuple[Float[Array, "chains *shape"], Float[Array, "steps chains"]]:
+) -> tuple[Float[Array, "chains *shape"], Float[Array, "steps chains"], Any]:
     """`n_steps` local steps of every chain.
 
     Args:
@@ -117,80 +196,25 @@ def local_moves(
         logdensity_fn: Maps one point to its log-density up to a constant.
         positions: The chains.
         step_size: Of the kernel, the same for all chains.
-        kernel: `"mala"`, `"hmc"`, `"nuts"` or `"ula"`.
+        kernel: The kernel's name in `LOCAL`.
         n_steps: Number of steps.
 
     Returns:
-        The chains' next positions and their acceptance rates in each step (one for ULA,
-        which accepts always).
+        The chains' next positions, their acceptance rates in each step (one for ULA, which accepts
+        always), and the log-density where they are; `None` for ULA, which does not evaluate it.
     """
-    if kernel == "ula":
-        return _langevin_moves(key, logdensity_fn, positions, step_size, n_steps)
-    states, acceptance_rate = local_states(
-        key, logdensity_fn, positions, step_size, kernel=kernel, n_steps=n_steps
-    )
-    return states.position, acceptance_rate
-
-
-def _langevin_moves(key, logdensity_fn, positions, step_size, n_steps):
-    """ULA's moves without the gradient where they end, which decides about nothing."""
-    kernel = ula.build_kernel()
-
-    def step(key, x):
-        state, info = kernel(key, ula.init(x, logdensity_fn), logdensity_fn, step_size)
-        return jnp.asarray(state.position), info.acceptance_rate
-
-    def all_chains(x, step_key):
-        return jax.vmap(step)(jr.split(step_key, x.shape[0]), x)
-
-    return jax.lax.scan(all_chains, positions, jr.split(key, n_steps))
-
-
-def local_states(
-    key: PRNGKeyArray,
-    logdensity_fn: Callable[[Array], Scalar],
-    positions: Float[Array, "chains *shape"],
-    step_size: ArrayLike,
-    *,
-    kernel: LocalKernel = "mala",
-    n_steps: int = 2,
-) -> tuple[Any, Float[Array, "steps chains"]]:
-    """`local_moves` that returns the kernel's states: with `position` and its `logdensity`."""
-    init, step = _local_kernel(kernel, logdensity_fn, step_size, positions[0].size)
+    local = LOCAL[kernel]
+    init = jax.vmap(lambda x: local.init(x, logdensity_fn))
+    step = jax.vmap(lambda key, state: local.step(key, state, logdensity_fn, step_size))
 
     def all_chains(states, step_key):
-        states, info = jax.vmap(step)(jr.split(step_key, positions.shape[0]), states)
-        return states, info.acceptance_rate
+        # Without a test the gradient where a move ends decides about nothing, and is not evaluated.
+        states = states if local.is_adjusted else init(states)
+        states, info = step(jr.split(step_key, positions.shape[0]), states)
+        return states if local.is_adjusted else states.position, info.acceptance_rate
 
-    states = jax.vmap(lambda x: init(x, logdensity_fn))(positions)
+    states = init(positions) if local.is_adjusted else positions
     states, acceptance_rate = jax.lax.scan(all_chains, states, jr.split(key, n_steps))
-    return states, acceptance_rate
-
-
-def _local_kernel(
-    name: LocalKernel, logdensity_fn: Callable, step_size: Any, dimension: int
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """blackjax's `init` and a step `(key, state)` of the local kernel called `name`."""
-    from blackjax.mcmc import hmc, mala, nuts, random_walk
-
-    inverse_mass = jnp.ones(dimension)
-    if name == "nuts":
-        kernel = nuts.build_kernel()
-        return nuts.init, lambda key, state: kernel(
-            key, state, logdensity_fn, step_size, inverse_mass
-        )
-    if name == "hmc":
-        kernel = hmc.build_kernel()
-        return hmc.init, lambda key, state: kernel(
-            key, state, logdensity_fn, step_size, inverse_mass, LEAPFROG_STEPS
-        )
-    if name == "rwm":
-        walk = random_walk.build_additive_step()
-
-        def random_step(key, x):
-            return step_size * jax.random.normal(key, x.shape, x.dtype)
-
-        return random_walk.init, lambda key, state: walk(key, state, logdensity_fn, random_step)
-    module = {"mala": mala, "ula": ula}[name]
-    kernel = module.build_kernel()
-    return module.init, lambda key, state: kernel(key, state, logdensity_fn, step_size)
+    if local.is_adjusted:
+        return states.position, acceptance_rate, states.logdensity
+    return states, acceptance_rate, None
