@@ -408,3 +408,17 @@ def test_what_cannot_be_sampled_is_refused(error, log_density, initial, choices,
 def test_choices_that_are_none_are_refused(choice, message):
     with pytest.raises(ValueError, match=message):
         SamplingOptions(**choice)
+
+
+def test_many_coordinates_without_time_give_finite_draws_and_say_so():
+    """Two narrow modes in 41 coordinates, where exploration has not begun when it must end."""
+
+    def log_density(x):
+        return jnp.logaddexp(-50 * jnp.sum((x - 1) ** 2), -50 * jnp.sum((x + 1) ** 2))
+
+    with pytest.warns(EstimateWarning, match="warm-up ended at temperature 0 of 1"):
+        result = run(log_density, 41, 41, time_budget=1e-3, n_chains=4, n_draws=40)
+    assert np.isfinite(result.draws).all()
+    # One block of draws is made in any case; what would take a flow's programs is not begun.
+    assert result.draws.shape == (4, 4, 41)
+    assert not [row for row in result.history if row["iteration"]]

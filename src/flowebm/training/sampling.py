@@ -47,7 +47,7 @@ from flowebm.samplers.kernel import LOCAL
 from flowebm.samplers.nested import Live, explore
 from flowebm.samplers.preconditioner import Preconditioner, StandardisedDensity, preconditioner
 from flowebm.training.adaptive_sampling import AdaptiveSamplingTrainer, SamplingOptions
-from flowebm.training.budget import Budget
+from flowebm.training.budget import Budget, compile_in_time
 from flowebm.training.density_calls import DensityCalls
 from flowebm.training.driver import Callbacks, StoppingCriteria, drive
 from flowebm.training.optimizers import clipped_adam
@@ -240,8 +240,13 @@ class _Work:
         """NumPy's random numbers of a stage."""
         return np.random.default_rng(np.asarray(jr.key_data(self.keys[stage])))
 
-    def out_of_time(self, share: float = WARM_UP_BUDGET) -> bool:
-        return self.interrupted() or self.budget.is_spent(reserve=1 - share)
+    def out_of_time(self) -> bool:
+        return self.interrupted() or self.budget.is_spent(reserve=1 - WARM_UP_BUDGET)
+
+    def is_too_late(self, seconds: float) -> bool:
+        """Whether what takes so long is not to begin."""
+        left = self.budget.left()
+        return self.interrupted() or (left is not None and left < seconds)
 
 
 @contextmanager
@@ -323,6 +328,12 @@ def _sampled(work: _Work, n_chains: int, n_draws: int, thin: int) -> SamplingRes
         found.history += trained.history
         proposal.draws = _with_draws(proposal.draws, trained.population, proposal.ess)
     kernel, coordinates = _kernel(work, found, proposal, rng)
+    # The programs of a flow's draws are the largest; of those that follow each is smaller.
+    budget = work.budget.part(reserve=0.5 * (1 - WARM_UP_BUDGET))
+    given = work.keys["importance"], kernel.proposal, N_IMPORTANCE
+    if found.proposal is not None and not compile_in_time(budget, _proposal_draws, *given):
+        found.coordinates = found.proposal = None
+        kernel, coordinates = _kernel(work, found, proposal, rng)
     weighed = _weighed(work, kernel, coordinates, proposal)
     positions = _chain_starts(rng, weighed, population, n_chains)
     drawn, kernel, n_chain_evaluations = _drawn(
@@ -479,6 +490,8 @@ def _annealed(work: _Work) -> _Found:
             "before it reached the target; its draws are not to be trusted: give more max_steps "
             "or time, or a smaller initial_scale.",
         )
+        # A flow of what lies on the way is not worth its programs.
+        found.coordinates = found.proposal = found.step_size = None
     found.opinions += _tempered_opinion(work, start)
     return found
 
@@ -596,11 +609,11 @@ def _kernel(
             jnp.asarray(rows.position[rows.rows(rng, 1000)], jnp.float32)
         )
         mixture = _standard_mixture(proposal, coordinates)
-        of_flow, of_mixture = flow.log_prob(points), mixture.log_prob(points)
-        shares = jnp.array([MIXTURE_SHARE, 0.3, 0.5, 0.7, 0.9])[:, None]
-        scores = jnp.logaddexp(jnp.log1p(-shares) + of_flow, jnp.log(shares) + of_mixture)
-        scores = jnp.mean(scores, axis=1)
-        share = float(shares[jnp.argmax(jnp.nan_to_num(scores, nan=-jnp.inf)), 0])
+        of_flow, of_mixture = _log_probs((flow, mixture), points)
+        shares = np.array([MIXTURE_SHARE, 0.3, 0.5, 0.7, 0.9])[:, None]
+        scores = np.logaddexp(np.log1p(-shares) + of_flow, np.log(shares) + of_mixture)
+        scores = np.mean(scores, axis=1)
+        share = float(shares[np.argmax(np.nan_to_num(scores, nan=-np.inf)), 0])
         density = DefensiveMixture(flow, mixture, share)
     kernel = AssistedKernel(
         model=StandardisedDensity(work.target.model, coordinates),
@@ -617,7 +630,11 @@ def _kernel(
 def _within_modes(rng: np.random.Generator, proposal: Proposal) -> Preconditioner:
     """Coordinates in which modes, wherever they are, have the scale of one on average."""
     draws = proposal.draws
-    points = draws.position[draws.rows(rng, 4000)].astype(float)
+    rows = draws.rows(rng, 4000)
+    if draws.effective() < 10:
+        # Copies of a few points have no scale: then that of the proposals themselves.
+        rows = rng.permutation(len(draws.position))[:4000]
+    points = draws.position[rows].astype(float)
     labels = proposal.mixture.modes_of(points)
     mean = points.mean(axis=0)
     for mode in np.unique(labels):
@@ -671,6 +688,11 @@ def _weighed(
 
 
 @eqx.filter_jit
+def _log_probs(densities: tuple[AbstractDistribution, ...], points: Array) -> tuple[Array, ...]:
+    return tuple(density.log_prob(points) for density in densities)
+
+
+@eqx.filter_jit
 def _proposal_draws(key: PRNGKeyArray, proposal: AbstractDistribution, n: int):
     def batch(key):
         return draw(key, proposal, 2000)
@@ -718,21 +740,23 @@ def _drawn(
         wanted = LOCAL[kernel.local_kernel].target_acceptance
         step_size = float(kernel.step_size)
         for block in range(ADAPTING_BLOCKS):
-            n_adapting = block + 1
+            n_adapting, began = block + 1, work.budget.used()
             chains, drawn = run(10_000 + block, kernel, chains)
             accepted = float(np.mean(np.asarray(drawn.local_acceptance)))
             step_size *= math.exp(4 * (accepted - wanted) / (1 + block) ** 0.5)
             kernel = eqx.tree_at(lambda k: k.step_size, kernel, jnp.asarray(step_size, jnp.float32))
-            if work.out_of_time(1.0):
+            # One more of these, and one of those that are kept.
+            if block and work.is_too_late(2 * (work.budget.used() - began)):
                 break
     n_blocks = -(-n_draws // length)
     for block in range(len(blocks), n_blocks):
+        began = work.budget.used()
         chains, drawn = run(block, kernel, chains)
         blocks.append(jax.device_get(drawn))
         work.saved.save_chains(chains, blocks, float(kernel.step_size))
         done = min(n_draws, length * len(blocks))
         work.on_block("draws", {"iteration": done, "seconds": time.monotonic() - started}, n_draws)
-        if work.out_of_time(1.0):
+        if work.is_too_late(work.budget.used() - began):
             break
     n_blocks = len(blocks) + n_adapting
     n_steps, n_chains = n_blocks * length * thin, len(positions)
