@@ -177,6 +177,7 @@ def sample(
     *Adaptive Monte Carlo augmented with normalizing flows*; Samsonov et al. (2022), *Local-global
     MCMC kernels: the best of both worlds*.
     """
+    budget = Budget.of(time_budget)
     free_programs_if_many()
     options = options or SamplingOptions()
     for name, count in (("n_chains", n_chains), ("thin", thin), ("max_steps", max_steps)):
@@ -208,7 +209,7 @@ def sample(
             calls=DensityCalls(target.model, target.is_numpy),
             on_block=on_block,
             interrupted=interrupted,
-            budget=Budget.of(time_budget),
+            budget=budget,
             saved=SamplingCheckpoint(checkpoint, resume),
         )
         result = _sampled(work, n_chains, n_draws, thin)
