@@ -75,7 +75,7 @@ MOST_NESTED = 40
 MOST_CHEAP = 10
 
 #: Share of a time budget that exploration and proposals may take.
-WARM_UP_BUDGET = 0.5
+WARM_UP_BUDGET = 0.4
 
 #: Iterations of a compiled block of the annealing, and blocks of kept draws.
 BLOCK_LENGTH = 20
