@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 
-import jax
 import pytest
 
 _SMALL = """
@@ -32,10 +31,8 @@ class Command:
     """The command line, in processes that share the tests' compiled programs."""
 
     def __init__(self):
-        self.environment = os.environ | {
-            "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        }
+        # With the folder of programs that the tests' own processes have, `FLOWEBM_CACHE`.
+        self.environment = dict(os.environ)
 
     def start(self, *arguments, before="", environment=None, **options):
         """Start a command; Python code may come before it."""
@@ -51,7 +48,11 @@ class Command:
 
     def train(self, path, *options, method="balanced", **others):
         """Start a tiny run."""
-        return self.start("train", "--out", path, *TINY[method].split(), *options, **others)
+        return self.start(*self.tiny(path, *options, method=method), **others)
+
+    def tiny(self, path, *options, method="balanced"):
+        """Arguments of a tiny run."""
+        return ["train", "--out", str(path), *TINY[method].split(), *options]
 
 
 @pytest.fixture(scope="session")

@@ -23,15 +23,28 @@ def random_model(order, circular=None):
     return eqx.tree_at(shapes, model, tuple(c * jr.normal(k, x.shape) for k, x, c in parts))
 
 
+@eqx.filter_jit
+def log_prob(model, x):
+    return model.log_prob(x)
+
+
+@eqx.filter_jit
+def log_prob_of_many(model, x):
+    return jax.lax.map(model.log_prob, x, batch_size=20_000)
+
+
+@eqx.filter_jit
+def sample(model, key, n):
+    return model.sample(key, (n,))
+
+
 def cells(model, circular, n=600):
     """Midpoints of cells of the plane, and the probability of each: of a turn where circular."""
     reach = [np.pi if is_circular else 25.0 for is_circular in circular]
     axes = [r * (2 * (np.arange(n) + 0.5) / n - 1) for r in reach]
     grid = jnp.asarray(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2))
-    log_prob = eqx.filter_jit(lambda grid: jax.lax.map(model.log_prob, grid, batch_size=20_000))(
-        grid
-    )
-    return grid, np.exp(np.asarray(log_prob, np.float64)) * 4 * np.prod(reach) / n**2
+    density = np.exp(np.asarray(log_prob_of_many(model, grid), np.float64))
+    return grid, density * 4 * np.prod(reach) / n**2
 
 
 CASES = [((0, 1), (False, False)), ((1, 0), (True, False)), ((0, 1), (True, True))]
@@ -47,7 +60,7 @@ def test_draws_have_the_density(order, circular):
     """Counts of 20,000 draws in 6 × 6 cells of quadrature; false-alarm rate 1e-5."""
     model = random_model(order, circular)
     grid, mass = cells(model, circular)
-    draws = np.asarray(eqx.filter_jit(model.sample)(jr.key(2), (20_000,)))
+    draws = np.asarray(sample(model, jr.key(2), 20_000))
     cuts = []
     for j in range(2):
         by_value = np.argsort(np.asarray(grid[:, j]), kind="stable")
@@ -75,11 +88,12 @@ def test_conditionals_depend_on_earlier_columns_alone(circular):
     model = random_model(order, circular)
     x = jr.normal(jr.key(3), (5,))
     later = order[None, :] >= order[:, None]
-    for part in jax.jacfwd(model.conditionals)(x):
+    jacobian = jax.jit(jax.jacfwd(model.conditionals))(x)
+    for part in jacobian:
         strength = np.abs(np.asarray(part)).max(axis=1)  # of each output from each input
         assert np.all(strength[later] == 0)
     # The scales, which the network makes, depend on all before: none is masked too much.
-    scales = np.abs(np.asarray(jax.jacfwd(model.conditionals)(x).log_scales)).max(axis=1)
+    scales = np.abs(np.asarray(jacobian.log_scales)).max(axis=1)
     assert np.all(scales[~later] > 0)
 
 
@@ -88,7 +102,7 @@ def test_the_likelihood_is_the_sum_of_the_conditionals():
     model = random_model((0, 1))
     grid, mass = cells(model, (False, False))
     first = mass.reshape(600, 600).sum(axis=1)
-    log_weights, means, log_scales = model.conditionals(jnp.zeros(2))
+    log_weights, means, log_scales = eqx.filter_jit(model.conditionals)(jnp.zeros(2))
     axis = np.asarray(grid).reshape(600, 600, 2)[:, 0, 0]
     z = (axis[:, None] - np.asarray(means[0])) / np.exp(np.asarray(log_scales[0]))
     pdf = np.exp(np.asarray(log_weights[0])) / np.exp(np.asarray(log_scales[0]))
@@ -100,7 +114,8 @@ def test_a_turn_changes_nothing():
     model = random_model((1, 0, 2), (True, False, True))
     x = jnp.array([0.3, -1.0, 2.0])
     turned = x + 2 * jnp.pi * jnp.array([1.0, 0.0, -1.0])
-    assert float(model.log_prob(turned)) == pytest.approx(float(model.log_prob(x)), abs=1e-3)
+    at, at_turned = log_prob(model, jnp.stack([x, turned]))
+    assert float(at_turned) == pytest.approx(float(at), abs=1e-3)
 
 
 def test_it_starts_at_the_linear_regressions():
@@ -119,23 +134,24 @@ def test_it_starts_at_the_linear_regressions():
         np.testing.assert_allclose(np.asarray(started.linear)[seen, i], slopes, rtol=1e-3)
     assert np.count_nonzero(started.linear) == 3
     # Near the likelihood of the regressions, which is that of the truth.
-    log_prob = float(jax.vmap(started.log_prob)(jnp.asarray(x, jnp.float32)).mean())
-    assert truth - 0.3 < log_prob < truth + 0.02
+    found = float(log_prob(started, jnp.asarray(x, jnp.float32)).mean())
+    assert truth - 0.3 < found < truth + 0.02
 
 
 def test_dropout_leaves_units_out_in_training_alone():
     model, x = random_model((0, 1, 2)), jnp.array([0.3, -1.0, 2.0])
-    plain = float(model.log_prob(x))
-    assert float(model.log_prob_with_dropout(x, jr.key(0), 0.0)) == pytest.approx(plain)
-    assert float(model.log_prob_with_dropout(x, jr.key(0), 0.5)) != pytest.approx(plain)
+    with_dropout = eqx.filter_jit(model.log_prob_with_dropout)
+    plain = float(log_prob(model, x))
+    assert float(with_dropout(x, jr.key(0), 0.0)) == pytest.approx(plain)
+    assert float(with_dropout(x, jr.key(0), 0.5)) != pytest.approx(plain)
 
 
 def test_a_single_column():
     model = AutoregressiveMixture(np.array([0]), key=jr.key(0), **SIZES)
     side = jnp.linspace(-60, 60, 20_001)
-    mass = jnp.exp(jax.vmap(model.log_prob)(side[:, None])).sum() * (side[1] - side[0])
+    mass = jnp.exp(log_prob(model, side[:, None])).sum() * (side[1] - side[0])
     assert float(mass) == pytest.approx(1, abs=1e-3)
-    assert model.sample(jr.key(1), (4,)).shape == (4, 1)
+    assert sample(model, jr.key(1), 4).shape == (4, 1)
 
 
 def test_draws_are_finite_however_wild_the_network_is():
@@ -143,6 +159,6 @@ def test_draws_are_finite_however_wild_the_network_is():
     network = AutoregressiveMixture(np.arange(20), width=32, components=3, key=jr.key(0))
     weights = 10 * jr.normal(jr.key(1), network.readout.shape)
     wild = eqx.tree_at(lambda m: m.readout, network, weights)
-    draws = jax.vmap(wild.sample)(jr.split(jr.key(2), 500))
+    draws = sample(wild, jr.key(2), 500)
     assert jnp.isfinite(draws).all()
-    assert jnp.isfinite(jax.vmap(wild.log_prob)(draws)).all()
+    assert jnp.isfinite(log_prob(wild, draws)).all()

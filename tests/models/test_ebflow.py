@@ -67,21 +67,23 @@ def model(request):
 
 @eqx.filter_jit
 def observe(model, x, key):
+    drawn, drawn_log_prob = model.sample_and_log_prob(key)
+    # Of both points at once: each function is compiled a single time.
+    points = jnp.stack([x, drawn])
+    latents = jax.vmap(model.to_latent)(points)
+
     def latent(x):
         return model.to_latent(x.reshape(model.shape)).ravel()
 
-    drawn, drawn_log_prob = model.sample_and_log_prob(key)
     return {
-        "latent": latent(x.ravel()),
+        "latent": latents[0].ravel(),
         "jacobian": jax.jacfwd(latent)(x.ravel()),
         "energy": model.energy(x),
         "log_normalizer": model.log_normalizer(),
-        "log_prob": model.log_prob(x),
-        "back": model.from_latent(model.to_latent(x)),
+        "log_probs": jax.vmap(model.log_prob)(points),
+        "back": jax.vmap(model.from_latent)(latents),
         "drawn": drawn,
         "drawn_log_prob": drawn_log_prob,
-        "log_prob_of_drawn": model.log_prob(drawn),
-        "drawn_latent": model.to_latent(drawn),
     }
 
 
@@ -90,12 +92,13 @@ def test_energy_and_log_normalizer_add_up_to_the_change_of_variables(model):
     x = jnp.asarray(np.random.default_rng(1).standard_normal(model.shape))
     seen = jax.tree.map(np.asarray, observe(model, x, KEY))
     change = norm.logpdf(seen["latent"]).sum() + np.linalg.slogdet(seen["jacobian"])[1]
-    np.testing.assert_allclose(seen["energy"] + seen["log_normalizer"], -seen["log_prob"])
-    np.testing.assert_allclose(seen["log_prob"], change, rtol=1e-9)
-    np.testing.assert_allclose(seen["back"], x, atol=1e-9)
+    log_prob, log_prob_of_drawn = seen["log_probs"]
+    np.testing.assert_allclose(seen["energy"] + seen["log_normalizer"], -log_prob)
+    np.testing.assert_allclose(log_prob, change, rtol=1e-9)
+    np.testing.assert_allclose(seen["back"], [x, seen["drawn"]], atol=1e-9)
     # Samples come from the latent, and their log-density is that of the model.
     assert seen["drawn"].shape == model.shape
-    np.testing.assert_allclose(seen["drawn_log_prob"], seen["log_prob_of_drawn"], rtol=1e-9)
+    np.testing.assert_allclose(seen["drawn_log_prob"], log_prob_of_drawn, rtol=1e-9)
 
 
 def two_dimensional(name):
@@ -164,12 +167,17 @@ def test_flowjax_can_fit_it_and_leaves_frozen_layers_alone():
     assert losses["val"][-1] < losses["val"][0]
     weight = paramax.unwrap(fitted).layers[0].weight
     np.testing.assert_array_equal(weight, [[1.0, 0.5], [0.0, 1.0]])
-    log_prob = jax.jit(lambda x: fitted.log_prob(x))(data)
-    np.testing.assert_allclose(log_prob, jax.vmap(fitted.log_prob)(data))
-    np.testing.assert_allclose(
-        log_prob, -jax.vmap(fitted.energy)(data) - fitted.log_normalizer(), rtol=1e-12
-    )
-    assert log_prob.mean() > jnp.mean(start.log_prob(data))
+
+    @jax.jit
+    def observe(x):
+        one_by_one = jax.vmap(fitted.log_prob)(x)
+        parts = -jax.vmap(fitted.energy)(x) - fitted.log_normalizer()
+        return fitted.log_prob(x), one_by_one, parts, start.log_prob(x)
+
+    log_prob, one_by_one, parts, log_prob_at_start = map(np.asarray, observe(data))
+    np.testing.assert_allclose(log_prob, one_by_one)
+    np.testing.assert_allclose(log_prob, parts, rtol=1e-12)
+    assert log_prob.mean() > log_prob_at_start.mean()
     assert jax.jit(lambda key: fitted.sample(key, (3, 5)))(KEY).shape == (3, 5, 2)
 
 
@@ -178,7 +186,7 @@ def test_initialized_starts_act_norms_from_the_data():
     in is as before."""
     model = EBFlow([SmoothLeakyReLU((2,)), ActNorm((2,))])
     batch = 100 + jnp.asarray(np.random.default_rng(0).gamma(2.0, size=(50, 2)))
-    latents = jax.vmap(model.initialized(batch).to_latent)(batch)
+    latents = jax.jit(lambda batch: jax.vmap(model.initialized(batch).to_latent)(batch))(batch)
     np.testing.assert_allclose(latents.mean(0), 0, atol=1e-10)
     np.testing.assert_allclose(latents.var(0), 1, rtol=1e-10)
     np.testing.assert_array_equal(model.layers[1].loc, [0, 0])

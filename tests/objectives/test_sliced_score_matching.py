@@ -39,7 +39,7 @@ def test_slices_are_drawn_so_that_the_expectation_is_exact(gaussian, precision, 
     z = (loss(KEY) + np.trace(precision)) / np.sqrt(variance / n)
     assert 1e-6 < abs(z) < 4.1
 
-    one = jax.vmap(lambda key: ssm(n_slices)(gaussian, jnp.zeros((1, 3)), key))
+    one = jax.jit(jax.vmap(lambda key: ssm(n_slices)(gaussian, jnp.zeros((1, 3)), key)))
     spread = np.var(one(jax.random.split(KEY, n)))
     np.testing.assert_allclose(spread, variance, rtol=0.2)
 
@@ -49,6 +49,7 @@ def test_a_number_of_slices_below_one_is_refused():
         ssm(0)
 
 
+@eqx.filter_jit
 def initialized(model):
     return model.initialized(jax.random.normal(KEY, (6, *model.shape)))
 
@@ -77,11 +78,12 @@ def along_curves(model, x, v, penalty):
 def step(loss, model, penalty):
     """The compiled value and gradient at disturbed parameters, and its arguments."""
     params, static = eqx.partition(model, eqx.is_inexact_array)
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(KEY, len(leaves))
-    leaves = [a + 0.1 * jax.random.normal(k, a.shape) for k, a in zip(keys, leaves, strict=True)]
-    x = jax.random.normal(jax.random.key(1), (6, *model.shape))
-    arguments = structure.unflatten(leaves), x, jnp.sign(jnp.roll(x, 1))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda a: jnp.asarray(np.asarray(a) + 0.1 * rng.standard_normal(a.shape)), params
+    )
+    x = rng.standard_normal((6, *model.shape))
+    arguments = params, jnp.asarray(x), jnp.asarray(np.sign(np.roll(x, 1)))
 
     def value_and_gradient(params, x, v):
         return jax.value_and_grad(lambda p: loss(eqx.combine(p, static), x, v, penalty))(params)
@@ -98,7 +100,7 @@ def test_value_and_gradient_along_curves_are_those_of_the_points(name, penalty):
     )
     (value, gradient), (expected, of_points) = curves(*arguments), points(*arguments)
     np.testing.assert_allclose(value, expected, rtol=1e-11)
-    norm = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(of_points))
+    norm = max(np.abs(leaf).max() for leaf in jax.tree.leaves(of_points))
     assert norm > 0.1
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11 * norm),
@@ -127,7 +129,8 @@ def test_the_objective_takes_the_gradient_along_curves(flow, x):
     """`ssm` draws the slices itself; its gradient is refused in the points, not wrong."""
     v = jax.random.rademacher(KEY, (5, 1, 3), x.dtype)[:, 0]
     value, gradient = eqx.filter_jit(eqx.filter_value_and_grad(lambda m: ssm()(m, x, KEY)))(flow)
-    expected = eqx.filter_value_and_grad(lambda m: mean_of_points(m, x, v, 0.0))(flow)
+    of_points = eqx.filter_value_and_grad(lambda m: mean_of_points(m, x, v, 0.0))
+    expected = eqx.filter_jit(of_points)(flow)
     np.testing.assert_allclose(value, expected[0], rtol=1e-11)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), gradient, expected[1])
     with pytest.raises(TypeError, match="differentiated in the model's parameters only"):

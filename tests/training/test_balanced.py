@@ -28,7 +28,9 @@ OPTIONS = BalancedOptions(
 )
 #: Made once: another function of the same content would be compiled again.
 SGD, FLOW_SGD = optax.sgd(1.0), optax.sgd(1e-3)
+compiled_init = eqx.filter_jit(BalancedTrainer.init)
 compiled_step = eqx.filter_jit(BalancedTrainer.step)
+compiled_evaluate = eqx.filter_jit(BalancedTrainer.evaluate)
 
 
 class QuadraticTilt(eqx.Module):
@@ -86,7 +88,7 @@ def with_options(trainer, **changes):
 
 def steps(trainer, n, state=None):
     """The state before and after each of `n` iterations, and their metrics."""
-    state = trainer.init(jr.key(0)) if state is None else state
+    state = compiled_init(trainer, jr.key(0)) if state is None else state
     # Without weak types, as the driver has it: the second iteration would be compiled anew.
     states = [jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)]
     rows = []
@@ -175,7 +177,7 @@ def test_from_chains_at_equilibrium_a_step_descends_the_exact_likelihood(
 
 def test_the_evaluation_knows_the_normalised_likelihood_within_its_error(trainer, tilt):
     """z-test of log Z and NLL at 4.5 standard errors; false-alarm rate 1e-5."""
-    metrics, nll = trainer.evaluate(jr.key(3), trainer.init(jr.key(0)))
+    metrics, nll = compiled_evaluate(trainer, jr.key(3), compiled_init(trainer, jr.key(0)))
     truth = float(log_partition(tilt))
     assert abs(metrics["log_partition"] - truth) < 4.5 * metrics["log_partition_stderr"]
     assert 0 < metrics["log_partition_stderr"] < 0.05
@@ -201,7 +203,7 @@ def test_the_energy_waits_for_the_flow_but_not_for_ever(waiting):
 def test_the_energy_learns_at_a_rate_in_proportion_to_a_small_ess(trainer, waiting, tilt):
     """Beside a step at the full rate: that of an energy that has waited long enough."""
     states, rows = steps(with_options(trainer, full_ess=2.0, flow_interval=3), 5)
-    start = eqx.tree_at(lambda s: s.waited, waiting.init(jr.key(0)), jnp.array(3))
+    start = eqx.tree_at(lambda s: s.waited, compiled_init(waiting, jr.key(0)), jnp.array(3))
     (_, full), _ = steps(waiting, 1, start)
     for first, slow, fast in zip(
         *map(jax.tree.leaves, (tilt, states[1].params, full.params)), strict=True
