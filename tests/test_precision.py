@@ -37,8 +37,8 @@ def fitted(frame):
 @pytest.mark.filterwarnings("ignore::flowebm.EstimateWarning")
 def test_evaluate_and_scores_agree_on_time_stamps(frame, fitted):
     scores = fitted.score_samples(frame)
-    nll = measure(0, fitted, frame.to_numpy()).values["nll"]["value"]
-    log_z = measure(0, fitted, frame.to_numpy()).values["log_partition"]["value"]
+    values = measure(0, fitted, frame.to_numpy()).values
+    nll, log_z = values["nll"]["value"], values["log_partition"]["value"]
     assert nll == pytest.approx(-scores.mean() - fitted.log_partition_ + log_z, abs=1e-5)
 
 

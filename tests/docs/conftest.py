@@ -41,8 +41,14 @@ SMALL_OPTIONS = {
 }
 
 
+#: Pages whose words are of tables and not of what is fitted to them: mixtures alone, which
+#: compile nothing. Others have networks and tilts.
+OF_TABLES = {"columns.md", "shares.md", "tables.md"}
+NO_NETWORKS = {"network_rows": 100_000}
+
+
 @contextmanager
-def little_work(small_architecture, small_joint_options):
+def little_work(small_architecture, joint_options):
     """Small networks and few steps where Python code names none; commands get options."""
     estimator = importlib.import_module("flowebm.estimator")
     fit = importlib.import_module("flowebm.training.fit_balanced")
@@ -54,7 +60,7 @@ def little_work(small_architecture, small_joint_options):
         small_options = functools.partial(BalancedOptions, n_chains=128, flow_batch=128)
         patch.setattr(fit, "BalancedOptions", small_options)
         patch.setattr(fit, "fit_flow", functools.partial(fit_flow, max_steps=20))
-        patch.setattr(joint, "JointOptions", small_joint_options)
+        patch.setattr(joint, "JointOptions", joint_options)
         small_flow = functools.partial(make_flow, layers=2, width=8, depth=1)
         patch.setattr(sampling, "make_flow", small_flow)
         yield
@@ -67,12 +73,14 @@ def run_page(small_architecture, small_joint_options, tmp_path, monkeypatch):
 
     def run(page: Path):
         names = {"__name__": "__main__"}
+        fewer = NO_NETWORKS if page.name in OF_TABLES else {}
+        joint_options = functools.partial(small_joint_options, **fewer)
         for language, code in BLOCK.findall(page.read_text(encoding="utf-8")):
             if language == "python":
-                with little_work(small_architecture, small_joint_options):
+                with little_work(small_architecture, joint_options):
                     exec(compile(code, page.name, "exec"), names)
             elif language == "sh":
-                run_commands(code)
+                run_commands(code, SMALL_OPTIONS | fewer)
             elif language != "text":
                 pytest.fail(f"{page.name}: a block of '{language}' is neither run nor text")
         return names
@@ -80,7 +88,7 @@ def run_page(small_architecture, small_joint_options, tmp_path, monkeypatch):
     return run
 
 
-def run_commands(block: str) -> None:
+def run_commands(block: str, options: dict[str, object]) -> None:
     """Run the commands of a shell block, each of which must be one of flowebm's."""
     for line in block.replace("\\\n", " ").splitlines():
         program, *arguments = shlex.split(line, comments=True) or [""]
@@ -93,10 +101,10 @@ def run_commands(block: str) -> None:
                 main(arguments)
             assert stopped.value.code == 0
         else:
-            assert main(smaller(arguments)) == 0, line
+            assert main(smaller(arguments, options)) == 0, line
 
 
-def smaller(arguments: list[str]) -> list[str]:
+def smaller(arguments: list[str], options: dict[str, object]) -> list[str]:
     """The arguments of `flowebm train` with less work to do; of other commands as they are."""
     if arguments[0] != "train":
         return arguments
@@ -104,7 +112,7 @@ def smaller(arguments: list[str]) -> list[str]:
     named = arguments[arguments.index("--method") + 1] if "--method" in arguments else None
     known = methods[named or next(iter(methods.values()))["method"]]
     arguments = list(arguments)
-    for name, value in SMALL_OPTIONS.items():
+    for name, value in options.items():
         if (
             known["method"] == "joint"
             and name in importlib.import_module("flowebm.estimator")._OF_BALANCED

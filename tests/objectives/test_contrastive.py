@@ -58,6 +58,16 @@ def quadrature(model):
 
 
 @eqx.filter_jit
+def exact_gradients(model, data):
+    return eqx.filter_grad(lambda model: exact_nll(model, data))(model)
+
+
+@eqx.filter_jit
+def energies(model, points):
+    return jax.vmap(model.energy)(points)
+
+
+@eqx.filter_jit
 def gradients(model, *arguments, **options):
     def loss(model):
         return contrastive_likelihood(model, *arguments, **options)[0]
@@ -72,7 +82,7 @@ def assert_close(first, second, rtol=1e-12):
 
 def test_with_the_exact_expectation_it_is_the_exact_likelihood_gradient(model, data):
     """Of the tilt's parameters and of the base's alike."""
-    exact = eqx.filter_grad(lambda model: exact_nll(model, data))(model)
+    exact = exact_gradients(model, data)
     points, weights = quadrature(model)
     assert_close(gradients(model, data, points, weights), exact)
     # Another density's expectation is the mistake to make here: the base's.
@@ -86,7 +96,7 @@ def test_with_exact_samples_the_gradient_is_right_in_expectation(model, data):
     mean, variance = moments(model)
     n = 20_000
     noise = jax.random.normal(jax.random.key(1), (n, 2))
-    exact = eqx.filter_grad(lambda model: exact_nll(model, data))(model).tilt
+    exact = exact_gradients(model, data).tilt
 
     @jax.jit
     def per_sample(shift):
@@ -108,10 +118,9 @@ def test_with_exact_samples_the_gradient_is_right_in_expectation(model, data):
 
 def test_the_value_is_the_energy_gap(model, data):
     samples = data[:3] - 1
-    value, (gap, on_data) = contrastive_likelihood(model, data, samples)
-    energies = jax.vmap(model.energy)
-    np.testing.assert_allclose(on_data, energies(data), rtol=1e-13)
-    expected = float(energies(data).mean() - energies(samples).mean())
+    value, (gap, on_data) = eqx.filter_jit(contrastive_likelihood)(model, data, samples)
+    np.testing.assert_allclose(on_data, energies(model, data), rtol=1e-13)
+    expected = float(energies(model, data).mean() - energies(model, samples).mean())
     assert float(value) == float(gap) == pytest.approx(expected, rel=1e-12)
 
 
@@ -127,16 +136,18 @@ def test_weights_are_shares_and_equal_ones_are_none(model, data):
 
 def test_the_penalty_adds_the_mean_squares_and_leaves_the_gap_alone(model, data):
     samples, penalty = data[:3] - 1, 0.3
-    value, (gap, on_data) = contrastive_likelihood(model, data, samples, penalty=penalty)
-    squares = jnp.mean(on_data**2) + jnp.mean(jax.vmap(model.energy)(samples) ** 2)
+    value, (gap, on_data) = eqx.filter_jit(contrastive_likelihood)(
+        model, data, samples, penalty=penalty
+    )
+    squares = jnp.mean(on_data**2) + jnp.mean(energies(model, samples) ** 2)
     assert float(value - gap) == pytest.approx(float(penalty * squares), rel=1e-12)
 
 
 def test_samples_and_weights_are_held_constant(model, data):
     """Chains move by the model's own parameters: a gradient through them would be another's."""
     weights = jnp.array([0.2, 0.5, 0.3])
-    gradient = jax.grad(
-        lambda arguments: contrastive_likelihood(model, data, *arguments, penalty=0.1)[0]
+    gradient = jax.jit(
+        jax.grad(lambda arguments: contrastive_likelihood(model, data, *arguments, penalty=0.1)[0])
     )((data[:3] - 1, weights))
     for leaf in gradient:
         np.testing.assert_array_equal(leaf, jnp.zeros_like(leaf))

@@ -27,13 +27,21 @@ def float64(monkeypatch):
 def some_model(shape, levels, tilt):
     sizes = {"above": 1, "beside": 1, "around": 1, "width": 8, "components": 3}
     model = make_image_density(shape, levels, (0.3, 0.7), key=jr.key(0), **sizes)
-    leaves, structure = jax.tree.flatten(model)
-    keys = jr.split(jr.key(1), len(leaves))
-    moved = [x + 0.5 * jr.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    density = eqx.tree_at(
-        lambda m: m.log_shares, jax.tree.unflatten(structure, moved), model.log_shares
+    rng = np.random.default_rng(1)
+    moved = jax.tree.map(
+        lambda x: jnp.asarray(np.asarray(x) + 0.5 * rng.standard_normal(x.shape)), model
     )
+    density = eqx.tree_at(lambda m: m.log_shares, moved, model.log_shares)
     return EnergyModel(tilt, Transformed(density, LogitPixels(shape, levels)))
+
+
+@eqx.filter_jit
+@eqx.filter_vmap(in_axes=(None, 0))
+def log_prob_of_levels(model, image):
+    point = model.base.bijection.transform(image + 0.5)
+    # Cells differ in their size in logits; levels do not.
+    log_det = model.base.bijection.inverse_and_log_det(point)[1]
+    return model.unnormalized_log_prob(point) - log_det
 
 
 @pytest.mark.parametrize(
@@ -53,10 +61,7 @@ def test_particles_have_the_probabilities_of_all_completions(shape, levels, tilt
     gaps = [1, size - 2] if levels == 2 else [0]
     images = np.repeat(row[None], levels ** len(gaps), axis=0)
     images[:, gaps] = list(itertools.product(range(levels), repeat=len(gaps)))
-    points = jax.vmap(model.base.bijection.transform)(jnp.asarray(images + 0.5).reshape(-1, *shape))
-    # Cells differ in their size in logits; levels do not.
-    log_det = jax.vmap(lambda z: model.base.bijection.inverse_and_log_det(z)[1])(points)
-    log_p = jax.vmap(model.unnormalized_log_prob)(points) - log_det
+    log_p = log_prob_of_levels(model, jnp.asarray(images).reshape(-1, *shape))
     p = np.asarray(jax.nn.softmax(log_p))
     assert 0.02 < p.max() < 0.98
     particles = ImageParticles.of(model)
@@ -83,7 +88,9 @@ def test_noisy_images_have_the_posterior_of_all_images(shape, levels):
     images = np.array(list(itertools.product(range(levels), repeat=size)), float)
     rng = np.random.default_rng(3)
     noisy = images[rng.integers(len(images))] + sd * rng.normal(size=size)
-    log_p = model.base.base_dist.log_prob(jnp.asarray(images.reshape(-1, *shape) + 0.5))
+    log_p = eqx.filter_jit(model.base.base_dist.log_prob)(
+        jnp.asarray(images.reshape(-1, *shape) + 0.5)
+    )
     log_p = log_p - 0.5 * ((noisy - images) ** 2).sum(axis=1) / sd**2
     p = np.asarray(jax.nn.softmax(log_p))
     particles = ImageParticles.of(model)

@@ -171,7 +171,8 @@ def _fill(
         def advance(state, inputs, scale=scale, network=network, limits=limits, of_scale=of_scale):
             latents, pyramid, framed, log_weights = state
             place, key = inputs
-            resample_key, *keys = jr.split(key, n + 1)
+            keys = jr.split(key, n + 1)
+            resample_key, keys = keys[0], keys[1:]
 
             def extend(key, latent, pyramid, framed):
                 context = density.context(pyramid, latent)
@@ -184,7 +185,7 @@ def _fill(
                     gained += _log_likelihood_ratio(density, scale, grown, of_scale, parent, place)
                 return grown, gained
 
-            framed, gained = jax.vmap(extend)(jnp.stack(keys), latents, pyramid, framed)
+            framed, gained = jax.vmap(extend)(keys, latents, pyramid, framed)
             log_weights = log_weights + gained
             kept = _resampled(resample_key, log_weights)
             is_few = effective_sample_size(log_weights) < n / 2
