@@ -1,7 +1,9 @@
 """`FlowEBM` with its defaults on images of whole-number pixels."""
 
 import itertools
+import warnings
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from flowebm import FlowEBM, JointOptions
 from flowebm.evaluation.estimate import EstimateWarning
 from flowebm.models import Architecture
 from flowebm.refusal import Refused
+from flowebm.training.stages.image import _latent_classes
 
 SMALL = JointOptions(image_steps=60, network_width=16)
 
@@ -89,3 +92,14 @@ def test_scales_that_a_time_budget_leaves_untrained_are_said():
 def test_pixel_levels_without_an_image_are_refused():
     with pytest.raises(Refused, match="point_shape"):
         FlowEBM(pixel_levels=2).fit(stripes(200, 0))
+
+
+def test_few_different_images_have_as_many_latent_classes():
+    """And no word of scikit-learn's on clusters that it could not find."""
+    images = np.repeat(np.eye(4, dtype=np.uint8).reshape(1, 1, 4, 4), 400, axis=0)
+    images[200:, 0, 0, 0] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        centers, shares = _latent_classes(jax.random.key(0), images, 32)
+    assert len(centers) == 2
+    np.testing.assert_allclose(shares, [0.5, 0.5])

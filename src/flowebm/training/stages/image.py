@@ -229,7 +229,7 @@ def _latent_classes(
 
     blocks = _block_sums(images, 2 ** halvings(images.shape[1:]))
     roots = np.sqrt(np.concatenate(list(blocks))).reshape(len(images), -1)
-    n = max(1, min(most, len(images) // ROWS_OF_A_CLASS))
+    n = max(1, min(most, len(images) // ROWS_OF_A_CLASS, len(np.unique(roots, axis=0))))
     seed = int(jr.randint(key, (), 0, 2**31 - 1))
     found = KMeans(n, random_state=seed).fit(roots)
     # A class that is empty may still be drawn.
