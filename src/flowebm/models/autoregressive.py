@@ -248,7 +248,8 @@ def started_at(
     n, d = points.shape
     inputs = points
     if any(model.circular):
-        inputs = in_batches(eqx.filter_jit(jax.vmap(model._inputs)), points).astype(np.float64)
+        of_many = jax.jit(lambda rows: jax.vmap(model._inputs)(rows))
+        inputs = in_batches(of_many, points).astype(np.float64)
     order, components = np.asarray(model.order), model.readout.shape[-1]
     ranks = np.tile(order, inputs.shape[1] // d)
     linear, bias = np.zeros((inputs.shape[1], d)), np.array(model.readout_bias, np.float64)
