@@ -51,6 +51,7 @@ def _columns():
             Kind("arcsinh", cofactor=150),
         ),
         "degrees": (rng.uniform(0, 360, N), Kind("circular", period=360)),
+        "scattered": (rng.choice([*range(0, 30, 3), 300, 950], N), None),
     }
 
 
@@ -187,6 +188,18 @@ def test_whole_numbers_end_where_the_rows_say_so_and_go_on_where_they_do_not():
     assert values("counts", [-1, 0, 40, 4000]).tolist() == [False, True, True, True]
     assert values("many", [-1, 0, 4000]).tolist() == [False, True, True]
     assert values("binary", [-1, 2]).tolist() == [False, False]
+
+
+@pytest.mark.parametrize("name", ["scattered", "codes"])
+def test_whole_numbers_that_no_row_has_are_improbable_but_not_impossible(name):
+    columns, X = fit(name)
+    every = np.arange(X.min(), X.max() + 1)[:, None]
+    boxes = columns.boxes(every)
+    assert np.isfinite(boxes.log_slope).all()
+    drawn = boxes.draw(np.random.default_rng(0))
+    np.testing.assert_array_equal(columns.inverse_rows(drawn), every)
+    # And in their order.
+    assert (np.diff(drawn[:, 0]) > 0).all()
 
 
 def test_without_probabilities_columns_are_a_bijection():

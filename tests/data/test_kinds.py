@@ -103,6 +103,12 @@ def test_piled_up_values_are_found_and_rounded_ones_are_not():
     x[60:1500] = -3.0
     assert find_atoms(x).tolist() == [-3.0, 0.25]
     assert find_atoms(np.round(np.where(x == -3.0, x, np.abs(x)), 3)).tolist() == [-3.0, 0.25]
+    # Of two columns of rounded numbers, one with a digit more in every second row.
+    mixed = rng.normal(size=5000)
+    assert find_atoms(np.where(rng.random(5000) < 0.8, np.round(mixed, 1), mixed)).tolist() == []
+    # Piles side by side, and nothing else near.
+    mixed[:2000] = rng.choice([7.0, 7.5, 8.0, 8.5], 2000, p=[0.7, 0.1, 0.1, 0.1])
+    assert find_atoms(mixed).tolist() == [7.0, 7.5, 8.0, 8.5]
     # One half in a hundred rows is too few.
     y = rng.normal(size=5000)
     y[:25] = 1.5

@@ -14,7 +14,14 @@ from flowjax.bijections import AbstractBijection
 from jaxtyping import Float
 
 from flowebm.data.interval import Interval, fit_interval
-from flowebm.data.kinds import KINDS, Kind, find_atoms, find_kind, refuse_categories
+from flowebm.data.kinds import (
+    KINDS,
+    PILED_UP,
+    Kind,
+    find_atoms,
+    find_kind,
+    refuse_categories,
+)
 from flowebm.refusal import Refused
 
 #: Whole numbers that have a place of their own each: if a column has so many distinct ones at most,
@@ -538,7 +545,10 @@ def _fit_counted(x: np.ndarray, kind: Kind) -> Column:
     counts = np.concatenate([halved[0][::-1], counts, halved[1]])
     below = _tail(low - 0.5, values[0] - 0.5, counts[0])
     above = _tail(values[-1] + 0.5, high + 0.5, counts[-1])
-    pieces = [*below, *zip(values, counts, strict=True), *above]
+    pieces = [*below, (values[0], counts[0])]
+    for before, value, count in zip(values, values[1:], counts[1:], strict=False):
+        pieces += [*_unseen(before, value), (value, count)]
+    pieces += above
     return Column(kind, *(_side_by_side(pieces) if few else _adjacent(pieces)))
 
 
@@ -553,9 +563,20 @@ class _Piece(NamedTuple):
 
 def _last(values: np.ndarray, counts: np.ndarray) -> float:
     """The greatest whole number that there can be: that of the rows, if more would have shown."""
-    if len(values) > 1 and counts[-1] ** 2 / counts[-2] < ROWS_BEYOND:
+    is_rare = counts[-1] < PILED_UP * counts.sum()
+    if len(values) > 1 and (is_rare or counts[-1] ** 2 / counts[-2] < ROWS_BEYOND):
         return inf
     return float(values[-1])
+
+
+def _unseen(start: float, end: float) -> list[_Piece]:
+    """The whole numbers between two, which no row has: improbable ones, not impossible ones."""
+    n = end - start - 1
+    if n < 1:
+        return []
+    # All of their ends on the logit's scale are inside of the slot.
+    interval = Interval(start + 0.5, end - 0.5, sd=(log(2 * n) + 1) / EMPTY_REACH, is_whole=True)
+    return [_Piece(interval, UNSEEN_ROWS * min(n, 10), -EMPTY_REACH, EMPTY_REACH)]
 
 
 def _tail(low: float, high: float, count: float) -> list[_Piece]:
@@ -598,7 +619,9 @@ def _around(
             z, _ = interval.forward(inside)
             reach = max(REACH, 0.5 - z.min()), max(REACH, 0.5 + z.max())
             pieces.append(_Piece(interval, float(len(inside)), -reach[0], reach[1]))
-        elif not is_whole and 0 < i < len(ends) - 2:
+        elif is_whole and 0 < i < len(ends) - 2:
+            pieces += _unseen(start - half, end + half)
+        elif 0 < i < len(ends) - 2:
             # Another row may well lie there: it is improbable, not impossible.
             pieces.append(_Piece(Interval(start, end), UNSEEN_ROWS, -EMPTY_REACH, EMPTY_REACH))
     return _side_by_side(pieces)
@@ -641,17 +664,18 @@ def _adjacent(pieces: list[Any]) -> tuple[tuple[Level, ...], tuple[Interval, ...
         *np.where(below < 0.5, scipy.special.ndtri(below), -scipy.special.ndtri(above)),
         inf,
     ]
-    middles = [
-        0.0
-        if not isinstance(piece, _Piece)
-        else (low - piece.low if isfinite(low) else high - piece.high)
-        for piece, low, high in zip(pieces, edges, edges[1:], strict=False)
-    ]
-    return _parts(pieces, edges, middles, 1.0, noise=1.0)
+    middles, units = np.zeros(len(pieces)), np.ones(len(pieces))
+    for i, (piece, low, high) in enumerate(zip(pieces, edges, edges[1:], strict=False)):
+        if isinstance(piece, _Piece):
+            if isfinite(high - low):
+                units[i] = (piece.high - piece.low) / (high - low)
+            end, of_piece = (low, piece.low) if isfinite(low) else (high, piece.high)
+            middles[i] = end - of_piece / units[i]
+    return _parts(pieces, edges, middles, units, noise=1.0)
 
 
 def _parts(
-    pieces: list[Any], edges: list[float], middles: Any, sd: float, noise: float = ATOM_NOISE
+    pieces: list[Any], edges: list[float], middles: Any, units: Any, noise: float = ATOM_NOISE
 ) -> tuple[tuple[Level, ...], tuple[Interval, ...]]:
     """The pieces in their places.
 
@@ -659,12 +683,13 @@ def _parts(
         pieces: Pairs of a value and its rows, and intervals.
         edges: The ends of their slots, one more than there are pieces.
         middles: Where a value's noise, and the zero of an interval, is.
-        sd: What is one unit of the line in the pieces' own units.
+        units: What is one unit of the line in each piece's own units, or in those of all.
         noise: Standard deviation of a value's noise in these units.
     """
     levels, intervals = [], []
-    for piece, low, high, middle in zip(pieces, edges, edges[1:], middles, strict=False):
-        low, high, middle = float(low), float(high), float(middle)
+    units = np.broadcast_to(units, len(pieces))
+    for piece, *place in zip(pieces, edges, edges[1:], middles, units, strict=False):
+        low, high, middle, sd = map(float, place)
         if not isinstance(piece, _Piece):
             levels.append(Level(float(piece[0]), low, high, middle, noise / sd))
             continue

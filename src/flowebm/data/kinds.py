@@ -7,7 +7,7 @@ from math import inf, isfinite, pi
 from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from flowebm.refusal import Refused
 
@@ -15,8 +15,9 @@ from flowebm.refusal import Refused
 #: the values beside it: rounded numbers are all shared by some rows.
 PILED_UP, STANDS_OUT = 0.01, 10.0
 
-#: Distinct values beside one that tell how frequent values are there.
-BESIDE = 10
+#: Distinct values on each side of one that tell how frequent values are there, and how many of
+#: them, the most frequent, may be piled up as well.
+BESIDE, OTHER_PILES = 10, 4
 
 #: Distinct values up to which a column that is not of whole numbers is one of categories, where
 #: each has at least so many rows on average.
@@ -246,7 +247,8 @@ def find_atoms(
     """The values at which a column is piled up, in their order.
 
     Each is shared by at least `PILED_UP` of the rows, and by `STANDS_OUT` times as many as the
-    distinct values beside it.
+    value of a typical row, of the column and of those beside it, other piles apart. Rounded
+    numbers, some with a digit more than others, are not piled up: a typical row shares its value.
 
     Args:
         x: The column's values.
@@ -257,16 +259,21 @@ def find_atoms(
     if weights is not None:
         shares = np.bincount(rows, weights) / weights.sum()
     found = np.zeros(len(values), bool)
+    usual = _typical(counts)
     candidates = np.flatnonzero((shares >= PILED_UP) & (counts >= 5))
     # The most frequent ones first: beside a pile, a smaller one stands out all the same.
     for i in candidates[np.argsort(-counts[candidates])]:
         beside = np.r_[max(0, i - BESIDE) : i, i + 1 : i + 1 + BESIDE]
         beside = beside[beside < len(values)]
-        beside = beside[~found[beside]]
-        # The typical neighbour: a second pile among them does not hide the first.
-        typical = np.median(counts[beside]) if len(beside) else 0
-        found[i] = counts[i] >= STANDS_OUT * max(typical, 0.5)
+        typical = max(usual, _typical(counts[beside[~found[beside]]]), 0.5)
+        found[i] = counts[i] >= STANDS_OUT * typical
     return values[found]
+
+
+def _typical(counts: Int[np.ndarray, " k"]) -> float:
+    """How many rows share a typical row's value, the most frequent values apart."""
+    rest = np.sort(counts)[: max(0, len(counts) - OTHER_PILES)]
+    return float(np.median(np.repeat(rest, rest))) if len(rest) else 0.0
 
 
 def refuse_categories(x: Float[np.ndarray, " n"], name: str, where: str = "the data") -> None:
