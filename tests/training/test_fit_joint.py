@@ -189,7 +189,8 @@ def test_a_tilt_is_kept_where_it_gains(ring_fit):
     stages = list(dict.fromkeys(row["stage"] for row in result.history))
     assert stages[-1] == "energy"
     assert 0 < result.bound <= JointOptions().energy_bound
-    assert all(name.endswith((" of 1", "Gaussian")) for name in result.candidates)
+    ends = " of 1", "Gaussian", "heavy tails"
+    assert all(name.endswith(ends) for name in result.candidates)
     nll = -float(log_prob(result, points).mean())
     assert nll < min(result.candidates.values()) - 0.2
 

@@ -40,7 +40,7 @@ from flowebm.training.result import FitResult, collect_warnings
 from flowebm.training.row_weights import RowWeights, rows_in_proportion
 from flowebm.training.rows import Rows
 from flowebm.training.stages.image import fit_image
-from flowebm.training.stages.mixtures import fit_mixture
+from flowebm.training.stages.mixtures import fit_mixture, fit_scale_mixture
 from flowebm.training.stages.network import behind, fit_network
 from flowebm.training.stages.pursuit import pursue_mixture
 from flowebm.training.stages.stacking import stack
@@ -60,6 +60,12 @@ SUBSPACE = "subspace"
 
 #: How names of candidates begin that start from directions which are not Gaussian.
 PURSUED = "pursued"
+
+#: The name of the Gaussian of several scales.
+HEAVY_TAILS = "heavy tails"
+
+#: Rows times squared columns up to which mixtures of the columns are cheap.
+CHEAP = 5_000_000
 
 #: Share of validation points at nine tenths of the tilt's bound from which a wider bound is tried.
 SATURATED = 0.01
@@ -108,8 +114,9 @@ def fit_joint(
 ) -> JointFitResult:
     r"""Fit an energy model in stages, each of which must gain on validation points.
 
-    1. *Candidates*, by maximum likelihood: the model's base; mixtures of Gaussians by EM, of the
-       columns and of their marginal transforms; where a few directions hold all that is not
+    1. *Candidates*, by maximum likelihood: the model's base; a Gaussian of several scales, for
+       heavy tails; mixtures of Gaussians by EM, of the columns and of their marginal transforms;
+       where a few directions hold all that is not
        Gaussian (`relevant_directions`), a mixture of these alone, which of many columns comes
        first; autoregressive networks behind the marginal transforms, each with another order of
        the columns. Of images of whole-number pixels an autoregressive density of these alone.
@@ -164,10 +171,13 @@ def fit_joint(
     candidates = [gaussian, *fit.pursued()] if is_closed else [*fit.images()]
     relevance, active = fit.active_subspace(model.base, candidates)
     candidates += fit.of_subspace(relevance, active)
-    if candidates and not fit.best(candidates).name.startswith((SUBSPACE, PURSUED)):
-        candidates += fit.mixtures()
-        relevance, active = fit.active_subspace(model.base, candidates)
-        candidates += fit.of_subspace(relevance, active)
+    if is_closed:
+        if fit.mixtures_are_cheap or not fit.has_few_directions(candidates):
+            candidates += fit.mixtures()
+        if not fit.has_few_directions(candidates):
+            relevance, active = fit.active_subspace(model.base, candidates)
+            candidates += fit.of_subspace(relevance, active)
+        candidates += fit.heavy_tails()
     candidates += fit.networks(candidates, relevance, active, range(1))
     candidates += fit.large_mixture(candidates)
     candidates += fit.networks(candidates, relevance, active, range(1, options.most_networks))
@@ -224,6 +234,11 @@ class _Joint:
         """Whether a point is a vector of so few columns that each can have a say of its own."""
         return len(self.rows.shape) == 1 and self.rows.shape[0] <= self.options.network_columns
 
+    @property
+    def mixtures_are_cheap(self) -> bool:
+        """Whether mixtures of the columns take seconds only, whatever few directions have shown."""
+        return len(self.points) * prod(self.rows.shape) ** 2 <= CHEAP
+
     def key(self, stage: str) -> PRNGKeyArray:
         """The key of a stage, whatever stages there are beside it."""
         return jr.fold_in(self.root, zlib.crc32(stage.encode()))
@@ -249,6 +264,13 @@ class _Joint:
         if fitted is not None:
             name = f"{PURSUED} mixture of {fitted.n_components}"
             yield Candidate.of(name, fitted, self.rows)
+
+    def heavy_tails(self) -> Iterator[Candidate]:
+        """A Gaussian with the tails of the columns."""
+        if self.are_columns and not self.budget.is_spent(reserve=0.5):
+            weights = None if self.rows.weights is None else self.rows.weights.train
+            points = np.asarray(self.rows.train, np.float64)
+            yield Candidate.of(HEAVY_TAILS, fit_scale_mixture(points, weights), self.rows)
 
     def mixtures(self) -> Iterator[Candidate]:
         """Mixtures of few Gaussians, of the columns and of their marginal transforms."""
@@ -276,11 +298,17 @@ class _Joint:
         What these do not find is no shape that a network would find in few rows, nor an energy in
         many.
         """
-        if not candidates or "mixture" not in self.best(candidates).name:
+        # Heavy tails leave that to the others.
+        others = [candidate for candidate in candidates if candidate.name != HEAVY_TAILS]
+        if not others or "mixture" not in self.best(others).name:
             return False
-        components = int(self.best(candidates).name.rpartition(" of ")[2])
+        components = int(self.best(others).name.rpartition(" of ")[2])
         most = min(FEW_GAUSSIANS, self.options.most_gaussians) // 2
         return components <= min(self.options.settled_gaussians, most)
+
+    def has_few_directions(self, candidates: Sequence[Candidate]) -> bool:
+        """Whether the best candidate is one of a few directions that are not Gaussian."""
+        return self.best(candidates).name.startswith((SUBSPACE, PURSUED))
 
     def _spaces(self) -> dict[str, tuple]:
         """What mixtures are of: training and validation points, and the way back to columns."""

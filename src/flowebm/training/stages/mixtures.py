@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import softmax
 
 from flowebm.models.expectation_maximisation import Moments, Parameters, Whitening, centres, em
 from flowebm.models.gaussian_mixture import GaussianMixture, gaussian_mixture_of
@@ -44,6 +45,9 @@ LEAST_TRIED = 8
 #: What is added to variances of whitened points where rows are many: enough for single points, and
 #: so little that clusters narrower than a thousandth of the table's width keep theirs.
 RIDGE, LEAST_RIDGE = 1e-6, 1e-8
+
+#: Variances of a scale mixture, as multiples of its covariance, and steps of its EM algorithm.
+SCALES, SCALE_STEPS = 4.0 ** np.arange(-1, 6), 50
 
 
 def fit_mixture(
@@ -107,6 +111,52 @@ def fit_mixture(
                 out_of_time,
             )
     return gaussian_mixture_of(*whitening.back(fitted))
+
+
+def fit_scale_mixture(
+    points: Float[np.ndarray, "n d"], weights: Float[np.ndarray, " n"] | None = None
+) -> GaussianMixture:
+    r"""One Gaussian at several scales, $\sum_k w_k\, \mathcal N(x; \mu, c_k \Sigma)$, by EM.
+
+    Its tails are as heavy as those of the rows: what a Gaussian takes for impossible, because its
+    covariance is that of the many, is improbable. Every scale keeps some weight, a row's among all
+    of them.
+
+    Args:
+        points: Training points, one a row.
+        weights: How much they count; all alike by default.
+
+    Returns:
+        The mixture.
+
+    Source: Andrews and Mallows (1974), *Scale mixtures of normal distributions*; Ledoit and Wolf
+    (2004) for the covariance.
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    (n, d), k = points.shape, len(SCALES)
+    counts = (
+        np.ones(n) if weights is None else n * np.asarray(weights, np.float64) / np.sum(weights)
+    )
+    whitening = Whitening.of(points, counts / n)
+    z = whitening(points)
+    mean, covariance, shares = np.median(z, axis=0), np.eye(d), np.full(k, 1 / k)
+    for _ in range(SCALE_STEPS):
+        squares = ((z - mean) @ np.linalg.inv(np.linalg.cholesky(covariance)).T) ** 2
+        log_terms = np.log(shares) - 0.5 * (
+            squares.sum(axis=1)[:, None] / SCALES + d * np.log(SCALES)
+        )
+        belongs = counts[:, None] * softmax(log_terms, axis=1)
+        shares = (belongs.sum(axis=0) + 1 / k) / (n + 1)
+        precisions = belongs @ (1 / SCALES)
+        mean = precisions @ z / precisions.sum()
+        scatter = np.sqrt(precisions)[:, None] * (z - mean)
+        covariance = ledoit_wolf(scatter, assume_centered=True)[0]
+    return gaussian_mixture_of(
+        *whitening.back(
+            Parameters(shares, np.repeat(mean[None], k, 0), SCALES[:, None, None] * covariance)
+        )
+    )
 
 
 def _start(seed: int, points: np.ndarray, weights: np.ndarray, components: int) -> Parameters:
