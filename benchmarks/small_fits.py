@@ -26,7 +26,7 @@ RESULTS = Path(__file__).parent / "results" / "small_fits.json"
 ROWS = {300: 0.02, 1000: 0.01, 2000: 0.005, 5000: 0.002, 10_000: 0.001}
 
 #: Half the width of the grid of $u$, and its points along each axis, by the number of coordinates.
-GRIDS = {2: (7.0, 1401), 3: (6.0, 181)}
+GRIDS = {2: (7.0, 1401), 3: (6.0, 121)}
 
 
 def rare_cluster(rng, n, d, share):

@@ -70,6 +70,10 @@ MIN_ROWS = 8
 #: Rows under which a fit warns: the validation part is then a handful.
 FEW_ROWS = 50
 
+#: How many times what has a probability, or is missing, gets its noise: minibatches are drawn from
+#: all of them.
+N_NOISES = 4
+
 #: Iterations of a fit where neither steps nor a time budget are given.
 DEFAULT_STEPS = {"joint": None, "balanced": 1000, "ebflow": 3000}
 
@@ -419,6 +423,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
             train,
             validation=validation,
             **_weights_of(weights),
+            redrawn=self._redrawn(parts),
             options=cast(JointOptions | None, self.options),
             **_circular_of(parts),
             pixels=pixels,
@@ -433,16 +438,7 @@ class FlowEBM(DensityMixin, BaseEstimator):
     def _standardised(self, parts: "_Parts", weights: Split | None):
         """The preprocessing, and points that stand for the training and validation rows."""
         if parts.columns is not None:
-            rng = np.random.default_rng(parts.seed)
-            drawn = [
-                parts.columns.boxes(rows).draw(rng) for rows in (parts.train, parts.validation)
-            ]
-            if any(np.isnan(points).any() for points in drawn):
-                # Drawn from what a mixture of normals, fitted to the entries that are there, says
-                # of the others: their likelihood has then the same gradient on average.
-                mixture = GapMixture.fit(rng, drawn[0])
-                drawn = [mixture.fill(rng, points).rows for points in drawn]
-            train, validation = (points.astype(jnp.result_type(float)) for points in drawn)
+            train, validation = self._dequantised(parts)
             return parts.columns, train, validation
         standardise = Standardise.fit(
             parts.train,
@@ -455,6 +451,24 @@ class FlowEBM(DensityMixin, BaseEstimator):
             for rows in (parts.train, parts.validation)
         )
         return standardise, train, validation
+
+    def _dequantised(self, parts: "_Parts", number: int = 0) -> list[np.ndarray]:
+        """Points that stand for the training and validation rows, by noise of that number."""
+        rng = np.random.default_rng([parts.seed, number] if number else parts.seed)
+        columns = cast(Columns, parts.columns)
+        drawn = [columns.boxes(rows).draw(rng) for rows in (parts.train, parts.validation)]
+        if any(np.isnan(points).any() for points in drawn):
+            # Drawn from what a mixture of normals, fitted to the entries that are there, says
+            # of the others: their likelihood has then the same gradient on average.
+            mixture = GapMixture.fit(rng, drawn[0])
+            drawn = [mixture.fill(rng, points).rows for points in drawn]
+        return [points.astype(jnp.result_type(float)) for points in drawn]
+
+    def _redrawn(self, parts: "_Parts") -> list[np.ndarray]:
+        """Training points with other noise, where there is any."""
+        columns = parts.columns
+        is_noisy = columns is not None and (columns.is_discrete or np.isnan(parts.train).any())
+        return [self._dequantised(parts, k)[0] for k in range(1, N_NOISES)] if is_noisy else []
 
     def _fit_ebflow(
         self,

@@ -13,9 +13,13 @@ import pytest
 
 from flowebm.models import EnergyModel, MLPTilt, gaussian_base
 from flowebm.models.gaussian_mixture import gaussian_mixture_of
+from flowebm.models.marginals import fit_marginals
 from flowebm.training.driver import Callbacks, TrainingDiverged
 from flowebm.training.fit_joint import fit_joint
 from flowebm.training.joint_options import JointOptions
+from flowebm.training.row_weights import RowWeights
+from flowebm.training.rows import Rows
+from flowebm.training.stages.network import fit_network
 
 SMALL = JointOptions(
     epochs=2,
@@ -348,3 +352,22 @@ def test_other_models_are_refused(data):
 def test_points_of_another_shape_are_refused(data):
     with pytest.raises(ValueError, match="they must be the same"):
         fit_joint(jr.key(0), start_of(data), jnp.zeros((10, 3)))
+
+
+@pytest.mark.parametrize("weights", [None, np.linspace(0.5, 1.5, 512)])
+def test_a_network_is_trained_on_all_the_noise_that_there_is(weights):
+    # Half of it is on the other side; without that, a hundredth of the draws would be.
+    train = np.abs(np.random.default_rng(0).normal(1.0, 0.3, (512, 2)))
+    weights = None if weights is None else RowWeights.of(weights, np.ones(512))
+    rows = Rows(train, np.where(np.arange(512)[:, None] < 256, train, -train), weights, (-train,))
+    options = replace(SMALL, network_batch_size=128, least_steps=400, most_steps=400)
+    marginals = fit_marginals(np.concatenate([train, -train]))
+    fitted = fit_network(jr.key(0), rows, np.arange(2), marginals, options=options)
+    drawn = fitted.density.sample(jr.key(1), (2000,))
+    # Four standard errors of the draws are 0.045, and the rest is what 400 iterations leave.
+    assert float((drawn[:, 0] < 0).mean()) == pytest.approx(0.5, abs=0.1)
+
+
+def test_points_that_are_redrawn_are_those_of_the_training(data):
+    with pytest.raises(ValueError, match="as many as the training points"):
+        fit_of(data[:400], validation=data[400:], redrawn=[data[:399]])

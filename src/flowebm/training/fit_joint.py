@@ -31,6 +31,7 @@ from flowebm.models.stack import draw
 from flowebm.models.subspace import SubspaceDensity, SubspaceTilt
 from flowebm.models.tilted import EnergyModel
 from flowebm.models.tilts import CircularTilt, MLPTilt, sharper
+from flowebm.refusal import Refused
 from flowebm.training.budget import Budget
 from flowebm.training.candidate import Candidate, better_of, gain
 from flowebm.training.driver import Callbacks, TrainingDiverged
@@ -105,6 +106,7 @@ def fit_joint(
     validation: Float[ArrayLike, "m *shape"] | None = None,
     weights: Float[ArrayLike, " n"] | None = None,
     validation_weights: Float[ArrayLike, " m"] | None = None,
+    redrawn: Sequence[Float[ArrayLike, "n *shape"]] = (),
     circular: tuple[bool, ...] | None = None,
     pixels: LogitPixels | None = None,
     options: JointOptions | None = None,
@@ -135,6 +137,8 @@ def fit_joint(
         weights: How much the training points count, in any unit; all alike by default.
         validation_weights: How much the validation points count; needed where both validation
             points and weights are given.
+        redrawn: The training points again, with other noise for what is not known of them (the
+            place of a whole number in its unit, an entry that is missing); needs validation points.
         circular: Columns of period $2\pi$; none by default.
         pixels: The map from dequantised pixels to these points, where they are images of
             whole-number pixels; each then stands in the middle of its level.
@@ -161,7 +165,10 @@ def fit_joint(
     *parts, weights, validation_weights = training_and_validation(
         jr.fold_in(key, 0), model, data, validation, weights, validation_weights
     )
-    rows = Rows(parts[0], parts[1], RowWeights.of(weights, validation_weights))
+    others = tuple(np.asarray(points, parts[0].dtype) for points in redrawn)
+    if any(points.shape != parts[0].shape for points in others):
+        raise Refused("Points that are redrawn must be as many as the training points, in order.")
+    rows = Rows(parts[0], parts[1], RowWeights.of(weights, validation_weights), others)
     fit = _Joint(key, rows, options, max_steps, Budget.of(time_budget), callbacks, circular, pixels)
     mixture = as_mixture(model.base) if len(rows.shape) == 1 else None
     gaussian = Candidate.of("Gaussian", mixture or model.base, rows)
@@ -440,8 +447,8 @@ class _Joint:
         change = None
         is_subspace_best = bool(candidates) and self.best(candidates).name.startswith(SUBSPACE)
         if relevance is not None and active is not None and is_subspace_best:
-            change, turn = relevance.change, _turn(relevance.change, active)
-            rows = Rows(turn(rows.train), turn(rows.validation), rows.weights)
+            change = relevance.change
+            rows = rows.mapped(_turn(change, active))
             marginals = fit_marginals(rows.in_proportion())
         found = list(candidates)
         for number in numbers if found else range(1):

@@ -1,5 +1,7 @@
 """The rows of a fit: those that train, those that choose, and how much each counts."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
@@ -20,16 +22,37 @@ class Rows(eqx.Module):
         train: Training points, one a row.
         validation: Validation points, one a row.
         weights: How much both count; `None` where all count alike.
+        redrawn: The training points again, with other noise for what is not known of them.
     """
 
     train: Float[np.ndarray, "n *shape"]
     validation: Float[np.ndarray, "m *shape"]
     weights: RowWeights | None = None
+    redrawn: tuple[Float[np.ndarray, "n *shape"], ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one point."""
         return self.train.shape[1:]
+
+    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> "Rows":
+        """What a function of points makes of them.
+
+        Args:
+            function: Of points, one a row.
+        """
+        redrawn = tuple(function(points) for points in self.redrawn)
+        return Rows(function(self.train), function(self.validation), self.weights, redrawn)
+
+    def with_all_noise(self) -> "Rows":
+        """The rows with each training point as often as there is noise for it."""
+        if not self.redrawn:
+            return self
+        weights = self.weights
+        if weights is not None:
+            shares = np.tile(weights.train, 1 + len(self.redrawn))
+            weights = RowWeights.of(shares, weights.validation)
+        return Rows(np.concatenate([self.train, *self.redrawn]), self.validation, weights)
 
     def mean(self, values: Float[np.ndarray, " m"]) -> Estimate:
         """The weighted mean of one value a validation point, with its standard error."""

@@ -80,8 +80,11 @@ def fit_network(
         TrainingDiverged: If training diverges again and again.
     """
     make_key, fit_key = jr.split(key)
-    z, log_det = marginals.transform_rows(rows.train)
-    z_validation, validation_log_det = marginals.transform_rows(rows.validation)
+    log_det, validation_log_det = (
+        marginals.transform_rows(points)[1] for points in (rows.train, rows.validation)
+    )
+    transformed = rows.mapped(lambda points: marginals.transform_rows(points)[0])
+    z = transformed.train
     network = AutoregressiveMixture(
         order,
         width=options.network_width,
@@ -91,7 +94,8 @@ def fit_network(
         key=make_key,
     )
     counted = z if rows.weights is None else z[rows_in_proportion(rows.weights.train)]
-    data, validation, weights = Rows(z, z_validation, rows.weights).filled()
+    # No noise is learnt by heart.
+    data, validation, weights = transformed.with_all_noise().filled()
     trainer = ObjectiveTrainer(
         model=started_at(network, counted),
         data=data,
