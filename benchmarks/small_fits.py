@@ -26,7 +26,10 @@ RESULTS = Path(__file__).parent / "results" / "small_fits.json"
 ROWS = {300: 0.02, 1000: 0.01, 2000: 0.005, 5000: 0.002, 10_000: 0.001}
 
 #: Half the width of the grid of $u$, and its points along each axis, by the number of coordinates.
-GRIDS = {2: (7.0, 1401), 3: (6.0, 121)}
+GRIDS = {2: (7.0, 701), 3: (6.0, 97)}
+
+#: What the rule itself may be off by, where splines have kinks and tails go on beyond the grid.
+OF_THE_RULE = 1e-3
 
 
 def rare_cluster(rng, n, d, share):
@@ -127,7 +130,7 @@ def measure(kind: str, rows: str, coordinates: str, key: str) -> dict:
 
 def verdicts(record: dict) -> tuple[bool, bool, bool]:
     """Whether an integral is one within 3%, log Z within four errors, and the bound holds."""
-    error = record["quadrature_error"]
+    error = record["quadrature_error"] + OF_THE_RULE
     z = abs(record["log_integral"]) <= 4 * record["log_z_stderr"] + error
     beyond = np.expm1(record["log_integral"] - 4 * record["log_z_stderr"] - error)
     return (
