@@ -2,8 +2,8 @@
 
     python benchmarks/columns.py --tables DIR [--only torsions zeros ...] [--seconds 120]
 
-`DIR` holds torsions, spleen, thyroid, shuttle and mammography as parquet files. Prints a table for each and
-writes `benchmarks/results/columns.json`.
+`DIR` holds torsions, spleen, thyroid, shuttle and mammography as parquet files. Prints a table for
+each and writes `benchmarks/results/columns.json`.
 """
 
 import argparse

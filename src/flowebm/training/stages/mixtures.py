@@ -47,7 +47,7 @@ LEAST_TRIED = 8
 RIDGE, LEAST_RIDGE = 1e-6, 1e-8
 
 #: Variances of a scale mixture, as multiples of its covariance, and steps of its EM algorithm.
-SCALES, SCALE_STEPS = 4.0 ** np.arange(-1, 6), 50
+SCALES, SCALE_STEPS = 4.0 ** np.arange(-1, 6), 20
 
 
 def fit_mixture(
