@@ -40,7 +40,7 @@ ROWS_BEYOND = 10.0
 UNSEEN_ROWS, N_BEYOND = 0.1, 20
 
 #: Width of a lone value's slot and standard deviation of its noise, to an interval's 1.
-ATOM_WIDTH, ATOM_NOISE = 3.6, 0.6
+ATOM_WIDTH, ATOM_NOISE = 3.6, 0.4
 
 #: Share of draws that estimate a probability from wider noise, and how much wider it is.
 WIDE_SHARE, WIDE = 0.2, 4.0
