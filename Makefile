@@ -36,6 +36,8 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/balanced.py
 	$(BIN)/python benchmarks/density.py
+	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/small_fits.py
 	$(BIN)/python benchmarks/tabular.py
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/calibration.py
