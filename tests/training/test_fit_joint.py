@@ -121,11 +121,21 @@ def test_what_was_tried_is_told(fit):
     assert 0 <= fit.hidden_mass <= 1
 
 
-def test_chains_are_draws_of_the_model(fit):
+@pytest.fixture(scope="module")
+def ring_fit():
+    """A ring that no Gaussian copula comes near, so that the tilt has all the work."""
+    angle, radius = jr.uniform(jr.key(4), (3000,)) * 2 * jnp.pi, jr.normal(jr.key(5), (3000,))
+    points = (1.4 + 0.15 * radius)[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
+    options = JointOptions(most_gaussians=1, most_networks=0, tilt_steps=400, n_draws=16384)
+    return points, fit_of(points, options)
+
+
+def test_chains_are_draws_of_the_model(ring_fit):
     """Means by quadrature: z-tests at 5 standard errors."""
-    chains = np.asarray(fit.chains)
-    assert 100 < len(chains) <= SMALL.n_chains
-    density = np.exp(log_prob(fit, GRID)) * AREA
+    _, result = ring_fit
+    chains = np.asarray(result.chains)
+    assert 100 < len(chains) <= JointOptions().n_chains
+    density = np.exp(log_prob(result, GRID)) * AREA
     mean, second = density @ GRID, density @ GRID**2
     errors = (chains.mean(axis=0) - mean) / np.sqrt((second - mean**2) / len(chains))
     assert np.abs(errors).max() < 5
@@ -166,15 +176,6 @@ def test_a_fit_that_was_killed_goes_on_bit_for_bit(fit, data, stage):
     assert resumed.log_partition == fit.log_partition
     strip = [{k: v for k, v in row.items() if k != "seconds"} for row in fit.history]
     assert [{k: v for k, v in row.items() if k != "seconds"} for row in resumed.history] == strip
-
-
-@pytest.fixture(scope="module")
-def ring_fit():
-    """A ring that no Gaussian copula comes near, so that the tilt has all the work."""
-    angle, radius = jr.uniform(jr.key(4), (3000,)) * 2 * jnp.pi, jr.normal(jr.key(5), (3000,))
-    points = (1.4 + 0.15 * radius)[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
-    options = JointOptions(most_gaussians=1, most_networks=0, tilt_steps=400, n_draws=16384)
-    return points, fit_of(points, options)
 
 
 def test_few_gaussians_that_more_do_not_improve_are_the_density():

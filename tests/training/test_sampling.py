@@ -1,5 +1,6 @@
 """`flowebm.sample`: weights of modes, log Z, bounds, structures, and refusals."""
 
+import itertools
 import signal
 
 import jax
@@ -337,12 +338,11 @@ def test_a_checkpoint_is_gone_on_from_bit_for_bit(tmp_path):
 
 
 def test_an_interrupted_run_returns_what_there_is():
-    calls = 0
+    # Several threads call, and each is to have a number of its own.
+    calls = itertools.count()
 
     def log_density(x):
-        nonlocal calls
-        calls += 1
-        if calls == 3000:
+        if next(calls) == 3000:
             signal.raise_signal(signal.SIGINT)
         return float(-0.5 * np.sum(np.asarray(x) ** 2))
 
