@@ -299,3 +299,14 @@ def test_what_is_read_and_built_counts_in_the_time_budget(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         FlowEBM(time_budget=100.0).fit(np.random.default_rng(0).normal(size=(60, 2)))
     assert used[0] >= 0.05
+
+
+def test_a_column_twice_is_fitted_and_drawn_twice():
+    rng = np.random.default_rng(0)
+    celsius = rng.normal(15, 8, (400, 1))
+    rows = np.concatenate([celsius, 32 + 1.8 * celsius, rng.normal(size=(400, 1))], axis=1)
+    model = FlowEBM(random_state=0).fit(rows)
+    drawn = model.sample(200)
+    # The stack keeps a hundredth of a Gaussian whose covariance is shrunk.
+    assert (np.abs(drawn[:, 1] - 32 - 1.8 * drawn[:, 0]) < 0.01).mean() > 0.9
+    assert np.isfinite(model.score_samples(rows)).all()

@@ -173,3 +173,15 @@ def test_a_scale_mixture_counts_weights_as_copies():
     copied = fit_scale_mixture(twice)
     # Its covariance shrinks with the number of rows, which copies add to.
     np.testing.assert_allclose(nll(weighted, rows), nll(copied, rows), atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["in a plane", "two values", "mostly one", "fewer than columns"])
+def test_a_scale_mixture_of_rows_without_spread_is_a_density(kind):
+    rng = np.random.default_rng(2)
+    rows = {
+        "in a plane": np.repeat(rng.normal(size=(3000, 1)), 3, axis=1),
+        "two values": np.repeat([[0.0, 0.0], [1.0, 1.0]], 200, axis=0),
+        "mostly one": np.where(rng.random((2000, 1)) < 0.95, 1.0, rng.normal(size=(2000, 3))),
+        "fewer than columns": rng.normal(size=(10, 30)),
+    }[kind]
+    assert np.isfinite(fit_scale_mixture(rows).log_prob_rows(rows)).all()

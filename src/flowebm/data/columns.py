@@ -14,14 +14,7 @@ from flowjax.bijections import AbstractBijection
 from jaxtyping import Float
 
 from flowebm.data.interval import Interval, fit_interval
-from flowebm.data.kinds import (
-    KINDS,
-    PILED_UP,
-    Kind,
-    find_atoms,
-    find_kind,
-    refuse_categories,
-)
+from flowebm.data.kinds import KINDS, PILED_UP, Kind, find_atoms, find_kind, refuse_categories
 from flowebm.refusal import Refused
 
 #: Whole numbers that have a place of their own each: if a column has so many distinct ones at most,
@@ -619,11 +612,10 @@ def _around(
             z, _ = interval.forward(inside)
             reach = max(REACH, 0.5 - z.min()), max(REACH, 0.5 + z.max())
             pieces.append(_Piece(interval, float(len(inside)), -reach[0], reach[1]))
-        elif is_whole and 0 < i < len(ends) - 2:
-            pieces += _unseen(start - half, end + half)
         elif 0 < i < len(ends) - 2:
             # Another row may well lie there: it is improbable, not impossible.
-            pieces.append(_Piece(Interval(start, end), UNSEEN_ROWS, -EMPTY_REACH, EMPTY_REACH))
+            empty = _Piece(Interval(start, end), UNSEEN_ROWS, -EMPTY_REACH, EMPTY_REACH)
+            pieces += _unseen(start - half, end + half) if is_whole else [empty]
     return _side_by_side(pieces)
 
 

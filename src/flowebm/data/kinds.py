@@ -273,7 +273,7 @@ def find_atoms(
 def _typical(counts: Int[np.ndarray, " k"]) -> float:
     """How many rows share a typical row's value, the most frequent values apart."""
     rest = np.sort(counts)[: max(0, len(counts) - OTHER_PILES)]
-    return float(np.median(np.repeat(rest, rest))) if len(rest) else 0.0
+    return float(rest[np.searchsorted(rest.cumsum(), rest.sum() / 2)]) if len(rest) else 0.0
 
 
 def refuse_categories(x: Float[np.ndarray, " n"], name: str, where: str = "the data") -> None:

@@ -14,6 +14,9 @@ from flowebm.models.recipe import register
 #: The logarithm of the weight of components that fill a mixture up: finite, as what is saved is.
 NO_WEIGHT = -1e4
 
+#: Share of each column's variance that is added where a covariance has lost its rank to rounding.
+RESOLUTION = 1e-12
+
 
 @register
 class GaussianMixture(AbstractDistribution):
@@ -123,7 +126,7 @@ def gaussian_mixture_of(
     Args:
         weights: Positive; they need not add up to one.
         means: One a component.
-        covariances: Of full rank.
+        covariances: Of full rank, but for rounding.
 
     Returns:
         The mixture.
@@ -134,7 +137,13 @@ def gaussian_mixture_of(
     filled[:k] = np.arange(k)
     log_weights = np.full(len(filled), NO_WEIGHT)
     log_weights[:k] = np.log(weights / weights.sum())
-    factors = np.linalg.cholesky(np.asarray(covariances, np.float64))
+    covariances = np.asarray(covariances, np.float64)
+    try:
+        factors = np.linalg.cholesky(covariances)
+    except np.linalg.LinAlgError:
+        # A column that is another in other units leaves no variance that has digits.
+        noise = RESOLUTION * np.einsum("kii->ki", covariances)
+        factors = np.linalg.cholesky(covariances + noise[:, :, None] * np.eye(noise.shape[1]))
     parts = (np.asarray(means)[filled], factors[filled], np.linalg.inv(factors)[filled])
     return GaussianMixture(on_device(log_weights), *(on_device(part) for part in parts))
 

@@ -118,10 +118,10 @@ def fit_joint(
 
     1. *Candidates*, by maximum likelihood: the model's base; a Gaussian of several scales, for
        heavy tails; mixtures of Gaussians by EM, of the columns and of their marginal transforms;
-       where a few directions hold all that is not
-       Gaussian (`relevant_directions`), a mixture of these alone, which of many columns comes
-       first; autoregressive networks behind the marginal transforms, each with another order of
-       the columns. Of images of whole-number pixels an autoregressive density of these alone.
+       where a few directions hold all that is not Gaussian (`relevant_directions`), a mixture of
+       these alone, which of many columns comes first; autoregressive networks behind the marginal
+       transforms, each with another order of the columns. Of images of whole-number pixels an
+       autoregressive density of these alone.
     2. *A stack* of the candidates, in the posterior-mean shares of validation points.
     3. *A bounded tilt* of the stack, $p(x) \propto b(x) e^{-U(x)}$ with $|U| \le B$, by
        importance-weighted likelihood. The stack is its own proposal: importance weights lie in

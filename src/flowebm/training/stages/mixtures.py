@@ -151,7 +151,8 @@ def fit_scale_mixture(
         precisions = belongs @ (1 / SCALES)
         mean = precisions @ z / precisions.sum()
         scatter = np.sqrt(precisions)[:, None] * (z - mean)
-        covariance = ledoit_wolf(scatter, assume_centered=True)[0]
+        # Rows in a plane have none across it, nor have most rows where they are all alike.
+        covariance = ledoit_wolf(scatter, assume_centered=True)[0] + RIDGE * np.eye(d)
     return gaussian_mixture_of(
         *whitening.back(
             Parameters(shares, np.repeat(mean[None], k, 0), SCALES[:, None, None] * covariance)

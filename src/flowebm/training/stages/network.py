@@ -80,11 +80,9 @@ def fit_network(
         TrainingDiverged: If training diverges again and again.
     """
     make_key, fit_key = jr.split(key)
-    log_det, validation_log_det = (
-        marginals.transform_rows(points)[1] for points in (rows.train, rows.validation)
-    )
-    transformed = rows.mapped(lambda points: marginals.transform_rows(points)[0])
-    z = transformed.train
+    z, log_det = marginals.transform_rows(rows.train)
+    z_validation, validation_log_det = marginals.transform_rows(rows.validation)
+    redrawn = tuple(marginals.transform_rows(points)[0] for points in rows.redrawn)
     network = AutoregressiveMixture(
         order,
         width=options.network_width,
@@ -95,7 +93,8 @@ def fit_network(
     )
     counted = z if rows.weights is None else z[rows_in_proportion(rows.weights.train)]
     # No noise is learnt by heart.
-    data, validation, weights = transformed.with_all_noise().filled()
+    everything = Rows(z, z_validation, rows.weights, redrawn).with_all_noise()
+    data, validation, weights = everything.filled()
     trainer = ObjectiveTrainer(
         model=started_at(network, counted),
         data=data,
