@@ -86,13 +86,14 @@ class Mixture(NamedTuple):
         own = np.flatnonzero(self.mode >= 0)
         return self.mode[own[np.argmax(self.components_log_prob(x)[:, own], axis=1)]]
 
-    def with_wide(self, mean: np.ndarray, sd: np.ndarray, share: float) -> "Mixture":
-        """The mixture with one more component, of no mode."""
+    def with_wide(self, mean: np.ndarray, factors: np.ndarray, shares: np.ndarray) -> "Mixture":
+        """The mixture with more components around a mean, of no mode."""
+        n = len(shares)
         return Mixture(
-            np.append(self.weights * (1 - share), share),
-            np.concatenate([self.means, mean[None]]),
-            np.concatenate([self.factors, np.diag(sd)[None]]),
-            np.append(self.mode, -1),
+            np.concatenate([self.weights * (1 - shares.sum()), shares]),
+            np.concatenate([self.means, np.repeat(mean[None], n, axis=0)]),
+            np.concatenate([self.factors, factors]),
+            np.concatenate([self.mode, np.full(n, -1)]),
         )
 
     def distribution(self) -> EllipticalMixture:

@@ -32,6 +32,7 @@ from flowebm.evaluation.log_partition import LogPartition
 from flowebm.models.defensive import DefensiveMixture, draw
 from flowebm.models.elliptical_mixture import EllipticalMixture
 from flowebm.models.flows import make_flow
+from flowebm.models.triangular_map import fit_triangular_map
 from flowebm.models.unconstrained import UnconstrainedDensity
 from flowebm.models.wide_start import WideStart
 from flowebm.progress import OnBlock, progress_callback
@@ -53,17 +54,20 @@ from flowebm.training.driver import Callbacks, StoppingCriteria, drive
 from flowebm.training.optimizers import clipped_adam
 from flowebm.training.sampling_checkpoint import SamplingCheckpoint
 from flowebm.training.sampling_proposal import (
+    NEW_MASS,
     Population,
     Proposal,
     find_modes,
     fit_proposal,
     is_near_normal,
+    mixed_points,
 )
 from flowebm.training.sampling_result import SampledMode, SamplingResult
 from flowebm.training.sampling_target import (
     SamplingTarget,
     StartPoints,
     sampling_target,
+    straightened,
     turned,
 )
 
@@ -93,6 +97,14 @@ TAIL_DF = 5.0
 #: Effective share of a mixture's proposals below which a flow is trained beside it, and the
 #: mixture's share then, at least.
 FLOW_BELOW, MIXTURE_SHARE = 0.15, 0.1
+
+#: Effective share below which a triangular map is tried that gains so many nats a point on a
+#: normal, and share below which one is that does better than the mixture.
+MAP_BELOW, MAP_GAIN, BETTER_MAP_BELOW = 0.5, 0.1, 0.95
+
+#: Factors by which the effective share must then rise, or what is missing from one fall; and maps
+#: at most.
+GAIN_OF_MAP, LESS_MISSING, MOST_MAPS = 1.2, 0.7, 8
 
 #: Draws of the proposal behind log Z.
 N_IMPORTANCE = 20_000
@@ -315,12 +327,15 @@ def _sampled(work: _Work, n_chains: int, n_draws: int, thin: int) -> SamplingRes
     if no_gradient:
         work.calls.has_gradient = False
     starts = np.asarray(work.target.points)
-    modes = find_modes(rng, work.calls, population, found.tops, starts)
+    modes = find_modes(rng, work.calls, population, found.tops, starts[:4])
     centre, reach = np.asarray(work.target.centre), np.asarray(work.target.scale)
     bounded = work.target.bounded
     proposal = fit_proposal(
         rng, work.calls, population, modes, centre, reach, bounded, work.out_of_time
     )
+    if proposal.ess < BETTER_MAP_BELOW and found.proposal is None and not work.out_of_time():
+        proposal = _straightened(work, found, proposal, rng)
+        population = found.population
     may_train = work.calls.has_gradient and found.proposal is None and not work.out_of_time()
     if proposal.ess < FLOW_BELOW and may_train:
         trained = _trained_flow(work, proposal)
@@ -429,6 +444,49 @@ def _explored(work: _Work) -> _Found:
         reason,
         history,
     )
+
+
+def _straightened(
+    work: _Work, found: _Found, proposal: Proposal, rng: np.random.Generator
+) -> Proposal:
+    """A better proposal in the coordinates of a triangular map, if there is one.
+
+    Where there is, the target and what was found are in those coordinates afterwards. What a
+    proposal reaches can be more than exploration had: maps are fitted again while they gain.
+    """
+    bent, calls = work.target, work.calls
+    points = mixed_points(rng, proposal.draws, found.population)
+    peaks = np.array([peak.position for peak in proposal.modes.peaks])
+    d = points.shape[1]
+    origin, unit, unbounded = np.zeros(d), np.ones(d), np.zeros(d, bool)
+    best, best_map = proposal, None
+    for _ in range(MOST_MAPS):
+        fitted, gain = fit_triangular_map(rng, points)
+        if gain < MAP_GAIN or work.out_of_time():
+            break
+        if best_map is None and proposal.ess > MAP_BELOW:
+            of_mixture = proposal.mixture.log_prob(points).mean()
+            if fitted.normal_log_prob(points).mean() < of_mixture:
+                break
+        calls.model = straightened(bent, fitted).model
+        mapped = found.population.mapped(fitted)
+        tops, starts = (fitted.inverse_on_host(x)[0] for x in (found.tops, peaks))
+        modes = find_modes(rng, calls, mapped, tops, starts)
+        now = fit_proposal(
+            rng, calls, mapped, modes, origin, unit, unbounded, work.out_of_time, along_axes=True
+        )
+        finds_more = now.draws.log_mean() > best.draws.log_mean() + NEW_MASS
+        is_better = now.ess > GAIN_OF_MAP * best.ess or 1 - now.ess < LESS_MISSING * (1 - best.ess)
+        if not is_better and not finds_more:
+            break
+        best, best_map = now, fitted
+        points = fitted.transform_on_host(mixed_points(rng, now.draws, mapped))
+    calls.model = bent.model
+    if best_map is not None:
+        work.target = straightened(bent, best_map)
+        calls.model = work.target.model
+        found.population = found.population.mapped(best_map)
+    return best
 
 
 def _moved_points(z: np.ndarray, old: SamplingTarget, new: SamplingTarget):

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import logsumexp
 
 from flowebm.models.expectation_maximisation import squared_distances
+from flowebm.models.triangular_map import TriangularMap
 from flowebm.samplers.nested import Exploration
 from flowebm.samplers.peaks import (
     Peak,
@@ -29,11 +31,17 @@ FITTED_POINTS, ROUND = 4000, 4096
 #: Rounds at most; the effective share that is enough, and the gain that makes another worth while.
 MOST_ROUNDS, ENOUGH, GAIN = 8, 0.8, 1.05
 
+#: Nats by which log Z rises where a proposal has found mass that those before it had not.
+NEW_MASS = 0.05
+
 #: Least share of the proposals that a mode gets, and all such shares together at most.
 MODE_SHARE, ALL_MODE_SHARES = 0.05, 0.5
 
 #: The share of proposals that are as wide as all modes together.
 WIDE_SHARE = 0.04
+
+#: The share of proposals that go far out along one axis each, and how far, in standard deviations.
+AXES_SHARE, AXIS_LENGTH = 0.1, 3.0
 
 #: Effective share of a Laplace approximation that is good.
 NEAR_NORMAL = 0.2
@@ -66,6 +74,16 @@ class Population:
             np.asarray(found.log_weights),
             np.asarray(found.run),
         )
+
+    def mapped(self, fitted: TriangularMap) -> "Population":
+        """The same draws in the map's coordinates."""
+        position, log_det = fitted.inverse_on_host(self.position)
+        log_density = self.log_density - log_det
+        return Population(position.astype(np.float32), log_density, self.log_weights, self.run)
+
+    def log_mean(self) -> float:
+        r"""$\log Z$, where weights are against the density that made the draws."""
+        return float(logsumexp(self.log_weights) - np.log(len(self.log_weights)))
 
     def shares(self) -> np.ndarray:
         weights = np.exp(self.log_weights - logsumexp(self.log_weights))
@@ -132,7 +150,7 @@ def find_modes(
         calls: The density.
         population: Draws of the target.
         tops: Points where exploration ended.
-        starts: Points that were given.
+        starts: Further points to climb from.
 
     Returns:
         The modes.
@@ -141,7 +159,7 @@ def find_modes(
     scale = _scale(population, rng)
     spread = population.position[rows[spread_out(rng, population.position[rows], CLIMBS)]]
     extra = tops[rng.permutation(len(tops))[:TOP_CLIMBS]]
-    peaks = climbed(calls, np.concatenate([spread, extra, starts[:4]]), scale)
+    peaks = climbed(calls, np.concatenate([spread, extra, starts]), scale)
     if not peaks:
         # No gradients, or none of use: the population's own points stand for peaks.
         rows = population.rows(rng, 2000)
@@ -259,6 +277,7 @@ def fit_proposal(
     reach: np.ndarray,
     bounded: np.ndarray,
     out_of_time: Callable[[], bool] = lambda: False,
+    along_axes: bool = False,
 ) -> Proposal:
     """Fit mixtures in rounds: each to the draws of those before, weighted for the target.
 
@@ -273,6 +292,7 @@ def fit_proposal(
         reach: How far it reached.
         bounded: Which coordinates have two bounds; a uniform density is standard normal in them.
         out_of_time: Asked before each round.
+        along_axes: Whether some proposals go far out along each axis.
 
     Returns:
         The proposal.
@@ -282,11 +302,11 @@ def fit_proposal(
     mixtures: list[Mixture] = []
     x, log_density, log_q = [], [], []
     points = population.position[population.rows(rng, FITTED_POINTS)]
-    ess, stalled = 0.0, 0
+    ess, log_z, stalled = 0.0, -np.inf, 0
     drawn = population
-    best: tuple[float, Mixture] | None = None
+    shares: list[float] = []
     for number in range(MOST_ROUNDS):
-        wide = _wide(rng, drawn, bounded)
+        wide = _wide(rng, drawn, bounded, along_axes)
         mixture = _fit(rng, points, modes, drawn).with_wide(*wide)
         mixtures.append(mixture)
         fresh = mixture.draw(rng, ROUND)
@@ -303,33 +323,66 @@ def fit_proposal(
         log_density.append(log_p)
         log_weights = log_p[-ROUND:] - mixtures[-1].log_prob(fresh[-ROUND:])
         now = _share(log_weights)
+        shares.append(now)
         all_x, all_p = np.concatenate(x), np.concatenate(log_density)
         log_q = np.stack([m.log_prob(all_x) for m in mixtures])
         together = all_p - (logsumexp(log_q, axis=0) - np.log(len(mixtures)))
         drawn = Population(all_x, all_p, together, np.zeros(len(all_x), int))
-        if best is None or now > best[0]:
-            best = (now, mixtures[-1])
-        stalled = 0 if now > GAIN * ess else stalled + 1
-        ess = max(ess, now)
+        rises = drawn.log_mean() > log_z + NEW_MASS
+        stalled = 0 if now > GAIN * ess or rises else stalled + 1
+        ess, log_z = max(ess, now), max(log_z, drawn.log_mean())
         if ess > ENOUGH or stalled >= 2 or out_of_time():
             break
-        # Exploration keeps a share of the points: it may know what no proposal has reached.
-        n_own = int(FITTED_POINTS * min(0.8, drawn.effective() / 2000))
-        points = np.concatenate(
-            [
-                drawn.position[drawn.rows(rng, n_own)] if n_own else points[:0],
-                population.position[population.rows(rng, FITTED_POINTS - n_own)],
-            ]
-        )
-    assert best is not None
-    return Proposal(best[1], modes, drawn, ess)
+        points = mixed_points(rng, drawn, population)
+    # Not the one of the largest share: one that misses some of the mass does not know it.
+    best = int(np.argmax(_mean_log(log_q[-len(shares) :], drawn)))
+    return Proposal(mixtures[-len(shares) :][best], modes, drawn, shares[best])
 
 
-def _wide(rng, population: Population, bounded: np.ndarray):
-    """A component as wide as all modes together: what lies between them and at walls."""
+def _mean_log(log_q: np.ndarray, drawn: Population) -> np.ndarray:
+    r"""$\mathbb E_p \log q$ of several densities from weighted draws."""
+    weights = drawn.shares()
+    kept = weights > 0
+    return log_q[:, kept] @ weights[kept]
+
+
+def mixed_points(
+    rng: np.random.Generator, drawn: Population, population: Population
+) -> Float[np.ndarray, "n d"]:
+    """Draws of the target from weighted draws of proposals, as far as they go, and exploration."""
+    # Exploration keeps a share of the points: it may know what no proposal has reached.
+    n_own = int(FITTED_POINTS * min(0.8, drawn.effective() / 2000))
+    return np.concatenate(
+        [
+            drawn.position[drawn.rows(rng, n_own)] if n_own else drawn.position[:0],
+            population.position[population.rows(rng, FITTED_POINTS - n_own)],
+        ]
+    )
+
+
+def _wide(rng, population: Population, bounded: np.ndarray, along_axes: bool):
+    """Components as wide as all modes together, for what lies between them and at walls.
+
+    Along axes there is one more for each, far longer than wide: of a density that goes on far
+    beyond what is known of it in one direction the other coordinates are then still right.
+    """
     points = population.position[population.rows(rng, 2000)].astype(float)
     mean = np.where(bounded, 0.0, points.mean(axis=0))
-    return mean, np.where(bounded, 1.0, 1.5 * points.std(axis=0) + 1e-12), WIDE_SHARE
+    sd = np.where(bounded, 1.0, 1.5 * points.std(axis=0) + 1e-12)
+    factors, shares = np.diag(sd)[None], np.array([WIDE_SHARE])
+    if along_axes:
+        d = len(sd)
+        lengths = 1 + (AXIS_LENGTH - 1) * np.eye(d)
+        factors = np.concatenate(
+            [factors, np.linalg.cholesky(_covariance(points)) * lengths[:, None]]
+        )
+        shares = np.append(shares, np.full(d, AXES_SHARE / d))
+    return mean, factors, shares
+
+
+def _covariance(points: np.ndarray) -> np.ndarray:
+    variances = points.var(axis=0)
+    return np.cov(points.T).reshape(len(variances), -1) + 1e-6 * np.diag(variances + 1e-12)
 
 
 def _share(log_weights: np.ndarray) -> float:

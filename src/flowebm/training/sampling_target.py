@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Scalar
 
 from flowebm.models.bounds import Rotation, bounds_bijection
 from flowebm.models.elliptical_mixture import EllipticalMixture
+from flowebm.models.triangular_map import TriangularMap
 from flowebm.models.unconstrained import UnconstrainedDensity
 from flowebm.models.wide_start import WideStart
 from flowebm.refusal import Refused
@@ -255,6 +256,17 @@ def _bijection(
         raise Refused(f"Coordinate {wrong} is circular and has not two finite bounds.")
     rotation = Rotation(np.where(circular, low, 0.0), np.where(circular, high - low, np.inf))
     return Chain([transform, rotation]), has_low, has_high, circular
+
+
+def straightened(target: SamplingTarget, fitted: TriangularMap) -> SamplingTarget:
+    """The same target in the coordinates of a triangular map."""
+    model = target.model
+    bijection = Chain([fitted, model.bijection])
+    return target._replace(
+        model=UnconstrainedDensity(model.log_density, model.unravel, bijection),
+        start=Transformed(target.start, Invert(fitted)),
+        bounded=np.zeros_like(target.bounded),
+    )
 
 
 def turned(target: SamplingTarget, x: Array, weights: np.ndarray) -> SamplingTarget:
