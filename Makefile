@@ -40,6 +40,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/small_fits.py
 	$(BIN)/python benchmarks/tabular.py
 	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/posteriors.py --keys 2
+	$(BIN)/python benchmarks/calibration_sampling.py --keys 100
 	$(BIN)/python benchmarks/calibration.py
 	$(BIN)/python benchmarks/class_balance.py --data-dir '$(MNIST)'
 	$(MAKE) bench-report

@@ -30,6 +30,8 @@ BENCHMARKS = {
     "calibration": "Intervals against the truth",
     "class_balance": "Shares of classes among images",
     "sampling": "Effective draws of all modes",
+    "posteriors": "Posteriors of numpyro models, beside long runs of NUTS",
+    "calibration_sampling": "The error that is stated of a log Z, over many keys",
     "ebflow_2d": "Objectives of energy-based flows in two dimensions",
     "ebflow_images": "Energy-based flows of MNIST",
     "ebflow_linear": "Kinds of linear layer",
