@@ -35,7 +35,7 @@ NAMES = (
 )
 
 #: Of the reference: draws of each chain, and those before them.
-N_CHAINS, N_DRAWS, N_WARMUP = 4, 10_000, 2_000
+N_CHAINS, N_DRAWS, N_WARMUP = 4, 20_000, 2_000
 
 #: Standard deviations of the posterior by which a mean may be off.
 LIMIT = 0.1
