@@ -142,3 +142,14 @@ def test_bounded_weights_have_an_error_that_holds(rare):
     assert np.median(bounds) < 1.0 if rare > 0.01 else np.isfinite(errors).all()
     deviations = np.exp(log_weights).std(axis=1) / np.exp(log_weights).mean(axis=1)
     assert rare > 0.01 or (errors <= 2 * deviations / n**0.5).mean() < 0.95
+
+
+def test_a_step_near_the_top_is_no_heavy_tail():
+    """Weights of 0.6 to 1.2, and a few up to twice the mean: a Pareto fit takes that for k > 1."""
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(0.6, 1.2, 20_000)
+    weights[:40] = rng.uniform(1.2, 2.0, 40)
+    assert pareto_khat(jnp.log(jnp.asarray(weights))) <= 0
+    # Twenty of ten times the mean may have others behind them.
+    weights[:20] = 10
+    assert pareto_khat(jnp.log(jnp.asarray(weights))) > 1

@@ -19,6 +19,10 @@ from flowebm.refusal import Refused
 # to which a Pareto fit would give any shape at all.
 EQUAL_WEIGHTS = 1e-3
 
+# So many weights, none of which is more than so many times as large as their mean, have no heavy
+# tail, whatever shape a fit gives to the steps near the top.
+MANY_WEIGHTS, BOUNDED_WEIGHTS = 1000, 3.0
+
 
 class ImportanceSample(NamedTuple):
     r"""Fresh draws of a proposal and their importance weights for a model.
@@ -205,8 +209,10 @@ def pareto_khat(log_weights: Float[Array, " n"]) -> Scalar:
         log_weights: Log-weights, up to a common constant; shape `(n,)`.
 
     Returns:
-        $\hat k$; 0 where the largest weights are equal, and infinity where no tail can be
-        fitted ($n < 25$, or fewer non-zero weights than the tail has).
+        $\hat k$; 0 where the largest weights are equal, 0 at most where none of 1,000 weights or
+        more is above three times their mean (a step near the top looks like a heavy tail), and
+        infinity where no tail can be fitted ($n < 25$, or fewer non-zero weights than the tail
+        has).
 
     Source: Vehtari, Simpson, Gelman, Yao, Gabry (2024), *Pareto smoothed importance
     sampling*, JMLR 25(72).
@@ -220,4 +226,8 @@ def pareto_khat(log_weights: Float[Array, " n"]) -> Scalar:
         return jnp.asarray(khat)
     largest = jnp.sort(log_weights)[n - tail - 1 :]
     equal = largest[-1] - largest[0] < EQUAL_WEIGHTS
+    # Of a tail with k = 0.7 so many draws have weights twenty times as large as their mean.
+    log_mean = jax.nn.logsumexp(log_weights) - jnp.log(n)
+    bounded = (largest[-1] - log_mean < jnp.log(BOUNDED_WEIGHTS)) & (n >= MANY_WEIGHTS)
+    khat = jnp.where(bounded, jnp.minimum(khat, 0.0), khat)
     return jnp.where(equal, 0.0, jnp.where(jnp.isnan(khat), jnp.inf, khat))

@@ -9,6 +9,9 @@ import numpy as np
 #: below the lower of them for both to be of one mode.
 SEGMENT_POINTS, SEGMENT_FALL = 15, 1.0
 
+#: Steps at a peak that are tried for its curvature, at most.
+MOST_SHRINKS = 8
+
 #: Iterations of a climb.
 MOST_STEPS = 60
 
@@ -73,20 +76,26 @@ def peak_at(position: np.ndarray, scale: np.ndarray, value_and_grad: ValueAndGra
     value, gradient = value_and_grad(position)
     if not np.isfinite(value) or not np.all(np.isfinite(gradient)):
         return None
-    # The step follows the curvature: first of the given scale, then of what that has shown.
+    # The step follows the curvature: first of the given scale, then of what that has shown. A step
+    # that leaves the peak shows that of what lies around: a spike may stand on something wide.
     steps = 1e-2 * scale
-    for _ in range(2):
-        rows = []
+    for _ in range(MOST_SHRINKS):
+        rows, falls = [], np.zeros(d)
         for i in range(d):
             step = np.zeros(d)
             step[i] = steps[i]
-            ahead, behind = (value_and_grad(position + s)[1] for s in (step, -step))
+            (above, ahead), (below, behind) = (value_and_grad(position + s) for s in (step, -step))
             rows.append((ahead - behind) / (2 * steps[i]))
+            falls[i] = value - max(above, below)
         hessian = -np.array(rows)
         curvature = np.diag(hessian)
         if not np.all(np.isfinite(hessian)):
             return None
-        steps = 0.1 / np.sqrt(np.maximum(curvature, 1 / scale**2))
+        is_far = falls > 1
+        fitting = 0.1 / np.sqrt(np.maximum(curvature, 1 / scale**2))
+        if not is_far.any() and np.all(steps < 3 * fitting):
+            break
+        steps = np.where(is_far, 0.2 * steps, fitting)
     hessian = (hessian + hessian.T) / 2 * scale * scale[:, None]
     values, vectors = np.linalg.eigh(hessian)
     # No flatter than what is around is wide.

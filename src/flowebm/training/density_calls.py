@@ -30,13 +30,14 @@ class DensityCalls:
         n_evaluations: Points evaluated, padding included.
         n_nan: Points where the log-density was not a number or plus infinity, which counts as
             minus infinity.
+        n_values: Points that `n_nan` is of.
     """
 
     def __init__(self, model: UnconstrainedDensity, is_numpy: bool):
         self.model = model
         self.has_gradient = not is_numpy
         self.n_evaluations = 0
-        self.n_nan = 0
+        self.n_nan = self.n_values = 0
         self._batch = NUMPY_BATCH if is_numpy else BATCH
 
     def values(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
@@ -51,6 +52,7 @@ class DensityCalls:
         values = np.concatenate(out).astype(float) if out else np.zeros(0)
         is_nan = ~(values < np.inf)
         self.n_nan += int(is_nan.sum())
+        self.n_values += len(values)
         return np.where(is_nan, -np.inf, values)
 
     def value_and_grad(self, x: Float[np.ndarray, " d"]) -> tuple[float, np.ndarray]:

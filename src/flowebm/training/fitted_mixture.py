@@ -86,14 +86,15 @@ class Mixture(NamedTuple):
         own = np.flatnonzero(self.mode >= 0)
         return self.mode[own[np.argmax(self.components_log_prob(x)[:, own], axis=1)]]
 
-    def with_wide(self, mean: np.ndarray, factors: np.ndarray, shares: np.ndarray) -> "Mixture":
-        """The mixture with more components around a mean, of no mode."""
-        n = len(shares)
+    def with_components(
+        self, weights: np.ndarray, means: np.ndarray, factors: np.ndarray
+    ) -> "Mixture":
+        """The mixture with more components, of no mode."""
         return Mixture(
-            np.concatenate([self.weights * (1 - shares.sum()), shares]),
-            np.concatenate([self.means, np.repeat(mean[None], n, axis=0)]),
+            np.concatenate([self.weights * (1 - weights.sum()), weights]),
+            np.concatenate([self.means, means]),
             np.concatenate([self.factors, factors]),
-            np.concatenate([self.mode, np.full(n, -1)]),
+            np.concatenate([self.mode, np.full(len(weights), -1)]),
         )
 
     def distribution(self) -> EllipticalMixture:

@@ -106,6 +106,9 @@ MAP_BELOW, MAP_GAIN, BETTER_MAP_BELOW = 0.5, 0.1, 0.95
 #: at most.
 GAIN_OF_MAP, LESS_MISSING, MOST_MAPS = 1.2, 0.7, 8
 
+#: Share of the proposed points from which on it is said that the density is no number there.
+SOME_NAN = 1e-4
+
 #: Draws of the proposal behind log Z.
 N_IMPORTANCE = 20_000
 
@@ -321,6 +324,8 @@ class Opinion:
 
 def _sampled(work: _Work, n_chains: int, n_draws: int, thin: int) -> SamplingResult:
     found = _explored(work)
+    # Far from all mass, where exploration begins, much overflows that never matters.
+    work.calls.n_nan = work.calls.n_values = 0
     rng = work.rng("fit")
     population = found.population
     no_gradient = _without_gradient(work, population, rng)
@@ -1105,9 +1110,9 @@ def _said_of_density(work: _Work, no_gradient: list[str]) -> list[str]:
             "move at random there, and no flow can be trained. Look for square roots of zero, "
             "or 0/0 in an unused branch."
         )
-    if calls.n_nan:
+    if calls.n_nan > SOME_NAN * calls.n_values:
         sentences.append(
-            f"log_density was not a number at {calls.n_nan} of {calls.n_evaluations} points, "
-            "which were taken to have no mass."
+            f"log_density was not a number at {calls.n_nan} of {calls.n_values} points that were "
+            "proposed, which were taken to have no mass."
         )
     return sentences

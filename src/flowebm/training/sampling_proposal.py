@@ -40,6 +40,12 @@ MODE_SHARE, ALL_MODE_SHARES = 0.05, 0.5
 #: The share of proposals that are as wide as all modes together.
 WIDE_SHARE = 0.04
 
+#: The share of proposals from the normals of peaks, and how many of these there are at most.
+PEAKS_SHARE, MOST_PEAK_COMPONENTS = 0.03, 16
+
+#: Steps of EM for the weights of components.
+WEIGHT_STEPS = 3
+
 #: The share of proposals that go far out along one axis each, and how far, in standard deviations.
 AXES_SHARE, AXIS_LENGTH = 0.1, 3.0
 
@@ -306,8 +312,7 @@ def fit_proposal(
     drawn = population
     shares: list[float] = []
     for number in range(MOST_ROUNDS):
-        wide = _wide(rng, drawn, bounded, along_axes)
-        mixture = _fit(rng, points, modes, drawn).with_wide(*wide)
+        mixture = _mixture(rng, points, modes, drawn, bounded, along_axes)
         mixtures.append(mixture)
         fresh = mixture.draw(rng, ROUND)
         log_p = calls.values(fresh)
@@ -315,7 +320,7 @@ def fit_proposal(
             added = _find_lookalikes(rng, calls, mixture, modes, fresh, log_p, centre, reach)
             if added is not None:
                 modes = added
-                mixtures.append(_fit(rng, points, modes, drawn).with_wide(*wide))
+                mixtures.append(_mixture(rng, points, modes, drawn, bounded, along_axes))
                 more = mixtures[-1].draw(rng, ROUND)
                 fresh = np.concatenate([fresh, more])
                 log_p = np.concatenate([log_p, calls.values(more)])
@@ -360,24 +365,62 @@ def mixed_points(
     )
 
 
-def _wide(rng, population: Population, bounded: np.ndarray, along_axes: bool):
-    """Components as wide as all modes together, for what lies between them and at walls.
+def _mixture(
+    rng: np.random.Generator,
+    points: np.ndarray,
+    modes: Modes,
+    population: Population,
+    bounded: np.ndarray,
+    along_axes: bool,
+) -> Mixture:
+    """What is fitted to points, with what is beside it; the peaks' normals in the share of theirs.
 
+    A spike is narrower than components that are fitted to a mode as a whole may be.
+    """
+    beside = _beside(rng, population, modes, bounded, along_axes)
+    fitted = _fit(rng, points, modes, population)
+    mixture = fitted.with_components(*beside)
+    first = len(fitted.weights) + 1
+    is_peak = np.zeros(len(mixture.weights), bool)
+    is_peak[first : first + min(len(modes.peaks), MOST_PEAK_COMPONENTS)] = True
+    log_prob = mixture.components_log_prob(points) - np.log(mixture.weights)
+    weights = mixture.weights
+    for _ in range(WEIGHT_STEPS):
+        log_joint = log_prob + np.log(weights + 1e-300)
+        weights = np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True)).mean(axis=0)
+    weights = np.where(is_peak, np.maximum(weights, mixture.weights), 0.0)
+    others = np.where(is_peak, 0.0, mixture.weights)
+    return mixture._replace(weights=weights + others * (1 - weights.sum()) / others.sum())
+
+
+def _beside(
+    rng: np.random.Generator,
+    population: Population,
+    modes: Modes,
+    bounded: np.ndarray,
+    along_axes: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Components beside those that are fitted: their weights, means and factors.
+
+    One is as wide as all modes together, for what lies between them and at walls. The peaks' own
+    normals find what is so narrow that no point has hit it: a spike in the middle of a wide mode.
     Along axes there is one more for each, far longer than wide: of a density that goes on far
     beyond what is known of it in one direction the other coordinates are then still right.
     """
     points = population.position[population.rows(rng, 2000)].astype(float)
+    d = points.shape[1]
     mean = np.where(bounded, 0.0, points.mean(axis=0))
     sd = np.where(bounded, 1.0, 1.5 * points.std(axis=0) + 1e-12)
-    factors, shares = np.diag(sd)[None], np.array([WIDE_SHARE])
+    peaks = sorted(modes.peaks, key=lambda peak: -peak.log_mass)[:MOST_PEAK_COMPONENTS]
+    weights = [np.array([WIDE_SHARE]), np.full(len(peaks), PEAKS_SHARE / len(peaks))]
+    means = [mean[None], np.array([peak.position for peak in peaks])]
+    factors = [np.diag(sd)[None], np.linalg.cholesky([peak.covariance for peak in peaks])]
     if along_axes:
-        d = len(sd)
         lengths = 1 + (AXIS_LENGTH - 1) * np.eye(d)
-        factors = np.concatenate(
-            [factors, np.linalg.cholesky(_covariance(points)) * lengths[:, None]]
-        )
-        shares = np.append(shares, np.full(d, AXES_SHARE / d))
-    return mean, factors, shares
+        weights.append(np.full(d, AXES_SHARE / d))
+        means.append(np.repeat(mean[None], d, axis=0))
+        factors.append(np.linalg.cholesky(_covariance(points)) * lengths[:, None])
+    return np.concatenate(weights), np.concatenate(means), np.concatenate(factors)
 
 
 def _covariance(points: np.ndarray) -> np.ndarray:
