@@ -106,6 +106,9 @@ MAP_BELOW, MAP_GAIN, BETTER_MAP_BELOW = 0.5, 0.1, 0.95
 #: at most.
 GAIN_OF_MAP, LESS_MISSING, MOST_MAPS = 1.2, 0.7, 8
 
+#: Climbs from points where exploration ended, and from others in the coordinates of a map.
+TOP_CLIMBS, MAP_CLIMBS = 6, 4
+
 #: Share of the proposed points from which on it is said that the density is no number there.
 SOME_NAN = 1e-4
 
@@ -331,8 +334,9 @@ def _sampled(work: _Work, n_chains: int, n_draws: int, thin: int) -> SamplingRes
     no_gradient = _without_gradient(work, population, rng)
     if no_gradient:
         work.calls.has_gradient = False
-    starts = np.asarray(work.target.points)
-    modes = find_modes(rng, work.calls, population, found.tops, starts[:4])
+    tops = found.tops[rng.permutation(len(found.tops))[:TOP_CLIMBS]]
+    starts = np.concatenate([tops, np.asarray(work.target.points)[:4]])
+    modes = find_modes(rng, work.calls, population, starts)
     centre, reach = np.asarray(work.target.centre), np.asarray(work.target.scale)
     bounded = work.target.bounded
     proposal = fit_proposal(
@@ -461,7 +465,7 @@ def _straightened(
     """
     bent, calls = work.target, work.calls
     points = mixed_points(rng, proposal.draws, found.population)
-    peaks = np.array([peak.position for peak in proposal.modes.peaks])
+    peaks = np.array([position for position, _ in proposal.modes.representatives()])
     d = points.shape[1]
     origin, unit, unbounded = np.zeros(d), np.ones(d), np.zeros(d, bool)
     best, best_map = proposal, None
@@ -475,10 +479,10 @@ def _straightened(
                 break
         calls.model = straightened(bent, fitted).model
         mapped = found.population.mapped(fitted)
-        tops, starts = (fitted.inverse_on_host(x)[0] for x in (found.tops, peaks))
-        modes = find_modes(rng, calls, mapped, tops, starts)
+        starts = fitted.inverse_on_host(peaks)[0]
+        modes = find_modes(rng, calls, mapped, starts, n_climbs=MAP_CLIMBS)
         now = fit_proposal(
-            rng, calls, mapped, modes, origin, unit, unbounded, work.out_of_time, along_axes=True
+            rng, calls, mapped, modes, origin, unit, unbounded, work.out_of_time, is_mapped=True
         )
         finds_more = now.draws.log_mean() > best.draws.log_mean() + NEW_MASS
         is_better = now.ess > GAIN_OF_MAP * best.ess or 1 - now.ess < LESS_MISSING * (1 - best.ess)

@@ -22,8 +22,8 @@ from flowebm.samplers.peaks import (
 from flowebm.training.density_calls import DensityCalls
 from flowebm.training.fitted_mixture import Mixture, fit_mixture
 
-#: Climbs from points that are spread out, from live points at the top, and from lookalikes.
-CLIMBS, TOP_CLIMBS, LOOKALIKE_CLIMBS = 16, 6, 6
+#: Climbs from points that are spread out, and from lookalikes.
+CLIMBS, LOOKALIKE_CLIMBS = 16, 6
 
 #: Points that a mixture is fitted to, and draws of a round.
 FITTED_POINTS, ROUND = 4000, 4096
@@ -146,8 +146,8 @@ def find_modes(
     rng: np.random.Generator,
     calls: DensityCalls,
     population: Population,
-    tops: np.ndarray,
     starts: np.ndarray,
+    n_climbs: int = CLIMBS,
 ) -> Modes:
     """Climb from points of a population, and join the peaks that ridges join.
 
@@ -155,17 +155,16 @@ def find_modes(
         rng: Random numbers.
         calls: The density.
         population: Draws of the target.
-        tops: Points where exploration ended.
         starts: Further points to climb from.
+        n_climbs: Points of the population to climb from.
 
     Returns:
         The modes.
     """
     rows = population.rows(rng, 1000, power=0.5)
     scale = _scale(population, rng)
-    spread = population.position[rows[spread_out(rng, population.position[rows], CLIMBS)]]
-    extra = tops[rng.permutation(len(tops))[:TOP_CLIMBS]]
-    peaks = climbed(calls, np.concatenate([spread, extra, starts]), scale)
+    spread = population.position[rows[spread_out(rng, population.position[rows], n_climbs)]]
+    peaks = climbed(calls, np.concatenate([spread, starts]), scale)
     if not peaks:
         # No gradients, or none of use: the population's own points stand for peaks.
         rows = population.rows(rng, 2000)
@@ -283,7 +282,7 @@ def fit_proposal(
     reach: np.ndarray,
     bounded: np.ndarray,
     out_of_time: Callable[[], bool] = lambda: False,
-    along_axes: bool = False,
+    is_mapped: bool = False,
 ) -> Proposal:
     """Fit mixtures in rounds: each to the draws of those before, weighted for the target.
 
@@ -298,7 +297,8 @@ def fit_proposal(
         reach: How far it reached.
         bounded: Which coordinates have two bounds; a uniform density is standard normal in them.
         out_of_time: Asked before each round.
-        along_axes: Whether some proposals go far out along each axis.
+        is_mapped: Whether coordinates are those of a map, in which modes are near normal: nothing
+            looks like them elsewhere, and some proposals go far out along each axis.
 
     Returns:
         The proposal.
@@ -312,15 +312,15 @@ def fit_proposal(
     drawn = population
     shares: list[float] = []
     for number in range(MOST_ROUNDS):
-        mixture = _mixture(rng, points, modes, drawn, bounded, along_axes)
+        mixture = _mixture(rng, points, modes, drawn, bounded, is_mapped)
         mixtures.append(mixture)
         fresh = mixture.draw(rng, ROUND)
         log_p = calls.values(fresh)
-        if number == 0:
+        if number == 0 and not is_mapped:
             added = _find_lookalikes(rng, calls, mixture, modes, fresh, log_p, centre, reach)
             if added is not None:
                 modes = added
-                mixtures.append(_mixture(rng, points, modes, drawn, bounded, along_axes))
+                mixtures.append(_mixture(rng, points, modes, drawn, bounded, is_mapped))
                 more = mixtures[-1].draw(rng, ROUND)
                 fresh = np.concatenate([fresh, more])
                 log_p = np.concatenate([log_p, calls.values(more)])
@@ -371,13 +371,13 @@ def _mixture(
     modes: Modes,
     population: Population,
     bounded: np.ndarray,
-    along_axes: bool,
+    is_mapped: bool,
 ) -> Mixture:
     """What is fitted to points, with what is beside it; the peaks' normals in the share of theirs.
 
     A spike is narrower than components that are fitted to a mode as a whole may be.
     """
-    beside = _beside(rng, population, modes, bounded, along_axes)
+    beside = _beside(rng, population, modes, bounded, is_mapped)
     fitted = _fit(rng, points, modes, population)
     mixture = fitted.with_components(*beside)
     first = len(fitted.weights) + 1
@@ -398,14 +398,14 @@ def _beside(
     population: Population,
     modes: Modes,
     bounded: np.ndarray,
-    along_axes: bool,
+    is_mapped: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Components beside those that are fitted: their weights, means and factors.
 
     One is as wide as all modes together, for what lies between them and at walls. The peaks' own
     normals find what is so narrow that no point has hit it: a spike in the middle of a wide mode.
-    Along axes there is one more for each, far longer than wide: of a density that goes on far
-    beyond what is known of it in one direction the other coordinates are then still right.
+    In a map's coordinates there is one more for each axis, far longer than wide: of a density that
+    goes on beyond what is known of it in one direction the other coordinates are then still right.
     """
     points = population.position[population.rows(rng, 2000)].astype(float)
     d = points.shape[1]
@@ -415,7 +415,7 @@ def _beside(
     weights = [np.array([WIDE_SHARE]), np.full(len(peaks), PEAKS_SHARE / len(peaks))]
     means = [mean[None], np.array([peak.position for peak in peaks])]
     factors = [np.diag(sd)[None], np.linalg.cholesky([peak.covariance for peak in peaks])]
-    if along_axes:
+    if is_mapped:
         lengths = 1 + (AXIS_LENGTH - 1) * np.eye(d)
         weights.append(np.full(d, AXES_SHARE / d))
         means.append(np.repeat(mean[None], d, axis=0))
