@@ -16,7 +16,8 @@ JSON can hold. The record goes to the results file as soon as it is there, under
 for how many seconds and with how much memory at most. What is there already is not measured again,
 so that a stopped run goes on where it was, and two runs on different cells share a file. Records
 without `run` are older: what they ran on stands at the head of their file. A file's `note` says
-what its records no longer tell.
+what its records no longer tell. A cell that ran out of the time that it had has the record
+`{"cut": seconds}`, with its `run`.
 """
 
 import argparse
@@ -68,6 +69,7 @@ def main(
     packages: Iterable[str],
     place: Callable[[Cell], tuple[str, ...]] = by_names,
     environment: Callable[[Cell], Mapping[str, str]] = lambda cell: os.environ,
+    limit: float | None = None,
 ) -> None:
     """Measure the cells that are wanted and not there yet, and print the table.
 
@@ -79,6 +81,7 @@ def main(
         packages: Distributions whose versions belong to a record.
         place: Where a cell's record lies in the results.
         environment: The environment variables of a cell's process.
+        limit: Seconds that a cell's process may take, or `None`.
 
     Raises:
         CalledProcessError: If a cell's process fails; what was measured before is kept.
@@ -90,7 +93,10 @@ def main(
         path = place(cell)
         if _find(load(arguments.results), path) is not None and not arguments.again:
             continue
-        record = _in_own_process(cell, environment(cell))
+        try:
+            record = _in_own_process(cell, environment(cell), limit)
+        except subprocess.TimeoutExpired:
+            record = {"cut": limit, "run": _run(packages) | {"seconds": limit}}
         _keep(arguments.results, path, record)
         print(f"{' '.join(path)}: {json.dumps(_without_lists(record))}", file=sys.stderr)
     print(table(load(arguments.results)))
@@ -101,16 +107,23 @@ def _measured(cell: Cell, measure: Callable[..., dict], packages: Iterable[str])
     record = measure(**cell)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return record | {
-        "run": {
-            "date": date.today().isoformat(),
-            "cores": _cores(),
-            "platform": platform.machine(),
-            "commit": _commit(),
-            "versions": {name: version(name) for name in packages},
+        "run": _run(packages)
+        | {
             "seconds": time.perf_counter() - started,
             # Linux counts in KiB, macOS in bytes.
             "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),
         }
+    }
+
+
+def _run(packages: Iterable[str]) -> dict[str, Any]:
+    """When, on what, of which commit and with which versions."""
+    return {
+        "date": date.today().isoformat(),
+        "cores": _cores(),
+        "platform": platform.machine(),
+        "commit": _commit(),
+        "versions": {name: version(name) for name in packages},
     }
 
 
@@ -131,10 +144,17 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _in_own_process(cell: Cell, environment: Mapping[str, str]) -> dict[str, Any]:
+def _in_own_process(
+    cell: Cell, environment: Mapping[str, str], limit: float | None
+) -> dict[str, Any]:
     command = [sys.executable, sys.argv[0], "--cell", json.dumps(dict(cell))]
     done = subprocess.run(
-        command, env=dict(environment), stdout=subprocess.PIPE, text=True, check=True
+        command,
+        env=dict(environment),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=limit,
     )
     # Whatever else was printed came before.
     return json.loads(done.stdout.splitlines()[-1])

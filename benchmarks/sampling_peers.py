@@ -76,14 +76,38 @@ def smc(key, target) -> Drawn:
     HMC moves with the particles' variances as inverse masses, and a step size that follows its
     acceptance rate from temperature to temperature; half of the effective size is kept.
     """
-    draws, n_temperatures = _smc(target.log_density)(jr.split(key, POPULATIONS), target.start)
+    populations = tempered(target.log_density)(
+        jr.split(key, POPULATIONS), target.start, jnp.full(target.start.shape, WIDTH)
+    )
+    return Drawn(populations.particles, smc_evaluations(populations.n_temperatures))
+
+
+def smc_evaluations(n_temperatures) -> int:
+    """Those of all populations, from their numbers of temperatures."""
     # At a temperature: the weights and their solver, and every move's start and leapfrog steps.
     per_particle = 2 + MOVES * LEAPFROG + 1
-    return Drawn(draws, int(n_temperatures.sum()) * PARTICLES * per_particle)
+    return int(np.asarray(n_temperatures, np.int64).sum()) * PARTICLES * per_particle
+
+
+class Populations(NamedTuple):
+    """What tempered SMC leaves.
+
+    Attributes:
+        particles: Of shape `(populations, particles, d)`.
+        weights: Theirs, of one sum in each population: those of the last temperature's increment.
+        log_z: Each population's estimate, where the start is normalised.
+        n_temperatures: How many each population took.
+    """
+
+    particles: jax.Array
+    weights: jax.Array
+    log_z: jax.Array
+    n_temperatures: jax.Array
 
 
 @cache
-def _smc(log_density):
+def tempered(log_density):
+    """A function of keys, of the mean of the start and of its scales, to populations."""
     import blackjax
     from blackjax.mcmc import hmc
     from blackjax.smc import resampling
@@ -91,9 +115,9 @@ def _smc(log_density):
 
     hmc_step = hmc.build_kernel()
 
-    def population(key, start):
+    def population(key, start, scale):
         def log_prior(x):
-            return norm.logpdf(x, start, WIDTH).sum()
+            return norm.logpdf(x, start, scale).sum()
 
         def log_likelihood(x):
             return log_density(x) - log_prior(x)
@@ -108,11 +132,11 @@ def _smc(log_density):
         )
 
         def unfinished(carry):
-            _, state, _, n = carry
+            _, state, _, n, _ = carry
             return (state.tempering_param < 1) & (n < MAX_TEMPERATURES)
 
         def temperature(carry):
-            key, state, step_size, n = carry
+            key, state, step_size, n, log_z = carry
             key, step_key = jr.split(key)
             parameters = {
                 "step_size": step_size[None],
@@ -120,17 +144,18 @@ def _smc(log_density):
             }
             state, info = kernel(step_key, state, MOVES, parameters)
             accepted = info.update_info.acceptance_rate.mean()
-            return key, state, step_size * jnp.exp(accepted - 0.65), n + 1
+            log_z = log_z + info.log_likelihood_increment
+            return key, state, step_size * jnp.exp(accepted - 0.65), n + 1, log_z
 
         start_key, key = jr.split(key)
-        particles = start + WIDTH * jr.normal(start_key, (PARTICLES, start.size))
+        particles = start + scale * jr.normal(start_key, (PARTICLES, start.size))
         state = blackjax.smc.adaptive_tempered.init(particles)
         state = state._replace(tempering_param=jnp.zeros(()))
-        carry = (key, state, jnp.asarray(start.size**-0.25), jnp.array(0))
-        _, state, _, n = jax.lax.while_loop(unfinished, temperature, carry)
-        return state.particles, n
+        carry = (key, state, jnp.asarray(start.size**-0.25), jnp.array(0), jnp.zeros(()))
+        _, state, _, n, log_z = jax.lax.while_loop(unfinished, temperature, carry)
+        return Populations(state.particles, state.weights, log_z, n)
 
-    return jax.jit(jax.vmap(population, in_axes=(0, None)))
+    return jax.jit(jax.vmap(population, in_axes=(0, None, None)))
 
 
 #: flowMC's chains, local and global steps of a loop, loops of training and of production, epochs.
@@ -145,7 +170,7 @@ FLOWMC = {
 TEMPERATURES = 5
 
 
-def flowmc(key, target) -> Drawn:
+def flowmc(key, target, scale=WIDTH) -> Drawn:
     """flowMC's spline flow with MALA and parallel tempering, five temperatures as by default."""
     from flowMC.resource_strategy_bundle.RQSpline_MALA_PT import RQSpline_MALA_PT_Bundle
     from flowMC.Sampler import Sampler
@@ -166,7 +191,7 @@ def flowmc(key, target) -> Drawn:
         resource_strategy_bundles=bundle,
         checkpoint_interval=0,
     )
-    start = target.start + WIDTH * jr.normal(start_key, (n_chains, dimension))
+    start = target.start + scale * jr.normal(start_key, (n_chains, dimension))
     sampler.sample(start, {})
     draws = sampler.resources["positions_production"].data
     loops = FLOWMC["n_training_loops"] + FLOWMC["n_production_loops"]
