@@ -29,6 +29,10 @@ WIDTH = 10.0
 #: share of Z among the live points at which it stops; as its authors have them in examples.
 LIVE, REPLACED, REMAINDER = 1000, 100, -3.0
 
+#: The least log-density that tempered SMC is told, to which minus infinity times a temperature of
+#: zero is no number.
+LEAST = -1e30
+
 #: How often the strands of a nested run are drawn anew for the error of a weight.
 BOOTSTRAPS = 50
 
@@ -185,7 +189,10 @@ def of_strands(
 
 
 def nested_slices(key: int, problem: Problem) -> Found:
-    """blackjax's nested slice sampling, max(5, 2 d) slices a new point as it recommends."""
+    """blackjax's nested slice sampling, max(5, 2 d) slices a new point as it recommends.
+
+    What it does with all dead points is compiled for each number of them, in a second run too.
+    """
     import jax
     import jax.numpy as jnp
     import jax.random as jr
@@ -250,7 +257,7 @@ def tempered_smc(key: int, problem: Problem) -> Found:
     import jax.random as jr
     from sampling_peers import POPULATIONS, smc_evaluations, tempered
 
-    populations = tempered(problem.log_density)(
+    populations = tempered(_finite(problem))(
         jr.split(jr.key(key), POPULATIONS),
         np.asarray(problem.mean, np.float32),
         np.asarray(problem.scale, np.float32),
@@ -265,6 +272,13 @@ def tempered_smc(key: int, problem: Problem) -> Found:
         lambda inside: of_populations(log_each, weights, inside),
         smc_evaluations(populations.n_temperatures),
     )
+
+
+@cache
+def _finite(problem: Problem) -> Callable:
+    import jax.numpy as jnp
+
+    return lambda z: jnp.maximum(problem.log_density(z), LEAST)
 
 
 def nuts(key: int, problem: Problem) -> Found:

@@ -17,6 +17,7 @@ flowebm's row is what the other file has of the same densities and keys.
 
 import argparse
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -264,6 +265,8 @@ def _main_of_peers(arguments: argparse.Namespace) -> None:
         known_peers.measure,
         lambda results: peers_table(results, own),
         packages=["flowebm", "jax", *sorted(packages)],
+        # Programs of earlier runs would be found on disk.
+        environment=lambda cell: os.environ | {"FLOWEBM_CACHE": "off"},
         limit=arguments.limit,
     )
 
