@@ -4,12 +4,16 @@ Every peer works in the unconstrained coordinates of flowebm's own bijection. Th
 prior have independent normals there: of standard deviation `WIDTH` around the initial point where
 a coordinate has no bounds, and standard where it has some, which is uniform between two bounds and
 half-Cauchy beyond one. Their likelihood is the density over the prior. Samplers of the unit cube
-have the prior's quantiles. NUTS starts from the initial point.
+have the prior's quantiles. NUTS starts from the initial point. flowebm's own start is wider where
+there are no bounds, with normals of 1 to 100 and a Cauchy density of scale `WIDTH`: what lies
+several `WIDTH` away (the second of two modes 40 apart, tails of the banana and of the hybrid
+Rosenbrock density) is harder for those that have the prior.
 
 A peer is as its package has it by default; what has no default is said beside it. Errors of
 weights are those of the peer's own kind: of the means of chains, of independent populations, of
 importance weights, or of strands of nested sampling drawn anew (Higson et al. 2018, *Sampling
-errors in nested sampling parameter estimation*, Bayesian Analysis 13).
+errors in nested sampling parameter estimation*, Bayesian Analysis 13). Where new points stem from
+others, as slices do, strands know nothing of that, and modes' weights err more than they tell.
 """
 
 import math

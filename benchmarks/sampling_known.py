@@ -31,6 +31,9 @@ from sampling_truths import KNOWN, make
 RESULTS = Path(__file__).parent / "results" / "sampling_known.json"
 PEER_RESULTS = Path(__file__).parent / "results" / "known_peers.json"
 
+#: The least error of a log Z in single precision.
+ROUNDING = 1e-6
+
 #: Where peers run unless told otherwise.
 VARIED = (
     "spike and slab, 10",
@@ -93,7 +96,8 @@ def z_score(record: dict) -> float:
     """The error of log Z in units of what is stated; zero where the truth is not known."""
     if record["true_log_z"] != record["true_log_z"]:
         return 0.0
-    return (record["log_z"] - record["true_log_z"]) / record["log_z_stderr"]
+    # A prior that is the density itself has no error but that of rounding.
+    return (record["log_z"] - record["true_log_z"]) / max(record["log_z_stderr"], ROUNDING)
 
 
 def is_right(record: dict) -> bool:

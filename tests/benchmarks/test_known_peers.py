@@ -112,6 +112,7 @@ def test_without_log_z_the_weight_alone_counts():
     assert sampling_known.verdict("dynesty", without) == "log Z lost"
     assert sampling_known.verdict("dynesty", record(log_z=1.0)) == "log Z +20"
     assert sampling_known.verdict("NUTS", record(weight=0.0)) == "weight 0"
+    assert sampling_known.verdict("dynesty", record(log_z=1e-6, log_z_stderr=0.0)) == "right"
 
 
 def test_the_table_counts_what_was_cut_and_what_failed():
