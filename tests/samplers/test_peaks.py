@@ -24,6 +24,27 @@ def test_a_climb_ends_at_the_peak_whose_curvature_is_known():
     np.testing.assert_allclose(found.log_mass, np.log(2 * np.pi) - 0.5 * np.log(7), atol=1e-4)
 
 
+def test_the_longest_direction_of_correlated_coordinates_keeps_its_length():
+    """With the coordinates' own deviations as scales it is longer than any of them."""
+    covariance = np.full((4, 4), 0.95) + 0.05 * np.eye(4)
+    precision = np.linalg.inv(covariance)
+    found = peak_at(np.zeros(4), np.ones(4), lambda x: (-0.5 * x @ precision @ x, -precision @ x))
+    assert found is not None
+    np.testing.assert_allclose(found.covariance, covariance, rtol=1e-4)
+
+
+def test_a_spike_on_a_wide_mode_has_its_own_curvature():
+    def log_density(x):
+        log_heights, precisions = np.array([9.0, 0.0]), np.array([1e6, 1.0])
+        parts = log_heights - 0.5 * precisions * (x @ x)
+        shares = np.exp(parts - np.logaddexp(*parts))
+        return float(np.logaddexp(*parts)), -(shares @ precisions) * x
+
+    found = peak_at(np.zeros(2), np.full(2, 3.0), log_density)
+    assert found is not None
+    np.testing.assert_allclose(found.covariance, 1e-6 * np.eye(2), rtol=0.01)
+
+
 def test_peaks_that_a_ridge_joins_are_of_one_mode():
     """Around a ring every neighbour is joined; a normal apart is not."""
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)

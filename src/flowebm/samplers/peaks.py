@@ -98,8 +98,9 @@ def peak_at(position: np.ndarray, scale: np.ndarray, value_and_grad: ValueAndGra
         steps = np.where(is_far, 0.2 * steps, fitting)
     hessian = (hessian + hessian.T) / 2 * scale * scale[:, None]
     values, vectors = np.linalg.eigh(hessian)
-    # No flatter than what is around is wide.
-    values = np.clip(values, 1.0, 1e12)
+    # No flatter than what is around is wide: where coordinates are correlated, the longest
+    # direction can have d times the variance that each of them has.
+    values = np.clip(values, 1 / d, 1e12)
     covariance = (vectors / values) @ vectors.T * scale * scale[:, None]
     log_mass = value + 0.5 * d * np.log(2 * np.pi) + 0.5 * np.linalg.slogdet(covariance)[1]
     return Peak(position, float(value), covariance, float(log_mass))
