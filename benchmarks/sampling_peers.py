@@ -79,7 +79,12 @@ def smc(key, target) -> Drawn:
     populations = tempered(target.log_density)(
         jr.split(key, POPULATIONS), target.start, jnp.full(target.start.shape, WIDTH)
     )
-    return Drawn(populations.particles, smc_evaluations(populations.n_temperatures))
+    # The last temperature's increment is in the weights: the particles alone are of the one before.
+    rows = jax.vmap(lambda key, weights: jr.choice(key, PARTICLES, (PARTICLES,), p=weights))(
+        jr.split(jr.fold_in(key, 1), POPULATIONS), populations.weights
+    )
+    draws = jnp.take_along_axis(populations.particles, rows[..., None], axis=1)
+    return Drawn(draws, smc_evaluations(populations.n_temperatures))
 
 
 def smc_evaluations(n_temperatures) -> int:
