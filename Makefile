@@ -40,6 +40,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/small_fits.py
 	$(BIN)/python benchmarks/tabular.py
 	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/sampling_known.py --keys 5
 	$(BIN)/python benchmarks/posteriors.py --keys 2
 	$(BIN)/python benchmarks/calibration_sampling.py --keys 100
 	$(BIN)/python benchmarks/calibration.py

@@ -3,7 +3,7 @@
     python benchmarks/report.py    # writes docs/benchmarks.md and its picture
 
 Nothing is measured here: each table is its benchmark's own `--table`, of the file of results that
-lies in the repository.
+lies in the repository, or its `page` where it has several.
 """
 
 import importlib
@@ -30,6 +30,7 @@ BENCHMARKS = {
     "calibration": "Intervals against the truth",
     "class_balance": "Shares of classes among images",
     "sampling": "Effective draws of all modes",
+    "sampling_known": "Densities whose truth is known, beside other samplers",
     "posteriors": "Posteriors of numpyro models, beside long runs of NUTS",
     "calibration_sampling": "The error that is stated of a log Z, over many keys",
     "ebflow_2d": "Objectives of energy-based flows in two dimensions",
@@ -77,7 +78,7 @@ def section(name: str) -> str:
         lines += ["", note]
     if name == "density" and draw_density(results):
         lines += ["", f"![KL of every method on every set](images/{PICTURE.name})"]
-    return "\n".join([*lines, "", module.table(results).strip(), ""])
+    return "\n".join([*lines, "", getattr(module, "page", module.table)(results).strip(), ""])
 
 
 def draw_density(results: dict[str, Any]) -> bool:

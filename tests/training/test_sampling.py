@@ -14,6 +14,8 @@ from jax.scipy.stats import norm
 from flowebm import EstimateWarning, SamplingOptions, StartPoints, numpyro_density, sample
 from flowebm.data.targets import GaussianMixture4
 from flowebm.models import make_flow
+from flowebm.training.budget import Budget
+from flowebm.training.sampling_checkpoint import SamplingCheckpoint
 
 SMALL = SamplingOptions(n_particles=512, flow_batch=256, enough_ess=0.5)
 
@@ -335,6 +337,12 @@ def test_a_checkpoint_is_gone_on_from_bit_for_bit(tmp_path):
     again = run(normal, 2, 2, resume=True, **choices)
     np.testing.assert_array_equal(whole.draws, again.draws)
     assert again.log_partition == whole.log_partition
+    # The seconds of the earlier runs count for the budget of a later one.
+    used = max(float(np.load(path)["seconds"]) for path in tmp_path.rglob("*.npz"))
+    budget = Budget(1e6)
+    SamplingCheckpoint(choices["checkpoint"], True, budget)
+    assert used > 0
+    assert budget.used() >= used
 
 
 def test_an_interrupted_run_returns_what_there_is():

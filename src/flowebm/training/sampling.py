@@ -228,7 +228,7 @@ def sample(
             on_block=on_block,
             interrupted=interrupted,
             budget=budget,
-            saved=SamplingCheckpoint(checkpoint, resume),
+            saved=SamplingCheckpoint(checkpoint, resume, budget),
         )
         result = _sampled(work, n_chains, n_draws, thin)
     for sentence in result.warnings:

@@ -8,6 +8,7 @@ import numpy as np
 
 from flowebm.samplers.assisted_draws import AssistedDraws, Chains
 from flowebm.samplers.nested import Live, Progress
+from flowebm.training.budget import Budget
 
 #: Seconds between two saves.
 INTERVAL = 10.0
@@ -22,14 +23,16 @@ class SamplingCheckpoint:
     Args:
         directory: The folder, made if there is none; nothing is kept without one.
         resume: Whether to go on from what is there.
+        budget: Whose seconds are kept too: those used before a stop count after it.
 
     Raises:
         FileExistsError: If there is something and `resume` is false.
     """
 
-    def __init__(self, directory: str | Path | None, resume: bool):
+    def __init__(self, directory: str | Path | None, resume: bool, budget: Budget):
         self._directory = None if directory is None else Path(directory)
         self._resume = resume
+        self._budget = budget
         self._next = time.monotonic() + INTERVAL
         if self._directory is None:
             return
@@ -40,6 +43,10 @@ class SamplingCheckpoint:
                 f"{self._directory} has a checkpoint already ({', '.join(there)}): pass "
                 "resume=True to go on from it, or another folder."
             )
+        for path in self._paths():
+            if path.exists():
+                with np.load(path) as saved:
+                    budget.restore(float(saved["seconds"]))
 
     def _paths(self) -> tuple[Path, Path]:
         assert self._directory is not None
@@ -47,7 +54,8 @@ class SamplingCheckpoint:
 
     def _write(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, allow_pickle=False, **arrays)
+        seconds = np.array(self._budget.used())
+        np.savez(partial, allow_pickle=False, seconds=seconds, **arrays)
         partial.replace(path)
         self._next = time.monotonic() + INTERVAL
 
