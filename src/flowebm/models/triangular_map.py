@@ -14,9 +14,9 @@ from jaxtyping import Array, ArrayLike, Float, Int, Scalar
 #: partial correlation, given all coordinates, from which on it is looked at.
 MOST_TERMS, CLEAR = 64, 4.0
 
-#: Alternations of means and log-scales, ridge a point, and nats by which a log-scale may leave
-#: the range that it has at the points.
-ALTERNATIONS, RIDGE, LEEWAY = 6, 1e-12, 2.0
+#: Alternations of means and log-scales, steps of each of the latter, ridge a point, and nats by
+#: which a log-scale may leave the range that it has at the points.
+ALTERNATIONS, SCORING_STEPS, RIDGE, LEEWAY = 6, 4, 1e-12, 2.0
 
 #: Nats a point, of points left out, that a coordinate's further terms must gain, and standard
 #: errors that the gain must have beside.
@@ -286,7 +286,7 @@ def _selected(terms, target, n_different: int) -> np.ndarray:
         # That terms are linearly dependent: the path is then shorter.
         warnings.simplefilter("ignore", RuntimeWarning)
         path = orthogonal_mp(centred / norms, rest, n_nonzero_coefs=most, return_path=True)
-    path = path.reshape(centred.shape[1], -1)
+    path = np.asarray(path).reshape(centred.shape[1], -1)
     squares = np.sum((rest[:, None] - centred / norms @ path) ** 2, axis=0)
     squares = np.append(np.sum(rest**2), squares) + 1e-30
     penalty = 0.5 * np.log(n_different) / n_different * np.arange(len(squares))
@@ -332,10 +332,11 @@ def _fit_normal(train, held_out, of_mean, of_scale):
                 # The logarithm of a squared standard normal is -1.27 on average.
                 logs = 0.5 * np.log(residual**2 + 1e-8 * np.exp(2 * spread[0])) + 0.635
                 spread[of_scale] = to_spread @ logs
-        for _ in range(4 if to_spread is not None else 0):
-            # Fisher scoring; the information of a log-scale is two a point.
-            excess = residual**2 * np.exp(-2 * (terms @ spread)) - 1
-            spread[of_scale] += 0.5 * to_spread @ np.minimum(excess, 20.0)
+        if to_spread is not None:
+            for _ in range(SCORING_STEPS):
+                # Fisher scoring; the information of a log-scale is two a point.
+                excess = residual**2 * np.exp(-2 * (terms @ spread)) - 1
+                spread[of_scale] += 0.5 * to_spread @ np.minimum(excess, 20.0)
         log_scale = terms @ spread
     limits = log_scale.min() - LEEWAY, log_scale.max() + LEEWAY
     terms, target = held_out

@@ -306,7 +306,8 @@ def fit_proposal(
     Source: Cornuet, Marin, Mira, Robert (2012), *Adaptive multiple importance sampling*.
     """
     mixtures: list[Mixture] = []
-    x, log_density, log_q = [], [], []
+    x, log_density = [], []
+    log_q = np.zeros((0, 0))
     points = population.position[population.rows(rng, FITTED_POINTS)]
     ess, log_z, stalled = 0.0, -np.inf, 0
     drawn = population
