@@ -23,19 +23,6 @@ ALTERNATIONS, SCORING_STEPS, RIDGE, LEEWAY = 6, 4, 1e-12, 2.0
 SMALLEST_GAIN, CLEAR_ERRORS = 0.005, 2.0
 
 
-#: What a map is made of, beside its order.
-LEAVES = (
-    "location",
-    "scale",
-    "intercept",
-    "slope",
-    "product",
-    "log_scale",
-    "log_slope",
-    "limits",
-)
-
-
 class TriangularMap(AbstractBijection):
     r"""The map $x = T(u)$ of which each coordinate is a conditional normal's, given earlier ones.
 
@@ -149,9 +136,9 @@ class TriangularMap(AbstractBijection):
         return leaf["location"] + leaf["scale"] * z
 
     def _leaves(self) -> dict[str, np.ndarray]:
-        return {
-            name: np.asarray(leaf, float) for name, leaf in vars(self).items() if name in LEAVES
-        }
+        """All arrays but the order, in double precision."""
+        arrays = {name: leaf for name, leaf in vars(self).items() if eqx.is_inexact_array(leaf)}
+        return {name: np.asarray(leaf, float) for name, leaf in arrays.items()}
 
 
 class _Conditional(NamedTuple):
